@@ -1,0 +1,102 @@
+"""The command line that all scripts share: options, one-line errors, exit codes, compilation cache.
+
+Exit codes: 0 done, 2 bad input (one line on stderr, nothing written), 130 interrupted.
+"""
+
+import contextlib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import tyro
+
+Options = TypeVar("Options", bound="Operation")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """How a script runs, not what it computes: none of this changes a result."""
+
+    out: Path
+    """Folder for results; a run with the same settings goes on where it stopped."""
+    chunk: int | None = None
+    """Cells per result file (default: 10 on CPU, 512 on an accelerator)."""
+    force: bool = False
+    """Start afresh: delete the results that are in the folder."""
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that changes a result, as JSON-ready values."""
+        operation = {field.name for field in fields(Operation)} | {"show_list"}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in operation}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def parse(options: type[Options], argv: Sequence[str] | None, prog: str) -> Options:
+    """Parses a command line into a frozen dataclass; prints help and exits if asked.
+
+    Raises:
+      ValueError: with one line, where the parser would print a box.
+    """
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(options, args=argv, prog=prog, config=(tyro.conf.FlagCreatePairsOff,))
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ValueError(_one_line(errors.getvalue())) from None
+
+
+def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
+    """Runs a script's main function and exits with its code."""
+    try:
+        main(argv)
+    except InputError as error:
+        sys.exit(_fail(error))
+    except KeyboardInterrupt:
+        print("Interrupted. What is done is saved; the same command goes on.", file=sys.stderr)
+        sys.exit(130)
+
+
+class InputError(ValueError):
+    """Bad input, found before any compute: one line on stderr, exit code 2."""
+
+
+@contextlib.contextmanager
+def checking_input() -> Any:
+    """Turns the ValueErrors of argument checks into InputErrors."""
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs on disk, so that the next start of a script need not compile.
+
+    JAX_COMPILATION_CACHE_DIR names another folder; an empty one turns the cache off.
+    """
+    default = Path.home() / ".cache" / "plantjax" / "xla"
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(default))
+    jax.config.update("jax_compilation_cache_dir", folder or None)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _fail(error: Exception) -> int:
+    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    return 2
+
+
+def _one_line(box: str) -> str:
+    """The message in a parser's box, without title, frame, rules and the option's help text."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box).partition("Argument helptext:")[0]
+    lines = [line.strip(" │─\t") for line in plain.splitlines() if line[:1] not in "╭╰"]
+    words = [line for line in lines if not line.startswith("For full helptext")]
+    return " ".join(" ".join(words).split()) or "bad command line"

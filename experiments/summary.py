@@ -1,0 +1,78 @@
+"""The summary on the terminal: mean and range per finder and density, ticket, dead networks."""
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from plantjax.finders import REFERENCES
+
+SINGLE = {"dense": "dense network", "planted": "planted mask, trained"}
+"""References that have one density only."""
+STAGES = {"pruned": "strong (masked only)", "trained": "weak (after training)"}
+
+
+def show(table: pd.DataFrame, console: Console) -> None:
+    """Prints one table per task and stage."""
+    for (task, stage), part in table.groupby(["task", "stage"], sort=False):
+        console.print(_table(str(task), str(stage), part))
+    if (table["constant"] | (table["status"] != "ok")).any():
+        console.print("n†: n networks with a constant output (dead); n‡: n networks that diverged.")
+
+
+def format_value(value: float, metric: str) -> str:
+    """0.978 as accuracy, 1.0e-4 as error."""
+    if metric == "accuracy":
+        return f"{value:.3f}"
+    return f"{value:.1e}".replace("e-0", "e-").replace("e+00", "")
+
+
+def _table(task: str, stage: str, part: pd.DataFrame) -> Table:
+    metric = part["metric"].iloc[0]
+    result = Table(
+        title=f"{task}, {metric}, {STAGES[stage]}: mean, range of {part['seed'].nunique()} seeds",
+        caption=_references(part, metric),
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    searched = part[~part["finder"].isin(SINGLE)]
+    names = list(dict.fromkeys(searched["density_name"]))
+    result.add_column("finder", no_wrap=True)
+    for name in names:
+        result.add_column(name, justify="right")
+    for finder, rows in searched.groupby("finder", sort=False):
+        cells = [_cell(rows[rows["density_name"] == name], metric) for name in names]
+        result.add_row(str(finder), *cells, style="dim" if finder in REFERENCES else None)
+    return result
+
+
+def _references(part: pd.DataFrame, metric: str) -> str:
+    """What the table is to be read against: ticket, target and dense network."""
+    ticket, density = part["ticket_value"].mean(), part["ticket_density"].iloc[0]
+    lines = [
+        f"planted ticket {format_value(ticket, metric)} at density {density:.3g}; "
+        f"target network {format_value(part['target_value'].mean(), metric)}"
+    ]
+    for finder, words in SINGLE.items():
+        rows = part[part["finder"] == finder]
+        if len(rows) and not (finder == "planted" and part["stage"].iloc[0] == "pruned"):
+            lines.append(f"{words} {_cell(rows, metric)}".replace("\n", ", "))
+    return "\n".join(lines)
+
+
+def _cell(rows: pd.DataFrame, metric: str) -> str:
+    if not len(rows):
+        return ""
+    values = rows["value"]
+    text = format_value(values.mean(), metric)
+    dead, broken = int(rows["constant"].sum()), int((rows["status"] != "ok").sum())
+    text += (f" {dead}†" if dead else "") + (f" {broken}‡" if broken else "")
+    if len(values) > 1:
+        low, high = format_value(values.min(), metric), format_value(values.max(), metric)
+        if metric == "accuracy":  # without leading zeros, five densities fit on 80 columns
+            text += f"\n{low.removeprefix('0')}..{high.removeprefix('0')}"
+        else:
+            text += f"\n{low}.. {high}"
+    return text

@@ -1,0 +1,50 @@
+"""Plant sparse tickets in large random networks, and let pruning algorithms seek them.
+
+See README.md; the modules, from what stands alone to what uses it: types, targets, tasks, nets,
+planting, masks, scores, training, finders, recovery, sweeps.
+"""
+
+from plantjax import (
+    finders,
+    losses,
+    masks,
+    nets,
+    planting,
+    recovery,
+    schedules,
+    scores,
+    sweeps,
+    targets,
+    tasks,
+    training,
+    types,
+    worlds,
+)
+from plantjax.finders import FINDERS, REFERENCES
+from plantjax.planting import plant
+from plantjax.scores import SCORES
+from plantjax.tasks import TASKS
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FINDERS",
+    "REFERENCES",
+    "SCORES",
+    "TASKS",
+    "finders",
+    "losses",
+    "masks",
+    "nets",
+    "plant",
+    "planting",
+    "recovery",
+    "schedules",
+    "scores",
+    "sweeps",
+    "targets",
+    "tasks",
+    "training",
+    "types",
+    "worlds",
+]

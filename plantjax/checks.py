@@ -1,0 +1,131 @@
+"""Argument checks: ValueErrors that name the argument, its value and what is allowed.
+
+Structure, shape and dtype are always checked; values only where they are concrete, so that every
+checked function still jits and vmaps.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from plantjax.types import Batch
+
+
+def is_concrete(*trees: Any) -> bool:
+    """True if no leaf of the trees is a tracer, so that values may be looked at."""
+    return not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(trees))
+
+
+def path_name(path: Any) -> str:
+    """The path of a leaf as users write it, `layer_00/kernel`."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def integer(name: str, value: Any, minimum: int, maximum: int | None = None) -> None:
+    """Raises unless `value` is a Python integer in [minimum, maximum]."""
+    upper = "" if maximum is None else f" and at most {maximum}"
+    is_int = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not is_int or value < minimum or (maximum is not None and value > maximum):
+        raise ValueError(f"{name} must be an integer of at least {minimum}{upper}, got {value!r}.")
+
+
+def choice(name: str, value: Any, allowed: Collection[str]) -> None:
+    """Raises unless `value` is one of the `allowed` names."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.")
+
+
+def interval(name: str, value: Any, low: float, high: float, open_low: bool = False) -> None:
+    """Raises unless all (concrete) values lie in [low, high], or in (low, high]."""
+    if not is_concrete(value):
+        return
+    values = np.asarray(value, np.float64)
+    inside = (values > low if open_low else values >= low) & (values <= high)
+    if not inside.all():  # NaN compares False, and is refused with the rest
+        bracket = "(" if open_low else "["
+        raise ValueError(f"{name} must lie in {bracket}{low:g}, {high:g}], got {value}.")
+
+
+def density(value: Any) -> None:
+    """Raises unless the (concrete) density lies in (0, 1]."""
+    interval("density", value, 0.0, 1.0, open_low=True)
+
+
+def finite(name: str, tree: Any) -> None:
+    """Raises if a (concrete) leaf holds NaN or infinity, or if a leaf is not a float array."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        where = f"{name}[{path_name(path)}]"
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise ValueError(f"{where} must be a float array, got {jnp.result_type(leaf)}.")
+        if is_concrete(leaf) and not np.isfinite(np.asarray(leaf, np.float32)).all():
+            raise ValueError(f"{where} must be finite, got NaN or infinite entries.")
+
+
+def same_structure(name: str, tree: Any, like_name: str, like: Any) -> None:
+    """Raises unless both trees have the same structure and the same shapes."""
+    found, wanted = str(jax.tree.structure(tree)), str(jax.tree.structure(like))
+    if found != wanted:
+        raise ValueError(
+            f"{name} must have the tree structure of {like_name}, got {found} instead of {wanted}."
+        )
+    for (path, leaf), other in zip(
+        jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(like), strict=True
+    ):
+        if jnp.shape(leaf) != jnp.shape(other):
+            raise ValueError(
+                f"{name}[{path_name(path)}] must have the shape {jnp.shape(other)} that it has in "
+                f"{like_name}, got {jnp.shape(leaf)}."
+            )
+
+
+def mask(name: str, tree: Any, like_name: str, like: Any) -> None:
+    """Raises unless `tree` is a tree of bool arrays with the structure and shapes of `like`."""
+    same_structure(name, tree, like_name, like)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if jnp.result_type(leaf) != jnp.bool_:
+            raise ValueError(
+                f"{name}[{path_name(path)}] must be a bool array, got {jnp.result_type(leaf)}."
+            )
+
+
+def outputs_and_labels(outputs: Any, y: Any) -> None:
+    """Raises unless y holds one label in [0, O) for each row of outputs [N, O]."""
+    if jnp.ndim(outputs) != 2 or jnp.shape(y) != jnp.shape(outputs)[:1]:
+        raise ValueError(
+            "outputs must be [N, O] and labels y [N], "
+            f"got shapes {jnp.shape(outputs)} and {jnp.shape(y)}."
+        )
+    if not jnp.issubdtype(jnp.result_type(y), jnp.integer):
+        raise ValueError(f"labels y must be integers, got {jnp.result_type(y)}.")
+    if is_concrete(y) and np.size(y):
+        low, high = np.min(y), np.max(y)
+        if low < 0 or high >= jnp.shape(outputs)[1]:
+            raise ValueError(
+                f"labels y must lie in [0, {jnp.shape(outputs)[1]}), got {low} to {high}."
+            )
+
+
+def outputs_and_values(outputs: Any, y: Any) -> None:
+    """Raises unless outputs and y are float arrays of one shape [N, O]."""
+    if jnp.ndim(outputs) != 2 or jnp.shape(outputs) != jnp.shape(y):
+        raise ValueError(
+            "outputs and y must both be [N, O], "
+            f"got shapes {jnp.shape(outputs)} and {jnp.shape(y)}."
+        )
+    if not jnp.issubdtype(jnp.result_type(y), jnp.floating):
+        raise ValueError(f"y must be a float array, got {jnp.result_type(y)}.")
+
+
+def batch(data: Batch, name: str = "data") -> None:
+    """Raises unless x and y have the same number of samples, at least one, and x is float."""
+    if jnp.ndim(data.x) < 2 or jnp.ndim(data.y) < 1 or data.x.shape[0] != data.y.shape[0]:
+        raise ValueError(
+            f"{name} must hold x [N, ...] and y [N] or [N, O] with the same N, "
+            f"got shapes {jnp.shape(data.x)} and {jnp.shape(data.y)}."
+        )
+    if data.x.shape[0] == 0:
+        raise ValueError(f"{name} must hold at least one sample, got none.")
+    finite(f"{name}.x", data.x)

@@ -1,0 +1,279 @@
+"""Masks: which parameters are kept. Selection at an exact density, application, counts, live paths.
+
+A mask is a pytree of bool arrays with the structure of the parameters. `prunable` is a predicate on
+a leaf's path ("layer_00/kernel"); leaves that it refuses are kept whole and never counted.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from plantjax import checks, nets, ranking
+from plantjax.types import Key, Mask, Params
+
+SCOPES = ("global", "local", "layer", "oracle")
+"""Where parameters compete: everywhere, in their array, their layer, layers of given counts."""
+
+Prunable = Callable[[str], bool]
+
+
+def select(
+    key: Key,
+    scores: Params,
+    density: chex.Numeric,
+    scope: str = "global",
+    within: Mask | None = None,
+    counts: jax.Array | None = None,
+    *,
+    prunable: Prunable | None = None,
+) -> Mask:
+    """Keeps the highest scores: exactly k = clip(floor(density n + 0.5), 1, n) of n.
+
+    The order is that of the floats: +0 equals -0, denormals are distinct, -inf is merely lowest,
+    NaN comes after it. Ties are broken by a random priority from the key. Jits, and vmaps over key,
+    scores and density.
+
+    Args:
+      key: consumed.
+      scores: pytree of float arrays.
+      density: in (0, 1]; may be traced.
+      scope: "global": one threshold; "local": k per array; "layer": k per layer, its arrays
+        together (a layer is the arrays of one parent path); "oracle": `counts` per layer, scaled
+        to a total of exactly k by largest remainder, none above its layer's size.
+      within: a mask; entries pruned there stay pruned. Where fewer than k are left, all are kept.
+      counts: int [L], for "oracle" only: numbers per layer in the order of the sorted paths.
+      prunable: predicate on leaf paths; by default every leaf is prunable.
+
+    Returns:
+      A mask of the scores' structure.
+
+    Raises:
+      ValueError: if the scope is unknown, (concrete) density is outside (0, 1], `within` does not
+        match the scores, a score is no float array, or counts are missing, superfluous or not [L].
+
+    Source: paper, section 4; `../README.md` tells how its code differs.
+
+    >>> import jax, jax.numpy as jnp
+    >>> scores = {"kernel": jnp.array([[3.0, 1.0], [2.0, 0.0]])}
+    >>> select(jax.random.key(0), scores, 0.5)["kernel"].tolist()
+    [[True, False], [True, False]]
+    """
+    checks.choice("scope", scope, SCOPES)
+    checks.density(density)
+    if within is not None:
+        checks.mask("within", within, "scores", scores)
+    paths, leaves, structure = _leaves(scores)
+    for path, leaf in zip(paths, leaves, strict=True):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise ValueError(f"scores[{path}] must be floats, got {jnp.result_type(leaf)}.")
+    groups = _groups(paths, scope, prunable)
+    sizes = [sum(leaves[i].size for i in group) for group in groups]
+    budgets = _budgets(density, scope, sizes, counts)
+    allowed = jax.tree.leaves(within) if within is not None else None
+    masks = [jnp.ones(jnp.shape(leaf), bool) for leaf in leaves]
+    start = 0
+    for group, size, budget in zip(groups, sizes, budgets, strict=True):
+        kept = ranking.top(
+            _ravel([leaves[i] for i in group]),
+            ranking.priorities(key, start, size),
+            budget,
+            None if allowed is None else _ravel([allowed[i] for i in group]),
+        )
+        for i, part in zip(group, _unravel(kept, [leaves[i] for i in group]), strict=True):
+            masks[i] = part
+        start += size
+    return jax.tree.unflatten(structure, masks)
+
+
+def number_kept(density: chex.Numeric, n: int) -> jax.Array:
+    """clip(floor(density n + 0.5), 1, n) in float32, as int32; density may be traced.
+
+    The minimum with n changes no value; it keeps compilers from fusing product and sum, which
+    would round differently with and without jit.
+    """
+    product = jnp.minimum(jnp.asarray(density, jnp.float32) * n, jnp.float32(n))
+    k = jnp.clip(jnp.floor(product + 0.5), 1, n).astype(jnp.int32)
+    return jnp.where(jnp.asarray(density, jnp.float32) >= 1.0, n, k)
+
+
+def full(params: Params) -> Mask:
+    """The mask that keeps everything."""
+    return jax.tree.map(lambda p: jnp.ones(jnp.shape(p), bool), params)
+
+
+def nonzero(params: Params) -> Mask:
+    """The mask of the entries that are not zero."""
+    return jax.tree.map(lambda p: p != 0, params)
+
+
+def apply(params: Params, mask: Mask) -> Params:
+    """Sets pruned parameters to exactly zero, also where they are NaN.
+
+    Raises:
+      ValueError: if the mask is not of the params' structure and shapes, or not bool.
+    """
+    checks.mask("mask", mask, "params", params)
+    return jax.tree.map(lambda p, m: jnp.where(m, p, jnp.zeros_like(p)), params, mask)
+
+
+def count(mask: Mask, prunable: Prunable | None = None) -> jax.Array:
+    """Number of kept prunable parameters, int32."""
+    return _total(mask, prunable)
+
+
+def size(params: Params, prunable: Prunable | None = None) -> int:
+    """Number of prunable parameters n."""
+    paths, leaves, _ = _leaves(params)
+    return sum(
+        int(np.size(leaf))
+        for path, leaf in zip(paths, leaves, strict=True)
+        if prunable is None or prunable(path)
+    )
+
+
+def density(mask: Mask, prunable: Prunable | None = None) -> jax.Array:
+    """Fraction of the prunable parameters that is kept, float32.
+
+    >>> import jax.numpy as jnp
+    >>> float(density({"kernel": jnp.array([True, False])}))
+    0.5
+    """
+    return count(mask, prunable).astype(jnp.float32) / size(mask, prunable)
+
+
+def overlap(mask: Mask, other: Mask) -> jax.Array:
+    """Number of entries kept in both masks, int32.
+
+    Raises:
+      ValueError: if the masks do not match.
+    """
+    checks.mask("other", other, "mask", mask)
+    return _total(jax.tree.map(jnp.logical_and, mask, other), None)
+
+
+def group_counts(mask: Mask, scope: str = "layer") -> jax.Array:
+    """Kept entries per group of a scope (see `select`), int32 [G], in the order of sorted paths."""
+    paths, leaves, _ = _leaves(mask)
+    groups = _groups(paths, scope, None)
+    return jnp.stack(
+        [jnp.sum(_ravel([leaves[i] for i in group]), dtype=jnp.int32) for group in groups]
+    )
+
+
+def live(params: Params, mask: Mask) -> Mask:
+    """The part of a mask that lies on paths from an input, or a positive bias, to an output.
+
+    fwd of an input is true, of unit j: any_i(m_ij fwd_i) or (b_j kept and b_j > 0); bwd of an
+    output is true, of unit i: any_j(m_ij bwd_j). A weight is live if m_ij fwd_i bwd_j; a bias if it
+    is kept, bwd_j and, in hidden layers, fwd_j.
+
+    Args:
+      params: a chain of dense layers; only the signs of the biases are used.
+      mask: of the same structure.
+
+    Returns:
+      A mask, contained in `mask`; the masked network computes the same function with it.
+
+    Raises:
+      ValueError: if params is no chain or the mask does not match.
+    """
+    checks.mask("mask", mask, "params", params)
+    chain, masked = nets.layers(params), nets.layers(mask)
+    forward = [jnp.ones(chain[0]["kernel"].shape[0], bool)]
+    for layer, kept in zip(chain, masked, strict=True):
+        reached = jnp.any(kept["kernel"] & forward[-1][:, None], axis=0)
+        forward.append(reached | (kept["bias"] & (layer["bias"] > 0)))
+    backward = [jnp.ones(chain[-1]["kernel"].shape[1], bool)]
+    for kept, fed in zip(masked[::-1], forward[-2::-1], strict=True):
+        backward.append(jnp.any(kept["kernel"] & backward[-1][None, :], axis=1) & fed)
+    backward.reverse()
+    result = {}
+    for index, name in enumerate(sorted(params)):
+        kept, after = masked[index], backward[index + 1]
+        fed = forward[index + 1] if index + 1 < len(chain) else jnp.ones_like(after)
+        result[name] = {
+            "kernel": kept["kernel"] & forward[index][:, None] & after[None, :],
+            "bias": kept["bias"] & after & fed,
+        }
+    return result
+
+
+def _leaves(tree: Params) -> tuple[list[str], list[Any], Any]:
+    pairs, structure = jax.tree_util.tree_flatten_with_path(tree)
+    return [checks.path_name(path) for path, _ in pairs], [leaf for _, leaf in pairs], structure
+
+
+def _groups(paths: list[str], scope: str, prunable: Prunable | None) -> list[list[int]]:
+    """Indices of the leaves that compete with one another."""
+    names = {
+        "global": lambda path: "",
+        "local": lambda path: path,
+        "layer": lambda path: path.rpartition("/")[0],
+        "oracle": lambda path: path.rpartition("/")[0],
+    }
+    groups: dict[str, list[int]] = {}
+    for index, path in enumerate(paths):
+        if prunable is None or prunable(path):
+            groups.setdefault(names[scope](path), []).append(index)
+    return list(groups.values())
+
+
+def _budgets(
+    density: chex.Numeric, scope: str, sizes: list[int], counts: jax.Array | None
+) -> list[jax.Array]:
+    """How many parameters each group keeps."""
+    if (counts is not None) != (scope == "oracle"):
+        raise ValueError(f"counts go with scope 'oracle' and with no other, got scope {scope!r}.")
+    if counts is None:
+        return [number_kept(density, n) for n in sizes]
+    if jnp.shape(counts) != (len(sizes),):
+        raise ValueError(f"counts must be [{len(sizes)}], one per layer, got {jnp.shape(counts)}.")
+    if checks.is_concrete(counts) and (np.asarray(counts) < 0).any():
+        raise ValueError(f"counts must not be negative, got {counts}.")
+    budgets = _apportion(jnp.asarray(counts), sizes, number_kept(density, sum(sizes)))
+    return [budgets[i] for i in range(len(sizes))]
+
+
+def _apportion(counts: jax.Array, sizes: list[int], k: jax.Array) -> jax.Array:
+    """Splits k in proportion to counts by largest remainder, none above its size; int32 [L]."""
+    capacity = jnp.asarray(sizes, jnp.int32)
+    limit = capacity.astype(jnp.float32)
+    # A layer without a count of its own is filled only after all others are full.
+    weight = jnp.where(counts > 0, counts.astype(jnp.float32), 1e-6 * limit / limit.sum())
+    capped = jnp.zeros(len(sizes), bool)
+    for _ in sizes:  # each pass caps one more layer, or none
+        spare = k.astype(jnp.float32) - jnp.sum(jnp.where(capped, limit, 0.0))
+        share = weight * (spare / jnp.maximum(jnp.sum(jnp.where(capped, 0.0, weight)), 1e-30))
+        capped = capped | (share >= limit)
+    quota = jnp.where(capped, limit, share)
+    kept = jnp.minimum(jnp.floor(quota * (1 - 1e-6)).astype(jnp.int32), capacity)
+    for _ in range(4):  # once is enough but for rounding of the quotas
+        missing = k - jnp.sum(kept)
+        remainder = jnp.where(kept < capacity, quota - kept.astype(jnp.float32), -jnp.inf)
+        rank = jnp.argsort(jnp.argsort(-remainder, stable=True))
+        kept = kept + ((rank < missing) & (kept < capacity)).astype(jnp.int32)
+    return kept
+
+
+def _ravel(leaves: list[jax.Array]) -> jax.Array:
+    return jnp.concatenate([jnp.ravel(leaf) for leaf in leaves])
+
+
+def _unravel(flat: jax.Array, like: list[jax.Array]) -> list[jax.Array]:
+    ends = np.cumsum([leaf.size for leaf in like])[:-1]
+    parts = jnp.split(flat, ends)
+    return [jnp.reshape(part, leaf.shape) for part, leaf in zip(parts, like, strict=True)]
+
+
+def _total(mask: Mask, prunable: Prunable | None) -> jax.Array:
+    paths, leaves, _ = _leaves(mask)
+    counts = [
+        jnp.sum(leaf, dtype=jnp.int32)
+        for path, leaf in zip(paths, leaves, strict=True)
+        if prunable is None or prunable(path)
+    ]
+    return jnp.sum(jnp.stack(counts))

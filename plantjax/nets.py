@@ -1,0 +1,192 @@
+"""Networks: dense ReLU chains, their initialisation, and the convention that layers are ordered.
+
+A chain is a dict of layers whose sorted names are the order of the network, each layer a dict of
+`kernel` [I, O] and `bias` [O]. Planting, live paths and rescaling need a chain; everything else in
+plantjax takes any pytree of arrays.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from plantjax import checks
+from plantjax.types import Key, Params
+
+
+class MLP(nn.Module):
+    """A dense ReLU network as a Flax module; `widths` (I, ..., O) count the input.
+
+    `MLP(widths).apply({"params": params}, x)` equals `apply(params, x)`.
+    """
+
+    widths: Sequence[int]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps x [N, I] to outputs [N, O]."""
+        for index, width in enumerate(self.widths[1:]):
+            x = nn.relu(x) if index else x
+            x = nn.Dense(width, precision="highest", name=layer_name(index))(x)
+        return x
+
+
+def layer_name(index: int) -> str:
+    """The name of the layer at `index`: zero-padded, so that sorted order is network order."""
+    return f"layer_{index:02d}"
+
+
+def layers(params: Params) -> list[dict[str, jax.Array]]:
+    """The layers of a chain in network order.
+
+    Args:
+      params: a dict of layers, each with `kernel` [I, O] and `bias` [O].
+
+    Returns:
+      One dict of arrays per layer.
+
+    Raises:
+      ValueError: if params is no chain of dense layers.
+    """
+    if not is_chain(params):
+        raise ValueError(
+            "params must be a chain of dense layers, {'layer_00': {'kernel': [I, O], 'bias': [O]}, "
+            f"...}}, got {jax.tree.map(jnp.shape, params)}."
+        )
+    return [params[name] for name in sorted(params)]
+
+
+def is_chain(params: Params) -> bool:
+    """True if params is a chain of dense layers that fit on one another."""
+    if not isinstance(params, dict) or not params:
+        return False
+    width = None
+    for name in sorted(params):
+        layer = params[name]
+        if not isinstance(layer, dict) or set(layer) != {"kernel", "bias"}:
+            return False
+        kernel, bias = jnp.shape(layer["kernel"]), jnp.shape(layer["bias"])
+        if len(kernel) != 2 or bias != kernel[1:] or width not in (None, kernel[0]):
+            return False
+        width = kernel[1]
+    return True
+
+
+def widths(params: Params) -> tuple[int, ...]:
+    """The widths (I, ..., O) of a chain; raises ValueError if params is none."""
+    chain = layers(params)
+    return (chain[0]["kernel"].shape[0], *(layer["kernel"].shape[1] for layer in chain))
+
+
+def apply(params: Params, x: jax.Array) -> jax.Array:
+    """Runs a chain of dense layers with ReLU between them.
+
+    Products are full float32 on every device (no TF32, no bfloat16): planted tickets are exact.
+
+    Args:
+      params: a chain of L layers.
+      x: float [N, I].
+
+    Returns:
+      Outputs [N, O].
+
+    Raises:
+      ValueError: if params is no chain or x does not fit its first layer.
+
+    >>> import jax, plantjax
+    >>> params = plantjax.nets.init(jax.random.key(0), (2, 100, 4))
+    >>> plantjax.nets.apply(params, jax.numpy.zeros((5, 2))).shape
+    (5, 4)
+    """
+    chain = layers(params)
+    n_in = chain[0]["kernel"].shape[0]
+    if jnp.ndim(x) != 2 or x.shape[1] != n_in:
+        raise ValueError(f"x must be [N, {n_in}] to fit the first layer, got {jnp.shape(x)}.")
+    for index, layer in enumerate(chain):
+        x = jax.nn.relu(x) if index else x
+        x = jnp.matmul(x, layer["kernel"], precision="highest") + layer["bias"][None, :]
+    return x
+
+
+def init(key: Key, widths: Sequence[int], scheme: str = "he") -> Params:
+    """Draws a mother network.
+
+    Args:
+      key: consumed.
+      widths: (I, ..., O), at least two, each at least 1.
+      scheme: "he": weights N(0, 2 / fan_in), biases N(0, prod of 2 / fan_in over the layers so
+        far), the paper's non-zero biases; "he_zero_bias"; "uniform": weights U[-s, s] with
+        s = sqrt(6 / fan_in), biases U[-prod s, prod s] (Theorem 2).
+
+    Returns:
+      Params of len(widths) - 1 layers, float32.
+
+    Raises:
+      ValueError: if a width is below 1, there are fewer than two, or the scheme is unknown.
+
+    Source: paper, section 3.1, https://arxiv.org/abs/2111.11153
+    """
+    checks.choice("scheme", scheme, SCHEMES)
+    if len(widths) < 2:
+        raise ValueError(f"widths must name input and output at least, got {tuple(widths)}.")
+    for width in widths:
+        checks.integer("widths", width, 1)
+    shapes = [shape for n_in, n_out in pairwise(widths) for shape in ((n_in, n_out), (n_out,))]
+    draws = iter(draw(key, shapes, uniform=scheme == "uniform"))
+    params, bias_size = {}, 1.0
+    for index, n_in in enumerate(widths[:-1]):
+        kernel_size = ((6.0 if scheme == "uniform" else 2.0) / n_in) ** 0.5
+        bias_size *= kernel_size
+        kernel, bias = next(draws), next(draws)
+        params[layer_name(index)] = {
+            "kernel": kernel_size * kernel,
+            "bias": jnp.zeros_like(bias) if scheme == "he_zero_bias" else bias_size * bias,
+        }
+    return params
+
+
+def draw(key: Key, shapes: Sequence[tuple[int, ...]], uniform: bool = False) -> list[jax.Array]:
+    """Independent draws of N(0, 1), or U[-1, 1], in all the shapes, by one call of the generator.
+
+    One generator per array would compile for seconds.
+    """
+    ends = np.cumsum([math.prod(shape) for shape in shapes])
+    flat = (
+        jax.random.uniform(key, (ends[-1],), minval=-1.0, maxval=1.0)
+        if uniform
+        else jax.random.normal(key, (ends[-1],))
+    )
+    parts = jnp.split(flat, ends[:-1])
+    return [jnp.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def rescale(params: Params, factors: Sequence[jax.Array]) -> Params:
+    """Multiplies the kernel of layer l by c_l and its bias by c_1 ... c_l.
+
+    ReLU is positively homogeneous, so all outputs change by the one factor c_1 ... c_L.
+
+    Args:
+      params: a chain of L layers.
+      factors: L positive scalars c_l.
+
+    Returns:
+      Params of the same structure.
+
+    Raises:
+      ValueError: if params is no chain or the number of factors is not L.
+    """
+    chain = layers(params)
+    if len(factors) != len(chain):
+        raise ValueError(f"factors must be {len(chain)}, one per layer, got {len(factors)}.")
+    scaled, product = {}, jnp.float32(1.0)
+    for name, layer, factor in zip(sorted(params), chain, factors, strict=True):
+        product = product * factor
+        scaled[name] = {"kernel": layer["kernel"] * factor, "bias": layer["bias"] * product}
+    return scaled
+
+
+SCHEMES = ("he", "he_zero_bias", "uniform")

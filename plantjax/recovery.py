@@ -1,0 +1,108 @@
+"""Recovery: a found mask against the planted one, what nobody without a ground truth can measure.
+
+Hidden units are exchangeable and other tickets exist, so recovery is never to be read alone: a mask
+can miss the planted one and still be a ticket.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from plantjax import checks, masks, nets
+from plantjax.types import Mask, Metrics, Params, Planted
+
+
+def compare(
+    params: Params, found_mask: Mask, planted: Planted, *, scope: str = "global"
+) -> Metrics:
+    """Compares a found mask F with the planted mask T.
+
+    Args:
+      params: the mother's parameters (the signs of its biases decide which paths live).
+      found_mask: F.
+      planted: the ground truth, its mask T.
+      scope: where parameters competed, for the feasible recall.
+
+    Returns:
+      Float32 scalars. Over all parameters, and with suffix "_weights" over kernels alone:
+      "precision" |F and T| / |F|, "recall" |F and T| / |T|, "f1", "iou". Per layer:
+      "layer_00/precision", "layer_00/recall", ... Also "lift" (precision / density of T),
+      "feasible_recall" (the most that the budgets of the scope allow), "live_density" (live
+      parameters / n), "connected" (1 if some output is reached from the inputs), "collapsed"
+      (layers without a kept weight). For params that are no dense chain, the last three but
+      "collapsed" are left out.
+
+    Raises:
+      ValueError: if masks and params do not match, or the scope is unknown.
+
+    Source: paper, section 4; the live paths as in `masks.live`.
+    """
+    checks.choice("scope", scope, masks.SCOPES)
+    checks.mask("found_mask", found_mask, "params", params)
+    checks.mask("planted.mask", planted.mask, "params", params)
+    weights = [leaf for leaf in jax.tree.leaves(found_mask) if jnp.ndim(leaf) >= 2]
+    true_weights = [leaf for leaf in jax.tree.leaves(planted.mask) if jnp.ndim(leaf) >= 2]
+    result = _agreement(found_mask, planted.mask)
+    result["lift"] = result["precision"] / masks.density(planted.mask)
+    result |= {f"{k}_weights": v for k, v in _agreement(weights, true_weights).items()}
+    result["feasible_recall"] = feasible_recall(found_mask, planted.mask, scope)
+    result["collapsed"] = jnp.sum(
+        jnp.stack([~jnp.any(leaf) for leaf in weights]), dtype=jnp.float32
+    )
+    if nets.is_chain(params):
+        for name in sorted(params):
+            agreement = _agreement(found_mask[name], planted.mask[name])
+            result |= {f"{name}/{key}": agreement[key] for key in ("precision", "recall")}
+        result["live_density"] = masks.density(masks.live(params, found_mask))
+        result["connected"] = _connected(found_mask)
+    return result
+
+
+def feasible_recall(found_mask: Mask, planted_mask: Mask, scope: str = "global") -> jax.Array:
+    """The highest recall that any mask with the found mask's counts per group could have.
+
+    Uniform budgets per layer cannot hold a ticket whose layers differ: there it is far below 1.
+
+    Args:
+      found_mask: F.
+      planted_mask: T.
+      scope: "global": one group; "local": every array; "layer" and "oracle": every layer.
+
+    Returns:
+      sum over groups of min(|F|, |T|) / |T|, a float32 scalar.
+    """
+    found = masks.group_counts(found_mask, scope)
+    true = masks.group_counts(planted_mask, scope)
+    return _ratio(jnp.sum(jnp.minimum(found, true)), jnp.sum(true))
+
+
+def is_constant(outputs: jax.Array) -> jax.Array:
+    """True if the outputs [N, O] do not vary over the samples beyond rounding: a dead network."""
+    chex.assert_rank(outputs, 2)
+    spread = jnp.max(outputs, axis=0) - jnp.min(outputs, axis=0)
+    return jnp.all(spread <= 1e-6 * jnp.max(jnp.abs(outputs), axis=0))
+
+
+def _agreement(found: Mask, true: Mask) -> Metrics:
+    both = masks.overlap(found, true)
+    n_found, n_true = masks.count(found), masks.count(true)
+    return {
+        "precision": _ratio(both, n_found),
+        "recall": _ratio(both, n_true),
+        "f1": _ratio(2 * both, n_found + n_true),
+        "iou": _ratio(both, n_found + n_true - both),
+    }
+
+
+def _connected(mask: Mask) -> jax.Array:
+    """1 if a path of kept weights leads from an input to an output."""
+    chain = nets.layers(mask)
+    reached = jnp.ones(chain[0]["kernel"].shape[0], bool)
+    for layer in chain:
+        reached = jnp.any(layer["kernel"] & reached[:, None], axis=0)
+    return jnp.any(reached).astype(jnp.float32)
+
+
+def _ratio(part: jax.Array, whole: jax.Array) -> jax.Array:
+    whole = whole.astype(jnp.float32)
+    return part.astype(jnp.float32) / jnp.where(whole > 0, whole, 1.0)

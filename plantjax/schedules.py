@@ -1,0 +1,34 @@
+"""Densities over the rounds of iterative pruning; every schedule ends at exactly the density."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def exponential(density: chex.Numeric, step: chex.Numeric, steps: int) -> jax.Array:
+    """density^(step / steps): every round prunes the same share of what is left.
+
+    Args:
+      density: the final density in (0, 1]; may be traced.
+      step: the round, 1 to steps; may be traced.
+      steps: number of rounds.
+
+    Returns:
+      The density after the round, a float32 scalar.
+    """
+    density, share = jnp.asarray(density, jnp.float32), _share(step, steps)
+    return jnp.where(share >= 1.0, density, jnp.power(density, share))
+
+
+def linear(density: chex.Numeric, step: chex.Numeric, steps: int) -> jax.Array:
+    """1 - (1 - density) step / steps: every round prunes the same number; see `exponential`."""
+    density, share = jnp.asarray(density, jnp.float32), _share(step, steps)
+    return jnp.where(share >= 1.0, density, 1.0 - (1.0 - density) * share)
+
+
+def _share(step: chex.Numeric, steps: int) -> jax.Array:
+    return jnp.asarray(step, jnp.float32) / steps
+
+
+SCHEDULES = {"exponential": exponential, "linear": linear}
+"""The registry of schedules."""

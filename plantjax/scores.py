@@ -1,0 +1,115 @@
+"""Pruning scores: one number per parameter of the masked network f(m theta); the highest are kept.
+
+`SCORES[name](apply, loss)` gives a ScoreFn `(key, params, mask, batch) -> scores`. No score looks
+at names or shapes: params is any pytree of float arrays, apply any function of it.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from plantjax import masks, nets
+from plantjax.types import Apply, Batch, Key, Loss, Mask, Params, ScoreFn
+
+GRASP_TEMPERATURE = 200.0
+
+
+def random(apply: Apply, loss: Loss) -> ScoreFn:
+    """Scores N(0, 1), the baseline: a random mask of exact density."""
+    del apply, loss
+
+    def score(key: Key, params: Params, mask: Mask, batch: Batch) -> Params:
+        del mask, batch
+        leaves, structure = jax.tree.flatten(params)
+        return jax.tree.unflatten(structure, nets.draw(key, [leaf.shape for leaf in leaves]))
+
+    return score
+
+
+def magnitude(apply: Apply, loss: Loss) -> ScoreFn:
+    """Scores |theta| (Han et al. 2015, https://arxiv.org/abs/1506.02626)."""
+    del apply, loss
+
+    def score(key: Key, params: Params, mask: Mask, batch: Batch) -> Params:
+        del key, batch
+        return jax.tree.map(jnp.abs, masks.apply(params, mask))
+
+    return score
+
+
+def snip(apply: Apply, loss: Loss) -> ScoreFn:
+    """Scores |dL/dm| = |theta dL/d(m theta)| (Lee et al. 2019, https://arxiv.org/abs/1810.02340)."""
+
+    def score(key: Key, params: Params, mask: Mask, batch: Batch) -> Params:
+        del key
+        masked = masks.apply(params, mask)
+        gradient = jax.grad(lambda p: loss(apply(p, batch.x), batch.y))(masked)
+        return jax.tree.map(lambda p, g: jnp.abs(p * g), params, gradient)
+
+    return score
+
+
+def grasp(apply: Apply, loss: Loss) -> ScoreFn:
+    """Scores theta (H g): what keeping a parameter adds to the gradient's norm.
+
+    H and g belong to the loss of the outputs divided by 200 and to the kept parameters; H g is one
+    Hessian-vector product (Wang et al. 2020, eq. 8, https://arxiv.org/abs/2002.07376).
+    """
+
+    def score(key: Key, params: Params, mask: Mask, batch: Batch) -> Params:
+        del key
+
+        def tempered(p: Params) -> jax.Array:
+            outputs = apply(masks.apply(p, mask), batch.x)
+            return loss(outputs / GRASP_TEMPERATURE, batch.y)
+
+        gradient = jax.grad(tempered)
+        _, product = jax.jvp(gradient, (params,), (gradient(params),))
+        return jax.tree.map(jnp.multiply, params, product)
+
+    return score
+
+
+def synflow(apply: Apply, loss: Loss) -> ScoreFn:
+    """Scores |theta dR/dtheta|, R = sum of outputs of the network |m theta| on an all-ones input.
+
+    Chains of dense layers are first rescaled layer by layer, by powers of two that keep every
+    activation near one: all scores change by one common factor, and deep or wide networks neither
+    overflow nor vanish (Tanaka et al. 2020, https://arxiv.org/abs/2006.05467).
+    """
+    del loss
+
+    def score(key: Key, params: Params, mask: Mask, batch: Batch) -> Params:
+        del key
+        ones = jnp.ones((1, *batch.x.shape[1:]), batch.x.dtype)
+        positive = jax.tree.map(jnp.abs, masks.apply(params, mask))
+        if nets.is_chain(positive):
+            positive = _balanced(positive, ones)
+        gradient = jax.grad(lambda p: jnp.sum(apply(p, ones)))(positive)
+        return jax.tree.map(lambda p, g: jnp.abs(p * g), positive, gradient)
+
+    return score
+
+
+def _balanced(params: Params, x: jax.Array) -> Params:
+    """Rescales a positive chain so that the largest activation of every layer is about one."""
+    factors, product = [], jnp.float32(1.0)
+    for layer in nets.layers(params):
+        grown = jnp.matmul(x, layer["kernel"], precision="highest")
+        grown = grown + (layer["bias"] * product)[None, :]
+        peak = jnp.max(grown)
+        _, exponent = jnp.frexp(jnp.where(peak > 0, peak, 1.0))
+        factor = jnp.ldexp(jnp.float32(1.0), -exponent)  # a power of two: rescaling rounds nothing
+        factors.append(factor)
+        product = product * factor
+        x = grown * factor
+    return nets.rescale(params, factors)
+
+
+SCORES = {
+    "random": random,
+    "magnitude": magnitude,
+    "snip": snip,
+    "grasp": grasp,
+    "synflow": synflow,
+}
+"""The registry of scores: a new one takes one function and one entry here."""

@@ -1,0 +1,64 @@
+"""The tidy table of a sweep: one row per cell and stage."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+SHARED = {
+    "kept_density": "kept_density",
+    "kept": "kept",
+    "ticket_value": "ticket/value",
+    "target_value": "target/value",
+    "precision": "recovery/precision",
+    "recall": "recovery/recall",
+    "iou": "recovery/iou",
+    "lift": "recovery/lift",
+    "feasible_recall": "recovery/feasible_recall",
+    "live_density": "recovery/live_density",
+    "collapsed": "recovery/collapsed",
+}
+"""Columns of the table that both stages share, and the results they come from."""
+
+COLUMNS = (
+    *("task", "depth", "width", "finder", "scope", "rounds", "noise", "seed"),
+    *("density", "density_name", "kept_density", "kept", "stage", "metric", "value", "value_raw"),
+    *("ticket_value", "target_value", "ticket_density", "ticket_density_weights"),
+    *("precision", "recall", "iou", "lift", "feasible_recall", "live_density", "collapsed"),
+    *("constant", "status", "seconds"),
+)
+"""Order of the table's columns."""
+
+
+def to_frame(results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[Any]]) -> Any:
+    """The tidy table: one row per (cell, stage), stages "pruned" (strong) and "trained" (weak).
+
+    Args:
+      results: of `sweep`, arrays [C].
+      labels: columns that say what each cell is (task, seed, density, ...), sequences of length C.
+
+    Returns:
+      A pandas DataFrame, the columns of COLUMNS first, in their order. `status` is "diverged" where
+      a value or a training loss is not finite.
+    """
+    import pandas as pd  # an extra: the core does not need it
+
+    shared = {column: results[name] for column, name in SHARED.items() if name in results}
+    frames = []
+    for stage in ("pruned", "trained"):
+        if f"{stage}/value" not in results:
+            continue
+        value = np.asarray(results[f"{stage}/value"])
+        diverged = results.get(f"{stage}/diverged", np.zeros(len(value), bool))
+        columns = {
+            "stage": stage,
+            "value": value,
+            "value_raw": results[f"{stage}/value_raw"],
+            "constant": np.asarray(results[f"{stage}/constant"], bool),
+            "status": np.where(np.isfinite(value) & ~diverged, "ok", "diverged"),
+            "seconds": results[f"{stage}/seconds"],
+        }
+        frames.append(pd.DataFrame({**labels, **shared, **columns}))
+    table = pd.concat(frames).sort_index(kind="stable").reset_index(drop=True)
+    first = [name for name in COLUMNS if name in table]
+    return table[first + [name for name in table if name not in first]]

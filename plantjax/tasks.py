@@ -1,0 +1,178 @@
+"""Tasks with a known sparse solution: how to sample, lose, evaluate, and which target they have.
+
+Source: Fischer and Burkholz, ICLR 2022, section 3.2, https://arxiv.org/abs/2111.11153
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from plantjax import checks, losses, targets
+from plantjax.types import Batch, Key, Metrics, Task
+
+SAMPLES = 10_000
+"""Samples of a data set; the last tenth is held out."""
+
+
+def split(data: Batch) -> tuple[Batch, Batch]:
+    """Splits a data set into training data and the last tenth, held out.
+
+    Args:
+      data: N >= 10 samples.
+
+    Returns:
+      (train, test).
+
+    Raises:
+      ValueError: if there are fewer than 10 samples.
+    """
+    n = data.x.shape[0]
+    if n < 10:
+        raise ValueError(f"data must hold at least 10 samples to be split, got {n}.")
+    cut = n - n // 10
+    return Batch(data.x[:cut], data.y[:cut]), Batch(data.x[cut:], data.y[cut:])
+
+
+def sample_relu(key: Key, n: int, noise: chex.Numeric = 0.01) -> Batch:
+    """Samples y = max(x, 0) + N(0, noise).
+
+    Args:
+      key: consumed.
+      n: number of samples N.
+      noise: standard deviation of the noise, in [0, 1]; may be traced.
+
+    Returns:
+      Batch of x [N, 1], uniform on [-1, 1], and y [N, 1].
+
+    Raises:
+      ValueError: if n is below 1 or noise outside [0, 1].
+    """
+    x, noise_key = _inputs(key, n, 1, noise)
+    return Batch(x, jax.nn.relu(x) + noise * jax.random.normal(noise_key, x.shape))
+
+
+def sample_circle(key: Key, n: int, noise: chex.Numeric = 0.01) -> Batch:
+    """Samples ring labels of g = x1^2 + x2^2, some of them moved to their second-best class.
+
+    Args:
+      key: consumed.
+      n: number of samples N.
+      noise: probability that a label becomes its second-best class, in [0, 1]; may be traced.
+
+    Returns:
+      Batch of x [N, 2], uniform on [-1, 1], and labels y int32 [N] in [0, 4).
+
+    Raises:
+      ValueError: if n is below 1 or noise outside [0, 1].
+    """
+    x, noise_key = _inputs(key, n, 2, noise)
+    radius = jnp.sum(jnp.square(x), axis=1)  # [N]
+    boundaries = jnp.asarray(targets.CIRCLE_BOUNDARIES, jnp.float32)
+    label = jnp.sum(radius[:, None] > boundaries[None, :], axis=1, dtype=jnp.int32)
+    slopes = jnp.asarray(targets.CIRCLE_SLOPES, jnp.float32)
+    offsets = jnp.asarray(targets.circle_offsets(), jnp.float32)
+    scores = radius[:, None] * slopes[None, :] + offsets[None, :]
+    others = jnp.where(jax.nn.one_hot(label, 4, dtype=bool), -jnp.inf, scores)
+    second = jnp.argmax(others, axis=1).astype(jnp.int32)
+    return Batch(x, jnp.where(jax.random.bernoulli(noise_key, noise, (n,)), second, label))
+
+
+def sample_helix(key: Key, n: int, noise: chex.Numeric = 0.01) -> Batch:
+    """Samples the Helix curve plus N(0, noise) per output.
+
+    Args:
+      key: consumed.
+      n: number of samples N.
+      noise: standard deviation of the noise, in [0, 1]; may be traced.
+
+    Returns:
+      Batch of x [N, 1], uniform on [-1, 1], and y [N, 3].
+
+    Raises:
+      ValueError: if n is below 1 or noise outside [0, 1].
+    """
+    x, noise_key = _inputs(key, n, 1, noise)
+    u = jnp.pi * (5.0 + 3.0 * x[:, 0])
+    curve = jnp.stack([u * jnp.cos(u), u * jnp.sin(u), u], axis=1) / (8.0 * jnp.pi)
+    return Batch(x, curve + noise * jax.random.normal(noise_key, curve.shape))
+
+
+def evaluate_classes(outputs: jax.Array, y: jax.Array) -> Metrics:
+    """Accuracy of the argmax; NaN if an output is not finite.
+
+    Args:
+      outputs: float [N, O].
+      y: int [N], labels in [0, O).
+
+    Returns:
+      {"accuracy": share of right predictions in [0, 1]}.
+
+    Raises:
+      ValueError: on wrong shapes or dtypes, or (concrete) labels out of range.
+    """
+    checks.outputs_and_labels(outputs, y)
+    right = jnp.sum(jnp.argmax(outputs, axis=1) == y, dtype=jnp.int32)
+    accuracy = right.astype(jnp.float32) / outputs.shape[0]
+    return {"accuracy": jnp.where(jnp.isfinite(outputs).all(), accuracy, jnp.nan)}
+
+
+def evaluate_values(outputs: jax.Array, y: jax.Array) -> Metrics:
+    """Mean squared error, after the least-squares factor per output and without.
+
+    Args:
+      outputs: float [N, O].
+      y: float [N, O].
+
+    Returns:
+      {"mse": after rescaling (see `losses.output_factors`), "mse_raw": as it is}.
+
+    Raises:
+      ValueError: on wrong shapes or dtypes.
+    """
+    factors = losses.output_factors(outputs, y)
+    return {
+        "mse": losses.mean_squared_error(outputs * factors[None, :], y),
+        "mse_raw": losses.mean_squared_error(outputs, y),
+    }
+
+
+def _inputs(key: Key, n: int, width: int, noise: chex.Numeric) -> tuple[jax.Array, Key]:
+    checks.integer("n", n, 1)
+    checks.interval("noise", noise, 0.0, 1.0)
+    input_key, noise_key = jax.random.split(key)
+    return jax.random.uniform(input_key, (n, width), minval=-1.0, maxval=1.0), noise_key
+
+
+TASKS = {
+    "circle": Task(
+        name="circle",
+        n_in=2,
+        n_out=4,
+        metric="accuracy",
+        target=targets.circle,
+        sample=sample_circle,
+        loss=losses.cross_entropy,
+        evaluate=evaluate_classes,
+    ),
+    "relu": Task(
+        name="relu",
+        n_in=1,
+        n_out=1,
+        metric="mse",
+        target=targets.relu,
+        sample=sample_relu,
+        loss=losses.mean_squared_error,
+        evaluate=evaluate_values,
+    ),
+    "helix": Task(
+        name="helix",
+        n_in=1,
+        n_out=3,
+        metric="mse",
+        target=targets.helix,
+        sample=sample_helix,
+        loss=losses.mean_squared_error,
+        evaluate=evaluate_values,
+    ),
+}
+"""The registry of tasks: a new one takes its functions and one entry here."""

@@ -1,0 +1,122 @@
+"""The data types that every module shares; imports nothing of plantjax.
+
+Axis letters, used in all shape comments: S seeds, D densities, C cells, N samples, I inputs,
+O outputs, L layers, P parameters. Shapes stand in brackets, as in `x [N, I]`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import chex
+import jax
+
+Key: TypeAlias = jax.Array
+"""A typed random key, `jax.random.key(seed)`; consumed by the function that takes it."""
+
+Params: TypeAlias = Any
+"""A pytree of float arrays. Networks of plantjax: `{"layer_00": {"kernel", "bias"}, ...}`."""
+
+Mask: TypeAlias = Any
+"""A pytree of bool arrays with the structure and shapes of the parameters; True is kept."""
+
+Apply: TypeAlias = Callable[[Params, jax.Array], jax.Array]
+"""`(params, x [N, I]) -> outputs [N, O]`."""
+
+Loss: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
+"""`(outputs [N, O], y) -> scalar`."""
+
+Metrics: TypeAlias = dict[str, jax.Array]
+"""A flat dict of scalars."""
+
+
+class Batch(NamedTuple):
+    """Samples: x [N, I] float32 and y, int32 [N] (labels) or float32 [N, O] (regression)."""
+
+    x: jax.Array
+    y: jax.Array
+
+
+class Planted(NamedTuple):
+    """A mother with a target hidden in it: parameters, planted mask, and output scale [O]."""
+
+    params: Params
+    mask: Mask
+    scale: jax.Array
+
+
+class Found(NamedTuple):
+    """What a finder found: mask, the parameters weak training starts from, a flat info dict."""
+
+    mask: Mask
+    params: Params
+    info: Metrics
+
+
+class Cell(NamedTuple):
+    """One run of a sweep: the key of (seed, task) and the swept scalars, all traced."""
+
+    key: Key
+    density: chex.Numeric
+    noise: chex.Numeric
+    learning_rate: chex.Numeric
+
+
+class ScoreFn(Protocol):
+    """Scores every parameter of the masked network; the highest are kept."""
+
+    def __call__(self, key: Key, params: Params, mask: Mask, batch: Batch, /) -> Params:
+        """Returns scores with the structure of `params`."""
+
+
+@dataclass(frozen=True)
+class Finder:
+    """A search for a ticket: `finder(key, params, data, density) -> Found`, and what it is.
+
+    Attributes:
+      search: the function itself. References take `planted` as a fifth argument.
+      scope: the selection scope really used, see `plantjax.masks.select`.
+      rounds: rounds (or levels) of scoring and selection.
+      exact_counts: False if the finder may keep fewer parameters than asked.
+    """
+
+    search: Callable[..., Found]
+    scope: str = "global"
+    rounds: int = 1
+    exact_counts: bool = True
+
+    def __call__(
+        self,
+        key: Key,
+        params: Params,
+        data: Batch,
+        density: chex.Numeric,
+        *planted: Planted,
+    ) -> Found:
+        """Searches; the key is consumed, `density` in (0, 1] may be traced."""
+        return self.search(key, params, data, density, *planted)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A problem with a known sparse solution.
+
+    Attributes:
+      name: registry name; also part of every key of the task.
+      n_in: number of inputs I.
+      n_out: number of outputs O.
+      metric: "accuracy" or "mse", the main entry of `evaluate`'s result.
+      target: `(depth) -> Params`, the exact sparse network.
+      sample: `(key, n, noise=0.01) -> Batch`, n fresh samples; noise may be traced.
+      loss: `(outputs [N, O], y) -> scalar`, the training loss.
+      evaluate: `(outputs [N, O], y) -> {"accuracy": ..}` or `{"mse": .., "mse_raw": ..}`.
+    """
+
+    name: str
+    n_in: int
+    n_out: int
+    metric: str
+    target: Callable[[int], Params]
+    sample: Callable[..., Batch]
+    loss: Loss
+    evaluate: Callable[[jax.Array, jax.Array], Metrics]
