@@ -122,7 +122,7 @@ def load(folder: Path) -> Iterator[Chunk]:
     """All whole chunks; a damaged one is set aside with a warning on stderr."""
     for path in sorted((folder / "chunks").glob("*.npz")):
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 results = {name: arrays[name] for name in arrays.files}
             labels = json.loads(str(results.pop(LABELS)))
             yield Chunk(labels, results)

@@ -15,7 +15,11 @@ STAGES = {"pruned": "strong (masked only)", "trained": "weak (after training)"}
 def show(table: pd.DataFrame, console: Console) -> None:
     """Prints one table per task and stage."""
     for (task, stage), part in table.groupby(["task", "stage"], sort=False):
-        console.print(_table(str(task), str(stage), part))
+        metric, seeds = part["metric"].iloc[0], part["seed"].nunique()
+        title = f"{task}, {metric}, {STAGES[str(stage)]}: mean and range of {seeds} seeds"
+        console.print(title, style="bold")
+        console.print(_table(part, metric))
+        console.print(_references(part, metric) + "\n")
     if (table["constant"] | (table["status"] != "ok")).any():
         console.print("n†: n networks with a constant output (dead); n‡: n networks that diverged.")
 
@@ -27,16 +31,8 @@ def format_value(value: float, metric: str) -> str:
     return f"{value:.1e}".replace("e-0", "e-").replace("e+00", "")
 
 
-def _table(task: str, stage: str, part: pd.DataFrame) -> Table:
-    metric = part["metric"].iloc[0]
-    result = Table(
-        title=f"{task}, {metric}, {STAGES[stage]}: mean, range of {part['seed'].nunique()} seeds",
-        caption=_references(part, metric),
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
+def _table(part: pd.DataFrame, metric: str) -> Table:
+    result = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     searched = part[~part["finder"].isin(SINGLE)]
     names = list(dict.fromkeys(searched["density_name"]))
     result.add_column("finder", no_wrap=True)
