@@ -68,7 +68,7 @@ def _cell(rows: pd.DataFrame, metric: str) -> str:
     if len(values) > 1:
         low, high = format_value(values.min(), metric), format_value(values.max(), metric)
         if metric == "accuracy":  # without leading zeros, five densities fit on 80 columns
-            text += f"\n{low.removeprefix('0')}..{high.removeprefix('0')}"
+            text += f"\n{low.removeprefix('0')}-{high.removeprefix('0')}"
         else:
             text += f"\n{low}.. {high}"
     return text

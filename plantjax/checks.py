@@ -57,7 +57,7 @@ def density(value: Any) -> None:
 def finite(name: str, tree: Any) -> None:
     """Raises if a (concrete) leaf holds NaN or infinity, or if a leaf is not a float array."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        where = f"{name}[{path_name(path)}]"
+        where = f"{name}[{path_name(path)}]" if path else name
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise ValueError(f"{where} must be a float array, got {jnp.result_type(leaf)}.")
         if is_concrete(leaf) and not np.isfinite(np.asarray(leaf, np.float32)).all():
@@ -100,12 +100,15 @@ def outputs_and_labels(outputs: Any, y: Any) -> None:
         )
     if not jnp.issubdtype(jnp.result_type(y), jnp.integer):
         raise ValueError(f"labels y must be integers, got {jnp.result_type(y)}.")
-    if is_concrete(y) and np.size(y):
-        low, high = np.min(y), np.max(y)
-        if low < 0 or high >= jnp.shape(outputs)[1]:
-            raise ValueError(
-                f"labels y must lie in [0, {jnp.shape(outputs)[1]}), got {low} to {high}."
-            )
+    labels(y, jnp.shape(outputs)[1])
+
+
+def labels(y: Any, n_out: int) -> None:
+    """Raises if y are (concrete) integers outside [0, n_out)."""
+    if jnp.issubdtype(jnp.result_type(y), jnp.integer) and is_concrete(y) and np.size(y):
+        low, high = np.asarray(y).min(), np.asarray(y).max()
+        if low < 0 or high >= n_out:
+            raise ValueError(f"labels y must lie in [0, {n_out}), got {low} to {high}.")
 
 
 def outputs_and_values(outputs: Any, y: Any) -> None:

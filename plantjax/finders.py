@@ -53,7 +53,7 @@ def singleshot(
     score_fn = SCORES[score](apply, task.loss)
 
     def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
-        _check(params, data, density)
+        _check(task, params, data, density)
         counts = target_counts(task, params) if scope == "oracle" else None
         batch_key, key = jax.random.split(key)
         batch = score_batch(batch_key, task, data)
@@ -119,7 +119,7 @@ def oracle_random(task: Task, *, apply: Apply = nets.apply) -> Finder:
     def search(
         key: Key, params: Params, data: Batch, density: chex.Numeric, planted: Planted
     ) -> Found:
-        _check(params, data, density)
+        _check(task, params, data, density)
         score_key, select_key = jax.random.split(key)
         scores = score_fn(score_key, params, planted.mask, data)
         counts = masks.group_counts(planted.mask)
@@ -129,9 +129,10 @@ def oracle_random(task: Task, *, apply: Apply = nets.apply) -> Finder:
     return Finder(search, scope="oracle")
 
 
-def _check(params: Params, data: Batch, density: chex.Numeric) -> None:
+def _check(task: Task, params: Params, data: Batch, density: chex.Numeric) -> None:
     checks.finite("params", params)
     checks.batch(data)
+    checks.labels(data.y, task.n_out)
     checks.density(density)
 
 

@@ -53,7 +53,11 @@ def output_factors(outputs: jax.Array, y: jax.Array) -> jax.Array:
 
     Returns:
       Factors [O].
+
+    Raises:
+      ValueError: on wrong shapes or dtypes.
     """
+    checks.outputs_and_values(outputs, y)
     size = jnp.max(jnp.abs(outputs), axis=0)  # [O]
     size = jnp.where(size > 0, size, 1.0)
     unit = outputs / size[None, :]

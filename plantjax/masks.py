@@ -239,24 +239,47 @@ def _budgets(
 
 
 def _apportion(counts: jax.Array, sizes: list[int], k: jax.Array) -> jax.Array:
-    """Splits k in proportion to counts by largest remainder, none above its size; int32 [L]."""
-    capacity = jnp.asarray(sizes, jnp.int32)
-    limit = capacity.astype(jnp.float32)
-    # A layer without a count of its own is filled only after all others are full.
-    weight = jnp.where(counts > 0, counts.astype(jnp.float32), 1e-6 * limit / limit.sum())
-    capped = jnp.zeros(len(sizes), bool)
-    for _ in sizes:  # each pass caps one more layer, or none
-        spare = k.astype(jnp.float32) - jnp.sum(jnp.where(capped, limit, 0.0))
-        share = weight * (spare / jnp.maximum(jnp.sum(jnp.where(capped, 0.0, weight)), 1e-30))
-        capped = capped | (share >= limit)
-    quota = jnp.where(capped, limit, share)
-    kept = jnp.minimum(jnp.floor(quota * (1 - 1e-6)).astype(jnp.int32), capacity)
-    for _ in range(4):  # once is enough but for rounding of the quotas
-        missing = k - jnp.sum(kept)
-        remainder = jnp.where(kept < capacity, quota - kept.astype(jnp.float32), -jnp.inf)
-        rank = jnp.argsort(jnp.argsort(-remainder, stable=True))
-        kept = kept + ((rank < missing) & (kept < capacity)).astype(jnp.int32)
-    return kept
+    """Splits k in proportion to counts by largest remainder, none above its size; int32 [L].
+
+    All in integers, so exact for any sizes. Layers without a count of their own are filled last.
+    """
+    capacity, counts = jnp.asarray(sizes, jnp.int32), counts.astype(jnp.int32)
+    named = counts > 0
+    over = k > jnp.sum(jnp.where(named, capacity, 0))
+    counts = jnp.where(over, capacity, counts)
+
+    def cap(_: jax.Array, capped: jax.Array) -> jax.Array:
+        share, _ = _shares(counts, capped, capacity, k)
+        return capped | (share >= capacity)  # each pass caps one more layer, or none
+
+    capped = jax.lax.fori_loop(0, len(sizes), cap, over & named)
+    share, remainder = _shares(counts, capped, capacity, k)
+    kept = jnp.where(capped, capacity, share)
+    order = jnp.argsort(jnp.argsort(jnp.where(capped, 1, -remainder), stable=True))
+    return kept + (order < k - jnp.sum(kept)).astype(jnp.int32)
+
+
+def _shares(
+    counts: jax.Array, capped: jax.Array, capacity: jax.Array, k: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Quotient and remainder of counts * rest / total over the layers that are not capped.
+
+    Long multiplication and division bit by bit: the product would not fit into 32 bits.
+    """
+    rest = k - jnp.sum(jnp.where(capped, capacity, 0))
+    counts = jnp.where(capped, 0, counts)
+    total = jnp.maximum(jnp.sum(counts), 1)
+
+    def add_bit(
+        index: jax.Array, state: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
+        share, remainder = state
+        bit = (rest >> (30 - index)) & 1
+        remainder = 2 * remainder + bit * counts
+        return 2 * share + remainder // total, remainder % total
+
+    zero = jnp.zeros_like(counts)
+    return jax.lax.fori_loop(0, 31, add_bit, (zero, zero))
 
 
 def _ravel(leaves: list[jax.Array]) -> jax.Array:

@@ -7,6 +7,7 @@ factor to the next layer. The planted mask alone then computes scale_j * target_
 Source: Fischer and Burkholz, ICLR 2022, Algorithm 1, https://arxiv.org/abs/2111.11153
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -61,6 +62,11 @@ def plant(
     3
     """
     _check(target, mother, rule)
+    return _plant(key, target, mother, rule, shared_scale)
+
+
+@partial(jax.jit, static_argnames=("rule", "shared_scale"))
+def _plant(key: Key, target: Params, mother: Params, rule: str, shared_scale: bool) -> Planted:
     target = masks.apply(target, masks.live(target, masks.nonzero(target)))
     pairs = list(zip(nets.layers(target), nets.layers(mother), strict=True))
     n_in = pairs[0][0]["kernel"].shape[0]

@@ -91,18 +91,23 @@ def synflow(apply: Apply, loss: Loss) -> ScoreFn:
 
 
 def _balanced(params: Params, x: jax.Array) -> Params:
-    """Rescales a positive chain so that the largest activation of every layer is about one."""
-    factors, product = [], jnp.float32(1.0)
-    for layer in nets.layers(params):
+    """Rescales a positive chain so that the largest activation of every layer is about one.
+
+    Kernels are divided by powers of two, biases by the product so far: nothing is rounded.
+    """
+    balanced, total = {}, jnp.int32(0)
+    for name, layer in zip(sorted(params), nets.layers(params), strict=True):
         grown = jnp.matmul(x, layer["kernel"], precision="highest")
-        grown = grown + (layer["bias"] * product)[None, :]
+        grown = grown + jnp.ldexp(layer["bias"], total)[None, :]
         peak = jnp.max(grown)
         _, exponent = jnp.frexp(jnp.where(peak > 0, peak, 1.0))
-        factor = jnp.ldexp(jnp.float32(1.0), -exponent)  # a power of two: rescaling rounds nothing
-        factors.append(factor)
-        product = product * factor
-        x = grown * factor
-    return nets.rescale(params, factors)
+        total = total - exponent
+        balanced[name] = {
+            "kernel": jnp.ldexp(layer["kernel"], -exponent),
+            "bias": jnp.ldexp(layer["bias"], total),
+        }
+        x = jnp.ldexp(grown, -exponent)
+    return balanced
 
 
 SCORES = {

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plantjax import checks, masks
+from plantjax import checks, masks, nets
 from plantjax.types import Apply, Batch, Key, Loss, Mask, Params
 
 
@@ -42,7 +42,7 @@ def fit(
 
     Raises:
       ValueError: if trees do not match, (concrete) params are not finite, epochs is negative, or
-        batch_size is not in [1, N].
+        batch_size is not in [1, N], or (concrete) labels of a dense chain are not in [0, O).
     """
     checks.batch(data)
     n = data.x.shape[0]
@@ -50,6 +50,8 @@ def fit(
     checks.integer("batch_size", batch_size, 1, n)
     checks.finite("params", params)
     params = masks.apply(params, mask)
+    if nets.is_chain(params):
+        checks.labels(data.y, nets.widths(params)[-1])
     steps = n // batch_size
 
     def step(

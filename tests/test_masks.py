@@ -1,0 +1,477 @@
+"""Selection against a brute-force oracle, exact counts, ties, live paths, errors."""
+
+import functools
+import itertools
+
+import chex
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis.extra.numpy import arrays
+
+from plantjax import masks, nets
+
+TREE = nets.init(jax.random.key(0), (3, 5, 2))
+N = 32
+GROUPS = {  # slices of the leaves b0, k0, b1, k1, laid out one after the other
+    "global": [slice(0, 32)],
+    "local": [slice(0, 5), slice(5, 20), slice(20, 22), slice(22, 32)],
+    "layer": [slice(0, 20), slice(20, 32)],
+}
+DENSITIES = [1e-7, 1 / N, 0.04, 0.046875, 0.1, 0.25, 1 / 3, 0.5, 0.734375, 0.9, 0.98, 0.999, 1.0]
+PROPERTY = settings(max_examples=60, deadline=None, derandomize=True)
+KEY = jax.random.key(7)
+
+
+def scores(seed, *special):
+    """N scores, about a third of them replaced by each of the special values in turn."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=N).astype(np.float32)
+    for number in special:
+        values[rng.random(N) < 0.35] = number
+    return values
+
+
+CASES = {
+    "distinct": scores(0),
+    "rounded": np.round(scores(1)),
+    "zeros": np.zeros(N, np.float32),
+    "zeros of both signs": scores(2, 0.0, -0.0),
+    "only zeros of both signs": np.where(scores(3) > 0, np.float32(0), np.float32(-0.0)),
+    "equal": np.full(N, -3.5, np.float32),
+    "-inf": scores(4, -np.inf),
+    "all -inf": np.full(N, -np.inf, np.float32),
+    "inf": scores(5, np.inf, 0.0),
+    "nan": scores(6, np.nan, -np.inf),
+    "all nan": np.full(N, np.nan, np.float32),
+    "denormals": (np.random.default_rng(7).integers(-9, 9, N) * 1.4e-45).astype(np.float32),
+    "denormals and zeros": scores(8, 1e-45, 0.0, -1e-45),
+    "huge": scores(9) * np.float32(1e38),
+}
+
+
+def unflatten(flat):
+    """N numbers as a tree of the network's shapes."""
+    leaves, structure = jax.tree.flatten(TREE)
+    parts = np.split(np.asarray(flat), np.cumsum([leaf.size for leaf in leaves])[:-1])
+    return structure.unflatten([p.reshape(x.shape) for p, x in zip(parts, leaves, strict=True)])
+
+
+def flatten(tree):
+    """A tree of masks [D, ...] as a numpy array [D, N]."""
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+    return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
+
+
+def ranks(values):
+    """Dense ranks in float64: equal for equal floats, +0 and -0 alike, NaN below all."""
+    values = np.where(np.isnan(values), np.nan, np.asarray(values, np.float64) + 0.0)
+    ordered = np.unique(values[~np.isnan(values)])
+    return np.where(np.isnan(values), 0, 1 + np.searchsorted(ordered, values))
+
+
+def number(density, n):
+    """The exact count of the method, in float32."""
+    k = np.floor(np.float32(density) * np.float32(n) + np.float32(0.5))
+    return int(np.clip(k, 1, n))
+
+
+@functools.cache
+def selector(scope, fenced):
+    """Selection under jit and vmap over density."""
+
+    def select(key, values, density, within):
+        return masks.select(key, values, density, scope, within if fenced else None)
+
+    return jax.jit(jax.vmap(select, (None, None, 0, None)))
+
+
+def select(flat, densities, scope="global", within=None, key=KEY):
+    """Masks [D, N] of flat scores [N]."""
+    fence = unflatten(np.ones(N, bool) if within is None else within)
+    density = jnp.asarray(densities, jnp.float32)
+    return flatten(selector(scope, within is not None)(key, unflatten(flat), density, fence))
+
+
+def assert_best(kept, flat, k, allowed):
+    """Exactly min(k, allowed) are kept, all allowed, and none that was refused is better."""
+    rank = ranks(flat)
+    assert kept.sum() == min(k, allowed.sum())
+    assert not (kept & ~allowed).any()
+    refused = rank[allowed & ~kept]
+    assert not refused.size or rank[kept].min() >= refused.max()
+
+
+@pytest.mark.parametrize("scope", GROUPS)
+@pytest.mark.parametrize("flat", CASES.values(), ids=CASES)
+def test_select_against_brute_force(scope, flat):
+    for density, kept in zip(DENSITIES, select(flat, DENSITIES, scope), strict=True):
+        for group in GROUPS[scope]:
+            part = flat[group]
+            assert_best(kept[group], part, number(density, part.size), np.ones(part.size, bool))
+
+
+@pytest.mark.parametrize("scope", GROUPS)
+@pytest.mark.parametrize("flat", CASES.values(), ids=CASES)
+def test_select_within_against_brute_force(scope, flat):
+    for share in (0.0, 0.1, 0.6):
+        within = np.random.default_rng(int(share * 10)).random(N) < share
+        for density, kept in zip(DENSITIES, select(flat, DENSITIES, scope, within), strict=True):
+            for group in GROUPS[scope]:
+                k = number(density, flat[group].size)
+                assert_best(kept[group], flat[group], k, within[group])
+
+
+@pytest.mark.parametrize("scope", GROUPS)
+@pytest.mark.parametrize("name", ["zeros", "nan"])
+def test_eager_and_vmapped_selection_are_bit_equal(scope, name):
+    vmapped = select(CASES[name], DENSITIES, scope)[DENSITIES.index(0.25)]
+    eager = masks.select(KEY, unflatten(CASES[name]), 0.25, scope)
+    chex.assert_trees_all_equal(eager, unflatten(vmapped))
+
+
+@PROPERTY
+@given(
+    flat=arrays(np.float32, N, elements=st.floats(width=32, allow_nan=True)),
+    rounds=st.lists(st.floats(2**-20, 1, width=32), min_size=3, max_size=3),
+    scope=st.sampled_from(sorted(GROUPS)),
+    seed=st.integers(0, 2**31),
+)
+def test_masks_are_nested_over_rounds_with_exact_counts(flat, rounds, scope, seed):
+    """What was pruned stays pruned, whatever the scores of the next round say."""
+    within, rng = np.ones(N, bool), np.random.default_rng(seed)
+    for step, density in enumerate(sorted(rounds, reverse=True)):
+        key = jax.random.fold_in(jax.random.key(seed), step)
+        kept = select(rng.permutation(flat), [density], scope, within, key)[0]
+        assert not (kept & ~within).any()
+        for group in GROUPS[scope]:
+            assert kept[group].sum() == number(density, kept[group].size)
+        within = kept
+
+
+def test_fewer_left_than_asked_keeps_them_all():
+    within = np.zeros(N, bool)
+    within[[0, 11, 31]] = True
+    np.testing.assert_array_equal(select(CASES["nan"], [0.9], "global", within)[0], within)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 1000, 20_904, 10**6, 2**24 + 3, 30_000_001])
+def test_number_kept_is_the_float32_formula(n):
+    rng = np.random.default_rng(0)
+    halves = (np.arange(2000) + 0.5) / n  # where rounding matters
+    densities = np.concatenate(
+        [rng.random(2000), 10 ** (-7 * rng.random(2000)), halves, 1 - halves]
+    )
+    densities = np.append(densities[(densities > 0) & (densities < 1)], [1.0]).astype(np.float32)
+    found = np.asarray(jax.jit(jax.vmap(lambda d: masks.number_kept(d, n)))(densities))
+    rounded = np.floor(densities * np.float32(n) + np.float32(0.5)).astype(np.float64)
+    wanted = np.where(densities >= 1, n, np.clip(rounded, 1, n))
+    np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("density", [0.0001, 0.1, 0.123456789, 1 / 3, 0.99999, 1])
+def test_number_kept_eagerly(density):
+    for n in (1, 3, 20_904):
+        assert int(masks.number_kept(density, n)) == number(density, n)
+
+
+@pytest.mark.parametrize("scope", GROUPS)
+def test_one_trace_for_many_densities(scope):
+    traces = 0
+
+    @jax.jit
+    def run(density):
+        nonlocal traces
+        traces += 1
+        return masks.select(KEY, unflatten(CASES["distinct"]), density, scope)
+
+    counts = [int(masks.count(run(density))) for density in (0.01, 0.2, 0.5, 1.0)]
+    assert traces == 1
+    for count, density in zip(counts, (0.01, 0.2, 0.5, 1.0), strict=True):
+        sizes = [group.stop - group.start for group in GROUPS[scope]]
+        assert count == sum(number(density, size) for size in sizes)
+
+
+@functools.cache
+def tie_masks():
+    """Half of the equal scores of a network, for many keys: [keys, N]."""
+    keys = jax.random.split(jax.random.key(1), 10_000)
+    tree = unflatten(np.zeros(N, np.float32))
+    return flatten(jax.jit(jax.vmap(lambda key: masks.select(key, tree, 0.5)))(keys))
+
+
+def test_ties_are_broken_uniformly_over_positions_and_pairs():
+    kept = tie_masks().astype(float)
+    keys, half, pair = len(kept), 1 / 2, 16 * 15 / (32 * 31)
+    together = kept.T @ kept / keys
+    off = ~np.eye(N, dtype=bool)
+    assert np.abs(np.diag(together) - half).max() < 5 * np.sqrt(half * (1 - half) / keys)
+    assert np.abs(together[off] - pair).max() < 5 * np.sqrt(pair * (1 - pair) / keys)
+
+
+def test_the_same_key_gives_the_same_mask():
+    tree = unflatten(CASES["zeros"])
+    first, again = (masks.select(jax.random.key(3), tree, 0.5) for _ in range(2))
+    chex.assert_trees_all_equal(first, again)
+    assert np.unique(tie_masks(), axis=0).shape[0] > 9_900  # and other keys give others
+
+
+SIZES = [15, 60, 8, 120, 36]  # kernel [n - 1 or so] and bias of five layers, together
+LAYERS = {
+    f"layer_{i:02d}": {"kernel": np.zeros(size - 2, np.float32), "bias": np.zeros(2, np.float32)}
+    for i, size in enumerate(SIZES)
+}
+
+
+@jax.jit
+@jax.vmap
+def oracle(seed, density, counts):
+    """Kept per layer [5] at scope "oracle" with random scores."""
+    key = jax.random.key(seed)
+    noise = nets.draw(key, [leaf.shape for leaf in jax.tree.leaves(LAYERS)])
+    values = jax.tree.unflatten(jax.tree.structure(LAYERS), noise)
+    return masks.group_counts(masks.select(key, values, density, "oracle", counts=counts))
+
+
+def quotas(counts, k):
+    """Shares of k in proportion to counts, none above its size, in float64 (water filling)."""
+    counts, sizes, capped = counts.astype(float), np.array(SIZES, float), np.zeros(5, bool)
+    while True:
+        spare = k - sizes[capped].sum()
+        share = np.where(capped, sizes, counts * spare / max(counts[~capped].sum(), 1e-300))
+        if not (over := ~capped & (share > sizes)).any():
+            return share
+        capped |= over
+
+
+def test_oracle_scope_is_largest_remainder_with_caps():
+    rng = np.random.default_rng(0)
+    cells = 400
+    counts = np.minimum(rng.integers(1, 60, (cells, 5)), SIZES).astype(np.int32)
+    density = np.concatenate([rng.random(cells // 2), 10 ** (-2 * rng.random(cells // 2))])
+    kept = np.asarray(oracle(np.arange(cells), density.astype(np.float32), counts))
+    for row, d, share in zip(kept, density, counts, strict=True):
+        k = number(d, sum(SIZES))
+        quota = quotas(share, k)
+        assert row.sum() == k
+        assert (row <= SIZES).all()
+        np.testing.assert_array_less(np.abs(row - quota), 1 + 1e-3)
+        remainder, up = quota - np.floor(quota + 1e-4), row > quota + 1e-4
+        down = row < quota - 1e-4
+        if up.any() and down.any():  # whoever was rounded up had the larger remainder
+            assert remainder[up].min() >= remainder[down].max() - 1e-3
+
+
+def test_oracle_scope_at_the_own_density_keeps_the_own_counts():
+    rng = np.random.default_rng(1)
+    counts = np.minimum(rng.integers(0, 130, (100, 5)), SIZES).astype(np.int32)
+    counts[:, 0] += counts.sum(axis=1) == 0
+    density = (counts.sum(axis=1) / sum(SIZES)).astype(np.float32)
+    np.testing.assert_array_equal(oracle(np.arange(100), density, counts), counts)
+
+
+@pytest.mark.parametrize("counts", [[0, 0, 0, 0, 1], [0, 0, 0, 0, 0], [15, 0, 8, 0, 0]])
+def test_oracle_scope_fills_other_layers_last(counts):
+    density = np.array([1 / 239, 0.1, 0.2, 0.6, 1.0], np.float32)
+    kept = np.asarray(oracle(np.arange(5), density, np.array([counts] * 5, np.int32)))
+    np.testing.assert_array_equal(kept.sum(axis=1), [number(d, 239) for d in density])
+    assert (kept <= SIZES).all()
+    named = np.array(counts) > 0
+    spill = kept[:, ~named].sum(axis=1)
+    room = np.array(SIZES)[named].sum() - kept[:, named].sum(axis=1)
+    assert not named.any() or not (spill[room > 1] > 0).any()
+
+
+def test_oracle_scope_keeps_the_best_of_each_layer():
+    flat, counts = CASES["rounded"], jnp.array([3, 7])
+    kept = masks.select(KEY, unflatten(flat), 10 / N, "oracle", counts=counts)
+    kept = flatten(jax.tree.map(lambda m: m[None], kept))[0]
+    for group, k in zip(GROUPS["layer"], (3, 7), strict=True):
+        assert_best(kept[group], flat[group], k, np.ones(flat[group].size, bool))
+
+
+def test_oracle_scope_is_exact_in_networks_of_many_millions():
+    """VGG16 has 15 million parameters, nearly all of them in a few layers."""
+    values = {
+        f"layer_{i:02d}": {"kernel": np.arange(n, dtype=np.float32), "bias": np.ones(1, np.float32)}
+        for i, n in enumerate([7_000_000, 1_000])
+    }
+    mask = masks.select(KEY, values, 0.9, "oracle", counts=jnp.array([5, 1]))
+    assert int(masks.count(mask)) == number(0.9, 7_001_002)
+
+
+def kernels_only(path):
+    return path.endswith("kernel")
+
+
+@pytest.mark.parametrize("scope", GROUPS)
+def test_what_is_not_prunable_is_kept_and_not_counted(scope):
+    tree = unflatten(CASES["distinct"])
+    mask = masks.select(KEY, tree, 0.2, scope, prunable=kernels_only)
+    assert mask["layer_00"]["bias"].all()
+    assert mask["layer_01"]["bias"].all()
+    parts = [15, 10] if scope != "global" else [25]
+    wanted = sum(number(0.2, n) for n in parts)
+    assert int(masks.count(mask, kernels_only)) == wanted
+    assert masks.size(tree, kernels_only) == 25
+    assert float(masks.density(mask, kernels_only)) == pytest.approx(wanted / 25)
+    assert int(masks.count(mask)) == wanted + 7
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        (jnp.arange(6.0).reshape(2, 3), {"a": jnp.arange(4.0)}),
+        [jnp.float32(3.0), jnp.arange(5.0)],
+        jnp.arange(12.0).reshape(2, 3, 2),
+        {"a": {"b": {"c": np.arange(3.0, dtype=np.float32)}}, "d": jnp.zeros((0, 2))},
+    ],
+)
+def test_any_tree_of_arrays(tree):
+    mask = masks.select(KEY, tree, 0.5)
+    chex.assert_trees_all_equal_shapes(mask, tree)
+    assert all(leaf.dtype == bool for leaf in jax.tree.leaves(mask))
+    assert int(masks.count(mask)) == number(0.5, masks.size(tree))
+
+
+def test_apply_sets_pruned_entries_to_zero_even_where_they_are_not_finite():
+    params = {"a": jnp.array([1.0, jnp.nan, jnp.inf, -2.0]), "b": jnp.array([[-jnp.inf]])}
+    mask = {"a": jnp.array([True, False, False, True]), "b": jnp.array([[False]])}
+    applied = masks.apply(params, mask)
+    chex.assert_trees_all_equal(
+        applied, {"a": jnp.array([1.0, 0, 0, -2.0]), "b": jnp.zeros((1, 1))}
+    )
+    slopes = jax.grad(lambda p: jnp.sum(masks.apply(p, mask)["a"] ** 2))(params)["a"]
+    np.testing.assert_array_equal(slopes, [2.0, 0.0, 0.0, -4.0])
+
+
+def test_counts_densities_and_overlap():
+    mask = unflatten(np.arange(N) < 8)  # b0 whole, three of k0
+    other = unflatten(np.arange(N) >= 6)
+    assert int(masks.count(mask)) == 8
+    assert masks.size(TREE) == N
+    assert float(masks.density(mask)) == 0.25
+    assert int(masks.overlap(mask, other)) == 2
+    assert masks.group_counts(mask).tolist() == [8, 0]
+    assert masks.group_counts(mask, "local").tolist() == [5, 3, 0, 0]
+    assert masks.group_counts(other, "global").tolist() == [26]
+    assert int(masks.count(masks.full(TREE))) == N
+    chex.assert_trees_all_equal(
+        masks.nonzero(unflatten(CASES["zeros of both signs"])),
+        unflatten(CASES["zeros of both signs"] != 0),
+    )
+
+
+CHAIN = (2, 3, 2, 3, 2)
+live = jax.jit(masks.live)
+run = jax.jit(nets.apply)
+
+
+def random_chain(seed, share):
+    """Parameters and a mask that keeps each entry with probability `share`, as numpy trees."""
+    rng = np.random.default_rng(seed)
+    params, mask = {}, {}
+    for i, (n_in, n_out) in enumerate(itertools.pairwise(CHAIN)):
+        shapes = {"kernel": (n_in, n_out), "bias": (n_out,)}
+        params[f"layer_{i:02d}"] = {k: rng.normal(size=s).astype("f4") for k, s in shapes.items()}
+        mask[f"layer_{i:02d}"] = {k: rng.random(s) < share for k, s in shapes.items()}
+    return params, mask
+
+
+def live_by_paths(params, mask):
+    """What lies on a path of kept weights from an input or a kept positive bias to an output."""
+    found = jax.tree.map(np.zeros_like, mask)
+    names, last = sorted(params), len(CHAIN) - 1
+    for start in range(last + 1):
+        for path in itertools.product(*[range(width) for width in CHAIN[start:]]):
+            steps = list(zip(names[start:], path[:-1], path[1:], strict=True))
+            if not all(mask[name]["kernel"][i, j] for name, i, j in steps):
+                continue
+            if start > 0:  # a hidden or output unit can only begin a path by its bias
+                bias = names[start - 1]
+                alive = mask[bias]["bias"][path[0]] and params[bias]["bias"][path[0]] > 0
+                if not alive and start < last:
+                    continue
+            for name, i, j in steps:
+                found[name]["kernel"][i, j] = True
+            for name, unit in zip(names[max(start - 1, 0) :], path[start == 0 :], strict=True):
+                found[name]["bias"][unit] |= mask[name]["bias"][unit]
+    return found
+
+
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.6, 0.9])
+@pytest.mark.parametrize("seed", range(25))
+def test_live_against_path_enumeration(seed, share):
+    params, mask = random_chain(seed, share)
+    chex.assert_trees_all_equal(live(params, mask), live_by_paths(params, mask))
+
+
+@PROPERTY
+@given(seed=st.integers(0, 10**6), share=st.floats(0.1, 0.9))
+def test_dead_parameters_do_not_change_the_function(seed, share):
+    params, mask = random_chain(seed, share)
+    kept = live(params, mask)
+    x = np.random.default_rng(seed).uniform(-3, 3, (50, 2)).astype("f4")
+    before, after = (run(masks.apply(params, m), x) for m in (mask, kept))
+    np.testing.assert_allclose(after, before, rtol=1e-6, atol=1e-6)
+    chex.assert_trees_all_equal(live(params, kept), kept)
+    smaller = jax.tree.map(np.logical_and, mask, random_chain(seed + 1, 0.7)[1])
+    lost = jax.tree.map(lambda a, b: np.asarray(a) & ~np.asarray(b), live(params, smaller), kept)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(lost))  # monotone in the mask
+
+
+@pytest.mark.parametrize("density", [0, 0.0, -0.1, 1.1, float("nan"), jnp.float32(2), np.inf])
+def test_bad_density(density):
+    with pytest.raises(ValueError, match=r"density must lie in \(0, 1\], got"):
+        masks.select(KEY, TREE, density)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scope": "everywhere"}, "scope must be one of global, local, layer, oracle, got 'every"),
+        ({"scope": "oracle"}, "counts go with scope 'oracle'"),
+        ({"counts": jnp.array([1, 2])}, "counts go with scope 'oracle' .* got scope 'global'"),
+        ({"scope": "oracle", "counts": jnp.array([1, 2, 3])}, r"counts must be \[2\]"),
+        ({"scope": "oracle", "counts": jnp.int32(1)}, r"counts must be \[2\]"),
+        ({"scope": "oracle", "counts": jnp.array([1, -2])}, "counts must not be negative"),
+        ({"within": {"layer_00": TREE["layer_00"]}}, "within must have the tree structure of"),
+        ({"within": TREE}, r"within\[layer_00/bias\] must be a bool array, got float32"),
+        (
+            {"within": jax.tree.map(lambda p: jnp.ones((*p.shape, 1), bool), TREE)},
+            r"within\[layer_00/bias\] must have the shape \(5,\)",
+        ),
+    ],
+)
+def test_bad_selections(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        masks.select(KEY, TREE, 0.5, **arguments)
+
+
+@pytest.mark.parametrize("dtype", [jnp.int32, bool])
+def test_scores_must_be_floats(dtype):
+    with pytest.raises(ValueError, match=r"scores\[layer_00/bias\] must be floats, got"):
+        masks.select(KEY, jax.tree.map(lambda p: jnp.ones(p.shape, dtype), TREE), 0.5)
+
+
+@pytest.mark.parametrize("function", [masks.apply, masks.live])
+def test_masks_must_match_the_parameters(function):
+    full = masks.full(TREE)
+    with pytest.raises(ValueError, match="mask must have the tree structure of params"):
+        function(TREE, {"layer_00": full["layer_00"]})
+    with pytest.raises(ValueError, match=r"mask\[layer_00/bias\] must have the shape \(5,\)"):
+        function(TREE, jax.tree.map(lambda m: m[:1], full))
+    with pytest.raises(ValueError, match=r"mask\[layer_00/bias\] must be a bool array, got"):
+        function(TREE, TREE)
+    with pytest.raises(ValueError, match="must be a bool array"):
+        jax.jit(function)(TREE, TREE)
+
+
+def test_overlap_needs_matching_masks_and_live_a_chain():
+    with pytest.raises(ValueError, match="other must have the tree structure of mask"):
+        masks.overlap(masks.full(TREE), {"a": jnp.ones(2, bool)})
+    with pytest.raises(ValueError, match="params must be a chain of dense layers"):
+        masks.live({"a": jnp.ones(2)}, {"a": jnp.ones(2, bool)})

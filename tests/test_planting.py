@@ -1,0 +1,274 @@
+"""Planting: exactness, counts, hiding, and what is left alone."""
+
+from functools import cache
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from plantjax import masks, nets, plant
+from plantjax.tasks import TASKS
+
+CASES = [(name, depth) for name in TASKS for depth in (3, 5, 10)]
+RULED = [(*case, "norm") for case in CASES] + [(name, 5, "paper") for name in TASKS]
+
+
+def mother_widths(target, width: int) -> tuple[int, ...]:
+    first, *hidden, last = nets.widths(target)
+    return (first, *[width] * len(hidden), last)
+
+
+@cache
+def planted(name: str, depth: int, width: int, rule: str, seeds: int = 20, scheme: str = "he"):
+    """Mothers and planted networks of many seeds: (mother, planted, outputs, ...) by one vmap."""
+    task = TASKS[name]
+    target = task.target(depth)
+
+    def one(key):
+        mother_key, plant_key, data_key = jax.random.split(key, 3)
+        mother = nets.init(mother_key, mother_widths(target, width), scheme)
+        hidden = plant(plant_key, target, mother, rule, task.metric == "accuracy")
+        data = task.sample(data_key, 1000)
+        outputs = nets.apply(masks.apply(hidden.params, hidden.mask), data.x)
+        wanted = nets.apply(target, data.x)
+        values = [task.evaluate(f, data.y)[task.metric] for f in (outputs, wanted)]
+        return mother, hidden, outputs, wanted, values
+
+    return jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(depth), seeds))
+
+
+@pytest.mark.parametrize(("name", "depth", "rule"), RULED)
+def test_the_planted_mask_computes_the_target(name: str, depth: int, rule: str) -> None:
+    _, hidden, outputs, wanted, (value, target_value) = planted(name, depth, 60, rule)
+    error = np.abs(outputs / hidden.scale[:, None, :] - wanted).max()
+    assert error <= 1e-4 * np.ptp(wanted)
+    if TASKS[name].metric == "accuracy":
+        assert np.abs(value - target_value).max() <= 0.005
+        np.testing.assert_array_equal(hidden.scale, hidden.scale[:, :1] * np.ones((1, 4)))
+    else:
+        np.testing.assert_allclose(value, target_value, rtol=0.05)
+    assert (np.asarray(hidden.scale) > 0).all()
+
+
+@pytest.mark.parametrize(("name", "depth"), CASES)
+def test_counts_are_the_targets(name: str, depth: int) -> None:
+    _, hidden, *_ = planted(name, depth, 60, "norm")
+    target = TASKS[name].target(depth)
+    for layer in target:
+        for leaf in ("kernel", "bias"):
+            found = np.asarray(hidden.mask[layer][leaf]).reshape(20, -1).sum(axis=1)
+            np.testing.assert_array_equal(found, int((target[layer][leaf] != 0).sum()))
+
+
+@pytest.mark.parametrize(
+    ("name", "depth", "rule"),
+    [("circle", 5, "norm"), ("circle", 5, "paper"), ("helix", 5, "norm"), ("relu", 4, "paper")],
+)
+def test_a_mother_as_wide_as_the_target_works(name: str, depth: int, rule: str) -> None:
+    target = TASKS[name].target(depth)
+    mother = nets.init(jax.random.key(0), nets.widths(target))
+    hidden = plant(jax.random.key(1), target, mother, rule, shared_scale=False)
+    x = jax.random.uniform(jax.random.key(2), (500, TASKS[name].n_in), minval=-1.0)
+    outputs = nets.apply(masks.apply(hidden.params, hidden.mask), x) / hidden.scale[None, :]
+    wanted = nets.apply(target, x)
+    assert float(jnp.abs(outputs - wanted).max()) <= 1e-4 * float(jnp.ptp(wanted))
+
+
+@pytest.mark.parametrize("scheme", nets.SCHEMES)
+def test_other_mothers(scheme: str) -> None:
+    _, hidden, outputs, wanted, _ = planted("circle", 5, 40, "norm", 3, scheme)
+    error = np.abs(outputs / hidden.scale[:, None, :] - wanted).max()
+    assert error <= 1e-4 * np.ptp(wanted)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_rest_of_the_mother_is_untouched(name: str) -> None:
+    mother, hidden, *_ = planted(name, 5, 60, "norm")
+    target = TASKS[name].target(5)
+    for layer in mother:
+        for leaf in ("kernel", "bias"):
+            before, after = mother[layer][leaf], hidden.params[layer][leaf]
+            mask = hidden.mask[layer][leaf]
+            np.testing.assert_array_equal(np.where(mask, 0, after), np.where(mask, 0, before))
+            assert (np.asarray(after)[np.asarray(mask)] != 0).all()
+        kernel, mask = hidden.params[layer]["kernel"], hidden.mask[layer]["kernel"]
+        signs = np.where(mask, np.sign(kernel), 0)
+        wanted = np.sign(target[layer]["kernel"])
+        for sign in (-1, 1):
+            assert (signs[0] == sign).sum() == (wanted == sign).sum()
+    # Circle has no biases in its first layers: nothing may be written there.
+    if name == "circle":
+        np.testing.assert_array_equal(hidden.params["layer_00"]["bias"], mother["layer_00"]["bias"])
+
+
+def test_the_norm_rule_keeps_the_norm_of_what_it_replaces() -> None:
+    mother, hidden, *_ = planted("helix", 5, 60, "norm")
+    for name in ("layer_00", "layer_01", "layer_02"):
+        mask, before, after = hidden.mask[name], mother[name], hidden.params[name]
+
+        def norms(params, mask=mask):
+            squares = jnp.where(mask["kernel"], jnp.square(params["kernel"]), 0.0).sum(axis=1)
+            return jnp.sqrt(squares + jnp.where(mask["bias"], jnp.square(params["bias"]), 0.0))
+
+        np.testing.assert_allclose(norms(after), norms(before), rtol=1e-4, atol=1e-6)
+
+
+def test_the_paper_rule_is_the_least_squares_factor() -> None:
+    """One hidden neuron, theta = (b, w) = (1, 2): sigma = ||m||^2 / (theta . m)."""
+    target = {
+        "layer_00": {"kernel": jnp.array([[2.0]]), "bias": jnp.array([1.0])},
+        "layer_01": {"kernel": jnp.array([[1.0]]), "bias": jnp.array([0.0])},
+    }
+    mother = {
+        "layer_00": {"kernel": jnp.array([[3.0]]), "bias": jnp.array([-1.0])},
+        "layer_01": {"kernel": jnp.array([[0.5]]), "bias": jnp.array([7.0])},
+    }
+    paper = plant(jax.random.key(0), target, mother, "paper", shared_scale=False)
+    sigma = 10.0 / 5.0  # ||m||^2 = 9 + 1, theta . m = 6 - 1
+    np.testing.assert_allclose(paper.params["layer_00"]["kernel"], [[2 * sigma]], rtol=1e-6)
+    np.testing.assert_allclose(paper.params["layer_00"]["bias"], [sigma], rtol=1e-6)
+    np.testing.assert_allclose(paper.scale, [0.5 * sigma], rtol=1e-6)
+    norm = plant(jax.random.key(0), target, mother, "norm", shared_scale=False)
+    np.testing.assert_allclose(
+        norm.params["layer_00"]["kernel"], [[2 * np.sqrt(10 / 5)]], rtol=1e-6
+    )
+    opposed = jax.tree.map(jnp.negative, mother)  # no positive cosine: the norm rule
+    fallen = plant(jax.random.key(0), target, opposed, "paper", shared_scale=False)
+    np.testing.assert_allclose(fallen.params["layer_00"]["kernel"], [[2 * np.sqrt(2)]], rtol=1e-6)
+    assert float(norm.params["layer_01"]["bias"][0]) == 7.0
+
+
+def test_neurons_go_to_the_largest_cosine() -> None:
+    """Greedy in the target's order: the first neuron takes the best, the second what is left."""
+    target = {
+        "layer_00": {"kernel": jnp.array([[1.0, 1.0], [0.0, 0.1]]), "bias": jnp.zeros(2)},
+        "layer_01": {"kernel": jnp.ones((2, 1)), "bias": jnp.zeros(1)},
+    }
+    kernel = jnp.array([[-1.0, 2.0, 3.0], [0.0, 0.2, -3.0]])
+    mother = {
+        "layer_00": {"kernel": kernel, "bias": jnp.ones(3)},
+        "layer_01": {"kernel": jnp.ones((3, 1)), "bias": jnp.ones(1)},
+    }
+    for seed in range(20):
+        mask = plant(jax.random.key(seed), target, mother).mask["layer_00"]["kernel"]
+        # Unit 0 reads x1 alone: mother neurons 1 and 2 have the right sign and tie.
+        taken = np.argmax(np.asarray(mask)[0] & ~np.asarray(mask)[1])
+        assert taken in (1, 2)
+        # Unit 1 points to (1, 0.1): its best is neuron 1, if unit 0 left it.
+        assert mask[1, 1 if taken == 2 else 2]
+
+
+@pytest.mark.parametrize("name", ["circle", "helix"])
+def test_planted_weights_are_hidden_among_the_others(name: str, record_property) -> None:
+    _, hidden, *_ = planted(name, 5, 100, "norm")
+    for layer, params in hidden.params.items():
+        weights, mask = (
+            np.asarray(t["kernel"]).reshape(20, -1) for t in (params, hidden.mask[layer])
+        )
+        if mask[0].sum() < 4:
+            continue
+        pairs = zip(weights, mask, strict=True)
+        ratios = [np.abs(w[m]).mean() / w[~m].std() for w, m in pairs]
+        assert 0.3 <= np.median(ratios) <= 3
+        # How well the size of a weight tells that it is planted: 0.5 is chance.
+        order = np.argsort(np.argsort(np.abs(weights), axis=1), axis=1)
+        auc = [
+            (o[m].sum() - m.sum() * (m.sum() - 1) / 2) / (m.sum() * (~m).sum())
+            for o, m in zip(order, mask, strict=True)
+        ]
+        record_property(f"auc_{layer}", float(np.mean(auc)))
+        assert 0.2 < np.mean(auc) < 0.9
+
+
+@pytest.mark.parametrize("name", ["relu", "circle"])
+def test_planted_neurons_lie_anywhere(name: str) -> None:
+    """Chi-square over 200 mothers, against its normal approximation at 5 sigma."""
+    _, hidden, *_ = planted(name, 5, 30, "norm", seeds=200)
+    for layer in sorted(hidden.mask)[:-1]:
+        used = np.asarray(hidden.mask[layer]["kernel"]).any(axis=1).sum(axis=0)  # [width]
+        expected = used.sum() / len(used)
+        statistic = ((used - expected) ** 2 / expected).sum()
+        freedom = len(used) - 1
+        assert statistic < freedom + 5 * np.sqrt(2 * freedom)
+
+
+def test_dead_target_neurons_are_left_out() -> None:
+    """Hidden units: read by nobody; unfed with b <= 0; unfed with b > 0; a proper one."""
+    target = {
+        "layer_00": {
+            "kernel": jnp.array([[1.0, 0.0, 0.0, 1.0]]),
+            "bias": jnp.array([0.5, -1.0, 2.0, 0.0]),
+        },
+        "layer_01": {
+            "kernel": jnp.array([[0.0, 0.0], [3.0, 1.0], [4.0, 0.0], [5.0, 0.0]]),
+            "bias": jnp.array([0.0, 0.0]),
+        },
+    }
+    mother = nets.init(jax.random.key(0), (1, 6, 2))
+    hidden = plant(jax.random.key(1), target, mother, shared_scale=False)
+    assert [int(hidden.mask["layer_00"][leaf].sum()) for leaf in ("kernel", "bias")] == [1, 1]
+    assert [int(hidden.mask["layer_01"][leaf].sum()) for leaf in ("kernel", "bias")] == [2, 0]
+    x = jnp.linspace(-1.0, 1.0, 21)[:, None]
+    outputs = nets.apply(masks.apply(hidden.params, hidden.mask), x)
+    wanted = 8.0 + 5.0 * jax.nn.relu(x[:, 0])
+    np.testing.assert_allclose(outputs[:, 0] / hidden.scale[0], wanted, rtol=1e-5)
+    np.testing.assert_array_equal(outputs[:, 1], 0.0)
+    assert float(hidden.scale[1]) == 1.0
+
+
+def test_an_unfed_bias_in_a_mother_without_biases() -> None:
+    target = {
+        "layer_00": {"kernel": jnp.array([[0.0, 1.0]]), "bias": jnp.array([2.0, 0.0])},
+        "layer_01": {"kernel": jnp.array([[1.0], [1.0]]), "bias": jnp.array([0.0])},
+    }
+    mother = nets.init(jax.random.key(0), (1, 5, 1), "he_zero_bias")
+    hidden = plant(jax.random.key(1), target, mother)
+    x = jnp.linspace(-1.0, 1.0, 9)[:, None]
+    outputs = nets.apply(masks.apply(hidden.params, hidden.mask), x) / hidden.scale[None, :]
+    np.testing.assert_allclose(outputs, 2.0 + jax.nn.relu(x), rtol=1e-5)
+
+
+def test_eager_jitted_and_vmapped_planting_agree() -> None:
+    target = TASKS["circle"].target(5)
+    mother = nets.init(jax.random.key(0), mother_widths(target, 25))
+    eager = plant(jax.random.key(1), target, mother)
+    jitted = jax.jit(plant, static_argnames=("rule", "shared_scale"))(
+        jax.random.key(1), target, mother
+    )
+    stacked = jax.tree.map(lambda p: jnp.stack([p, 2.0 * p]), mother)
+    batched = jax.vmap(plant, in_axes=(None, None, 0))(jax.random.key(1), target, stacked)
+    first = jax.tree.map(lambda p: p[0], batched)
+    for other in (jitted, first):
+        chex.assert_trees_all_equal(other.mask, eager.mask)
+        chex.assert_trees_all_close(other.params, eager.params, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("widths", "message"),
+    [
+        ((2, 100, 1, 100, 4), "got width 1 in layer_01, where the target has 2"),
+        ((2, 3, 3, 3, 4), "got width 3 in layer_00, where the target has 4"),
+        ((2, 100, 100, 19, 4), "got width 19 in layer_02, where the target has 20"),
+        ((2, 100, 100, 4), "mother must have the target's 4 layers, got 3"),
+        ((3, 100, 100, 100, 4), "the target's 2 inputs and 4 outputs, got 3 and 4"),
+        ((2, 100, 100, 100, 5), "the target's 2 inputs and 4 outputs, got 2 and 5"),
+    ],
+)
+def test_mothers_that_do_not_fit(widths, message: str) -> None:
+    mother = jax.tree.map(jnp.ones_like, nets.init(jax.random.key(0), widths))
+    with pytest.raises(ValueError, match=message):
+        plant(jax.random.key(0), TASKS["circle"].target(5), mother)
+
+
+def test_bad_rule_and_parameters() -> None:
+    target = TASKS["relu"].target(3)
+    mother = nets.init(jax.random.key(0), (1, 3, 1))
+    with pytest.raises(ValueError, match="rule must be one of norm, paper, got 'best'"):
+        plant(jax.random.key(0), target, mother, "best")
+    broken = jax.tree.map(lambda p: p.at[0].set(jnp.nan), mother)
+    with pytest.raises(ValueError, match=r"mother\[layer_00/bias\] must be finite"):
+        plant(jax.random.key(0), target, broken)
+    with pytest.raises(ValueError, match="params must be a chain of dense layers"):
+        plant(jax.random.key(0), target, {"kernel": jnp.ones((2, 2))})

@@ -1,0 +1,25 @@
+"""Schedules of the density over rounds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from plantjax.schedules import SCHEDULES
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("steps", [1, 7, 100])
+def test_schedules_fall_and_end_exactly_at_the_density(name: str, steps: int) -> None:
+    densities = jnp.array([1e-4, 0.0062189056, 0.1, 0.7, 1.0])
+    rounds = jnp.arange(1, steps + 1)
+    schedule = jax.vmap(jax.vmap(SCHEDULES[name], (None, 0, None)), (0, None, None))
+    values = np.asarray(jax.jit(schedule, static_argnums=2)(densities, rounds, steps))
+    np.testing.assert_array_equal(values[:, -1], densities)
+    assert (np.diff(values, axis=1) <= 0).all()
+    assert (values <= 1).all()
+
+
+def test_schedules_follow_their_formulas() -> None:
+    np.testing.assert_allclose(SCHEDULES["exponential"](0.01, 3, 10), 0.01**0.3, rtol=1e-6)
+    np.testing.assert_allclose(SCHEDULES["linear"](0.01, 3, 10), 1 - 0.99 * 0.3, rtol=1e-6)

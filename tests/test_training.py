@@ -1,0 +1,219 @@
+"""Masked training: against loops in numpy, and pruned parameters exactly zero throughout."""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from plantjax import losses, masks, nets, training
+from plantjax.types import Batch
+
+# Compiles in half the time; nothing here depends on the last bit.
+UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+OPTIMIZERS = {
+    "sgd": optax.sgd(0.1),
+    "momentum": optax.sgd(0.1, momentum=0.9, nesterov=True),
+    "adam": optax.adam(1e-2),
+    "adamw": optax.adamw(1e-2, weight_decay=0.5),
+    "noisy_sgd": optax.noisy_sgd(0.1, eta=0.1, key=jax.random.key(0)),
+}
+RNG = np.random.default_rng(0)
+X = RNG.uniform(-1.0, 1.0, (22, 2)).astype(np.float32)
+DATA = Batch(jnp.asarray(X), jnp.asarray(X @ [[1.0], [-2.0]] + 0.5, jnp.float32))
+SLOPE = np.array([[0.3], [0.2]], np.float32)
+LINEAR = {"bias": jnp.asarray([0.1]), "slope": jnp.asarray(SLOPE)}
+HALF = {"bias": jnp.array([True]), "slope": jnp.array([[True], [False]])}
+
+
+def linear(params, x):
+    return jnp.matmul(x, params["slope"], precision="highest") + params["bias"][None, :]
+
+
+def fit(key, params, mask, data, optimizer=None, apply=linear, epochs=3, batch_size=4):
+    return training.fit(
+        key,
+        params,
+        mask,
+        data,
+        apply=apply,
+        loss=losses.mean_squared_error,
+        optimizer=optax.sgd(0.1) if optimizer is None else optimizer,
+        epochs=epochs,
+        batch_size=batch_size,
+    )
+
+
+def jitted_fit(**static):
+    return jax.jit(partial(fit, **static), compiler_options=UNOPTIMISED)
+
+
+def fit_adam_64(key, params, mask, data, learning_rate, epochs, batch_size):
+    """Adam (b1 0.9, b2 0.999, eps 1e-8) on the linear model, in float64 numpy."""
+    x, y = (np.asarray(a, np.float64) for a in data)
+    theta = np.append(params["slope"][:, 0], params["bias"]).astype(np.float64)
+    kept = np.append(mask["slope"][:, 0], mask["bias"]).astype(np.float64)
+    theta, first, second, step, means = theta * kept, 0.0, 0.0, 0, []
+    for epoch in range(epochs):
+        order = np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), len(x)))
+        values = []
+        for i in range(len(x) // batch_size):
+            rows = order[i * batch_size : (i + 1) * batch_size]
+            inputs = np.hstack([x[rows], np.ones((batch_size, 1))])
+            error = inputs @ theta - y[rows, 0]
+            values.append(np.mean(error**2))
+            gradient = kept * (2.0 / batch_size) * (inputs.T @ error)
+            step += 1
+            first = 0.9 * first + 0.1 * gradient
+            second = 0.999 * second + 0.001 * gradient**2
+            size = np.sqrt(second / (1 - 0.999**step)) + 1e-8
+            theta = theta - learning_rate * (first / (1 - 0.9**step)) / size
+        means.append(np.mean(values))
+    return {"bias": theta[2:], "slope": theta[:2, None]}, np.array(means)
+
+
+@pytest.mark.parametrize("kept", [masks.full(LINEAR), HALF], ids=["full", "half"])
+def test_equals_a_loop_in_numpy(kept):
+    key = jax.random.key(3)
+    found = jitted_fit(optimizer=optax.adam(0.05), epochs=4, batch_size=5)(key, LINEAR, kept, DATA)
+    wanted = fit_adam_64(key, LINEAR, kept, DATA, 0.05, epochs=4, batch_size=5)
+    chex.assert_trees_all_close(jax.device_get(found), wanted, rtol=1e-5)
+
+
+def guarded(mask):
+    """An apply whose outputs are NaN as soon as a pruned parameter is not exactly zero."""
+
+    def apply(params, x):
+        pruned = jax.tree.map(lambda p, m: jnp.where(m, 0.0, p), params, mask)
+        broken = jnp.any(ravel_pytree(pruned)[0] != 0)
+        return jnp.where(broken, jnp.nan, nets.apply(params, x))
+
+    return apply
+
+
+@pytest.fixture(scope="module")
+def mother():
+    """A small network, a mask of it, and the network with NaN where it is pruned."""
+    params = jax.jit(lambda key: nets.init(key, (2, 16, 16, 1)))(jax.random.key(0))
+    rng = np.random.default_rng(1)
+    mask = jax.tree.map(lambda p: jnp.asarray(rng.random(p.shape) < 0.7), params)
+    poisoned = jax.tree.map(lambda p, m: jnp.where(m, p, jnp.nan), params, mask)
+    return params, mask, poisoned
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_pruned_parameters_are_zero_throughout(name, mother):
+    params, mask, poisoned = mother
+    train = jitted_fit(optimizer=OPTIMIZERS[name], apply=guarded(mask), epochs=5)
+    trained, values = train(jax.random.key(1), params, mask, DATA)
+    chex.assert_tree_all_finite((trained, values))
+    end, start, kept = (np.asarray(ravel_pytree(tree)[0]) for tree in (trained, params, mask))
+    np.testing.assert_array_equal(end[~kept], 0.0)
+    assert (end[kept] != start[kept]).mean() > 0.5
+    again = train(jax.random.key(1), poisoned, mask, DATA)
+    chex.assert_trees_all_equal(again, (trained, values))  # NaN in pruned entries is harmless
+
+
+def test_the_guard_of_the_test_above_sees_revived_parameters(mother):
+    params, mask, _ = mother
+    assert np.isnan(guarded(mask)(params, DATA.x)).all()
+    assert np.isfinite(guarded(mask)(masks.apply(params, mask), DATA.x)).all()
+
+
+def test_no_epochs_leave_the_masked_parameters():
+    trained, values = fit(jax.random.key(0), LINEAR, HALF, DATA, epochs=0)
+    chex.assert_trees_all_equal(trained, masks.apply(LINEAR, HALF))
+    chex.assert_shape(values, (0,))
+
+
+def test_losses_are_one_number_an_epoch_and_fall(mother):
+    params, mask, _ = mother
+    _, values = jitted_fit(apply=nets.apply, epochs=7)(jax.random.key(0), params, mask, DATA)
+    chex.assert_shape(values, (7,))
+    chex.assert_type(values, jnp.float32)
+    assert values[-1] < 0.5 * values[0]
+
+
+@pytest.mark.parametrize("batch_size", [3, 4, 22])
+def test_the_last_partial_batch_is_dropped(batch_size):
+    """Samples beyond the last full batch of the epoch's permutation are not even looked at."""
+    key = jax.random.key(4)
+    order = jax.random.permutation(jax.random.fold_in(key, 0), 22)
+    used = 22 // batch_size * batch_size
+    train = jitted_fit(epochs=1, batch_size=batch_size)
+    clean = train(key, LINEAR, HALF, DATA)
+    unused = DATA._replace(y=DATA.y.at[order[used:]].set(jnp.nan))
+    chex.assert_trees_all_equal(train(key, LINEAR, HALF, unused), clean)
+    last_used = DATA._replace(y=DATA.y.at[order[used - 1]].set(jnp.nan))
+    assert np.isnan(train(key, LINEAR, HALF, last_used)[1]).all()
+
+
+def test_the_key_alone_decides_the_order_of_the_data():
+    train = jitted_fit()
+    first, again, other = (train(jax.random.key(seed), LINEAR, HALF, DATA) for seed in (0, 0, 1))
+    chex.assert_trees_all_equal(first, again)
+    assert (np.asarray(first[0]["slope"]) != np.asarray(other[0]["slope"])).any()
+
+
+def test_learning_rates_vmap_with_one_trace():
+    traces = []
+
+    def counting(params, x):
+        traces.append(x.shape)
+        return linear(params, x)
+
+    def train(rate):
+        optimizer = optax.adam(rate)
+        return fit(jax.random.key(2), LINEAR, HALF, DATA, optimizer, counting, epochs=9)
+
+    rates = jnp.asarray([1e-3, 1e-2, 1e-1])
+    together = jax.jit(jax.vmap(train))(rates)
+    assert len(traces) == 1  # of the step: neither per epoch and batch, nor per rate
+    for index, rate in enumerate(rates):
+        one = fit(jax.random.key(2), LINEAR, HALF, DATA, optax.adam(float(rate)), epochs=9)
+        alone = jax.tree.map(lambda a, i=index: a[i], together)
+        chex.assert_trees_all_close(one, alone, rtol=1e-5, atol=1e-6)
+    assert np.unique(together[0]["bias"]).size == 3
+
+
+def test_further_keys_masks_and_data_do_not_trace_again():
+    traces = []
+
+    def counting(*arguments):
+        traces.append(None)
+        return fit(*arguments)
+
+    train = jax.jit(counting)
+    for seed in range(3):
+        mask = HALF if seed else masks.full(LINEAR)
+        train(jax.random.key(seed), LINEAR, mask, DATA._replace(y=DATA.y * seed))
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, r"batch_size .* at least 1 and at most 22, got 0"),
+        ({"batch_size": 23}, r"batch_size .* at most 22, got 23"),
+        ({"batch_size": 2.5}, r"batch_size must be an integer"),
+        ({"epochs": -1}, r"epochs must be an integer of at least 0, got -1"),
+        ({"epochs": True}, r"epochs must be an integer"),
+        ({"params": LINEAR | {"bias": jnp.array([jnp.nan])}}, r"params\[bias\] must be finite"),
+        ({"params": LINEAR | {"bias": jnp.array([jnp.inf])}}, r"params\[bias\] must be finite"),
+        ({"params": LINEAR | {"bias": jnp.array([1])}}, r"params\[bias\] must be a float"),
+        ({"mask": {"bias": HALF["bias"]}}, r"mask must have the tree structure of params"),
+        ({"mask": HALF | {"bias": jnp.array([True, True])}}, r"mask\[bias\] .* shape \(1,\)"),
+        ({"mask": HALF | {"bias": jnp.array([1.0])}}, r"mask\[bias\] must be a bool array"),
+        ({"data": DATA._replace(y=DATA.y[:-1])}, r"data must hold .* the same N"),
+        ({"data": Batch(DATA.x[:0], DATA.y[:0])}, r"data must hold at least one sample"),
+        ({"data": DATA._replace(x=DATA.x * np.nan)}, r"data.x\S* must be finite"),
+    ],
+)
+def test_bad_arguments_are_refused(options, message):
+    arguments = {"params": LINEAR, "mask": HALF, "data": DATA} | options
+    with pytest.raises(ValueError, match=message):
+        fit(jax.random.key(0), **arguments)
