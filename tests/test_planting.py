@@ -12,7 +12,10 @@ from plantjax import masks, nets, plant
 from plantjax.tasks import TASKS
 
 CASES = [(name, depth) for name in TASKS for depth in (3, 5, 10)]
-RULED = [(*case, "norm") for case in CASES] + [(name, 5, "paper") for name in TASKS]
+RULED = [(*case, "norm") for case in CASES] + [
+    pytest.param(name, depth, "paper", marks=[pytest.mark.slow] if depth != 5 else [])
+    for name, depth in CASES
+]
 
 
 def mother_widths(target, width: int) -> tuple[int, ...]:
