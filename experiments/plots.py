@@ -1,6 +1,8 @@
 """Figures: one style for all. Log density axis, mean with min-max band, ticket as a dashed line."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import matplotlib
 
@@ -8,6 +10,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from experiments.summary import SINGLE, STAGES
 
@@ -16,39 +19,74 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 AXIS = {"accuracy": "accuracy on held-out data", "mse": "error (MSE, rescaled) on held-out data"}
 
 
-def seek_figure(table: pd.DataFrame, path: Path, note: str) -> None:
-    """Draws value against density, a row of panels per task, a panel per stage.
+class Panel(NamedTuple):
+    """One panel: a title, and the columns' values of the rows that it shows."""
+
+    title: str
+    where: dict[str, Any]
+
+
+def stage_panels(tasks: Sequence[str], stages: Sequence[str]) -> list[Panel]:
+    """A panel per task and stage, stages fastest."""
+    return [
+        Panel(f"{task}: {STAGES[stage]}", {"task": task, "stage": stage})
+        for task in tasks
+        for stage in stages
+    ]
+
+
+def density_figure(
+    table: pd.DataFrame, panels: Sequence[Panel], columns: int, path: Path, note: str
+) -> None:
+    """Draws value against density, panel by panel.
 
     Args:
       table: tidy results.
+      panels: what to show; those without any rows stay empty.
+      columns: panels per row.
       path: where to write the PNG.
       note: small print: seeds, settings and the command.
     """
-    tasks, stages = list(table["task"].unique()), list(table["stage"].unique())
-    size = (1.0 + 5.2 * len(stages), 1.4 + 3.7 * len(tasks))
-    figure, grid = plt.subplots(
-        len(tasks), len(stages), figsize=size, squeeze=False, layout="constrained"
+    rows = -(-len(panels) // columns)
+    size = (1.6 + 4.6 * columns, 1.0 + 3.4 * rows)
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    colors = _colors(table)
+    handles: dict[str, Any] = {}
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        part = table[(table[list(panel.where)] == pd.Series(panel.where)).all(axis=1)]
+        axes.set_title(panel.title, fontsize=11)
+        if len(part):
+            draw_panel(axes, part, colors)
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+                handles.setdefault(label, handle)
+    for axes in list(grid.flat)[len(panels) :]:
+        axes.set_axis_off()
+    figure.legend(
+        list(handles.values()), list(handles), loc="outside right center", fontsize=9, frameon=False
     )
-    for row, task in zip(grid, tasks, strict=True):
-        for axes, stage in zip(row, stages, strict=True):
-            part = table[(table["task"] == task) & (table["stage"] == stage)]
-            draw_panel(axes, part, f"{task}: {STAGES[stage]}")
-    handles, labels = [], []
-    for handle, label in zip(*grid[0][0].get_legend_handles_labels(), strict=True):
-        handles.append(handle)
-        labels.append(label)
-    figure.legend(handles, labels, loc="outside right center", fontsize=9, frameon=False)
+    finish(figure, path, note)
+
+
+def finish(figure: Figure, path: Path, note: str) -> None:
+    """Adds the small print and writes the PNG."""
     figure.supxlabel(note, fontsize=6.5, color="#555555", wrap=True)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
 
-def draw_panel(axes: Axes, part: pd.DataFrame, title: str) -> None:
+def _colors(table: pd.DataFrame) -> dict[str, int]:
+    """One colour and marker for each finder, the same in all panels."""
+    finders = [name for name in table["finder"].unique() if name not in SINGLE]
+    return {name: index for index, name in enumerate(finders)}
+
+
+def draw_panel(axes: Axes, part: pd.DataFrame, colors: Mapping[str, int]) -> None:
     """Draws one task and stage: a line and a band per finder, the references as grey lines."""
     metric = part["metric"].iloc[0]
-    finders = [name for name in part["finder"].unique() if name not in SINGLE]
-    for index, finder in enumerate(finders):
+    for finder, index in colors.items():
         rows = part[part["finder"] == finder]
+        if not len(rows):
+            continue
         groups = rows.groupby("density", sort=True)
         mean, low, high = (groups["value"].agg(how) for how in ("mean", "min", "max"))
         reference = finder == "oracle_random"
@@ -84,7 +122,6 @@ def draw_panel(axes: Axes, part: pd.DataFrame, title: str) -> None:
     axes.axvline(part["ticket_density"].iloc[0], color="#BBBBBB", linewidth=0.8, zorder=0)
     axes.plot([], [], "o", color="#555555", markerfacecolor="white", label="hollow: mostly dead")
     _scale(axes, part, metric)
-    axes.set_title(title, fontsize=11)
 
 
 def _scale(axes: Axes, part: pd.DataFrame, metric: str) -> None:
@@ -99,6 +136,11 @@ def _scale(axes: Axes, part: pd.DataFrame, metric: str) -> None:
         axes.set_ylim(0.0, 1.02)
     else:
         axes.set_yscale("log")
+    tidy(axes)
+
+
+def tidy(axes: Axes) -> None:
+    """Grid lines for reading values; no frame."""
     axes.grid(axis="y", color="#E6E6E6", linewidth=0.7)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

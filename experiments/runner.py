@@ -1,16 +1,14 @@
 """Runs groups of cells, chunk by chunk, with a progress bar; saves every chunk, resumes by cell.
 
-A group has one static shape. Its cells that are already in the folder are left out, whatever chunks
-they came in, so a run can be resumed with other chunks.
+Cells that are already in the folder are left out, whatever chunks they came in, so a run can be
+resumed with other chunks.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.progress import (
@@ -26,91 +24,26 @@ from rich.progress import (
 from rich.text import Text
 
 from experiments import store
-from plantjax import sweeps, worlds
-from plantjax.tasks import TASKS
+from experiments.grids import Group
+from plantjax import sweeps
 
-TICKET = "ticket"
-
-
-@dataclass(frozen=True)
-class Group:
-    """Cells of one static shape: one task, one finder, seeds x densities.
-
-    Attributes:
-      densities: (name, value) pairs; the name is "ticket" or the decimal as the user wrote it.
-      static: further options of `sweeps.make_run`, the finder's scope and rounds among them.
-    """
-
-    task: str
-    depth: int
-    width: int
-    finder: str
-    seeds: tuple[int, ...]
-    densities: tuple[tuple[str, float], ...]
-    noise: float
-    learning_rate: float
-    static: dict[str, Any] = field(default_factory=dict)
-
-    def run(self) -> sweeps.Run:
-        """The group's programs."""
-        return sweeps.make_run(self.task, self.depth, self.width, self.finder, **self.static)
-
-    def cells(self) -> list[dict[str, Any]]:
-        """The labels of every cell, in the order of the table."""
-        task, run = TASKS[self.task], self.run()
-        sizes = (task, self.depth, self.width)
-        shared = {
-            "task": self.task,
-            "depth": self.depth,
-            "width": self.width,
-            "finder": self.finder,
-            "scope": run.scope,
-            "rounds": run.rounds,
-            "noise": self.noise,
-            "metric": task.metric,
-            "ticket_density": worlds.ticket_density(*sizes),
-            "ticket_density_weights": worlds.ticket_density(*sizes, weights_only=True),
-        }
-        prefix = f"{self.task}/{self.depth}/{self.width}/{self.noise}/{self.finder}"
-        return [
-            {
-                "id": f"{prefix}/{name}/{seed}",
-                **shared,
-                "seed": seed,
-                "density": value,
-                "density_name": name,
-            }
-            for name, value in self.densities
-            for seed in self.seeds
-        ]
-
-    def compute(self, run: sweeps.Run, cells: Sequence[dict[str, Any]]) -> store.Chunk:
-        """Runs some of the group's cells."""
-        task = TASKS[self.task]
-        parts = [
-            sweeps.make_cells(task, [c["seed"]], [c["density"]], self.noise, self.learning_rate)
-            for c in cells
-        ]
-        stacked = jax.tree.map(lambda *leaves: jax.numpy.concatenate(leaves), *parts)
-        results = sweeps.sweep(run, stacked)
-        results["mask"] = np.packbits(results["mask"], axis=1)
-        return store.Chunk({name: [c[name] for c in cells] for name in cells[0]}, results)
+Jobs = Mapping[Path, Sequence[Group]]
+"""What to run, by the folder that holds it."""
 
 
-def run(folder: Path, groups: Sequence[Group], chunk: int | None, console: Console) -> int:
-    """Computes and saves every cell that the folder does not hold yet; returns how many."""
+def run(jobs: Jobs, chunk: int | None, console: Console) -> int:
+    """Computes and saves every cell that the folders do not hold yet; returns how many."""
     size = chunk or (10 if jax.default_backend() == "cpu" else 512)
-    done = {name for saved in store.load(folder) for name in saved.ids}
-    cells = [(group, [c for c in group.cells() if c["id"] not in done]) for group in groups]
-    total = sum(len(group.seeds) * len(group.densities) for group in groups)
-    missing = sum(len(rest) for _, rest in cells)
+    work = [item for folder, groups in jobs.items() for item in _missing(folder, groups)]
+    total = sum(group.size for groups in jobs.values() for group in groups)
+    missing = sum(len(rest) for _, _, rest in work)
     if not missing:
         return 0
     if missing < total:
         console.print(f"{total - missing} of {total} cells are done; going on with the others.")
     with _progress(console) as progress:
         bar = progress.add_task("", total=total, completed=total - missing)
-        for group, rest in cells:
+        for folder, group, rest in work:
             program = group.run()
             for start in range(0, len(rest), size):
                 progress.update(bar, description=f"{group.task} {group.finder}")
@@ -120,17 +53,44 @@ def run(folder: Path, groups: Sequence[Group], chunk: int | None, console: Conso
     return missing
 
 
-def table(folder: Path, groups: Sequence[Group]) -> pd.DataFrame:
-    """The tidy table of everything the folder holds of these groups, in their order."""
+def _missing(
+    folder: Path, groups: Sequence[Group]
+) -> list[tuple[Path, Group, list[dict[str, Any]]]]:
+    """The cells of every group that the folder does not hold."""
+    done = {name for saved in store.load(folder) for name in saved.ids}
+    return [(folder, group, [c for c in group.cells() if c["id"] not in done]) for group in groups]
+
+
+def tables(folder: Path, groups: Sequence[Group]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tidy tables of everything the folder holds of these groups, in their order.
+
+    Returns:
+      (one row per cell and stage, one row per cell and level of pruning).
+    """
     order = {c["id"]: i for i, c in enumerate(c for group in groups for c in group.cells())}
-    frames = [sweeps.to_frame(chunk.results, chunk.labels) for chunk in store.load(folder)]
-    frames = [frame[frame["id"].isin(order)] for frame in frames]
+    chunks = list(store.load(folder))
+    cells = _ordered([sweeps.to_frame(chunk.results, chunk.labels) for chunk in chunks], order)
+    levels = _ordered([sweeps.to_levels(chunk.results, chunk.labels) for chunk in chunks], order)
+    return cells, levels
+
+
+def write_tables(folder: Path, groups: Sequence[Group], out: Path | None = None) -> pd.DataFrame:
+    """Rebuilds results.csv, and levels.csv if a finder has levels, from the folder's chunks."""
+    cells, levels = tables(folder, groups)
+    if len(cells):
+        store.write_table(out or folder, cells)
+    if len(levels):
+        store.write_table(out or folder, levels, "levels.csv")
+    return cells
+
+
+def _ordered(frames: Sequence[pd.DataFrame], order: Mapping[str, int]) -> pd.DataFrame:
+    frames = [frame[frame["id"].isin(order)] for frame in frames if len(frame)]
     if not frames:
         return pd.DataFrame()
     whole = pd.concat(frames, ignore_index=True)
-    stage = whole["stage"].map({"pruned": 0, "trained": 1})
-    whole = whole.assign(position=whole["id"].map(order) * 2 + stage).sort_values("position")
-    return whole.drop(columns=["id", "position"]).reset_index(drop=True)
+    position = whole["id"].map(order).sort_values(kind="stable").index
+    return whole.loc[position].drop(columns="id").reset_index(drop=True)
 
 
 class _RateColumn(ProgressColumn):

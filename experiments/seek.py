@@ -9,17 +9,27 @@ import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
 
 from experiments import cli, plots, runner, store, summary
-from plantjax import checks, masks, worlds
+from experiments.grids import TICKET, Grid, parse_density
+from plantjax import checks, masks
 from plantjax.finders import FINDERS, REFERENCES
 from plantjax.scores import SCORES
 from plantjax.tasks import SAMPLES, TASKS
 
+FINDER_OPTIONS = (
+    "scope",
+    "rounds",
+    "search_epochs",
+    "level_epochs",
+    "search_learning_rate",
+    "loss",
+    "head",
+)
 TRAINING_SAMPLES = SAMPLES - SAMPLES // 10
 
 
@@ -33,7 +43,7 @@ class Settings(cli.Operation):
     """Tasks, see --list."""
     finders: tuple[str, ...] = tuple(SCORES)
     """Finders, see --list; the references dense, planted and oracle_random are always added."""
-    densities: tuple[str, ...] = (runner.TICKET, "0.01", "0.1", "0.5", "1")
+    densities: tuple[str, ...] = (TICKET, "0.01", "0.1", "0.5", "1")
     """Fractions of the parameters to keep, in (0, 1]; "ticket" is that of the planted ticket."""
     seeds: int = 5
     """Number of seeds: of mother, planting, data, search and training."""
@@ -48,7 +58,19 @@ class Settings(cli.Operation):
     scope: str | None = None
     """Where parameters compete: global, local, layer or oracle (default: the finder's own)."""
     rounds: int | None = None
-    """Rounds of scoring and selection (default: the finder's own)."""
+    """Rounds or levels of scoring and selection (default: the finder's own)."""
+    search_epochs: int | None = None
+    """Epochs of edge-popup's search (default: the finder's own)."""
+    level_epochs: int | None = None
+    """Epochs of training per level of multishot (default: 5)."""
+    search_learning_rate: float | None = None
+    """Learning rate of searches that train (default: the finder's own)."""
+    loss: Literal["scale-free", "plain"] | None = None
+    """Loss of edge-popup's search (default: scale-free)."""
+    head: Literal["none", "reference"] | None = None
+    """Edge-popup: "reference" adds the softmax of the paper's code (default: none)."""
+    rescale: Literal["none", "rms"] = "none"
+    """Weak training starts from the found parameters, or from them at He scale (rms)."""
     epochs: int = 10
     """Epochs of weak training; 0 for strong tickets only."""
     batch_size: int = 32
@@ -65,7 +87,7 @@ class Settings(cli.Operation):
         if not self.densities:
             raise ValueError("--densities must name at least one density, got none.")
         for name in self.densities:
-            _density(name)
+            parse_density(name)
         checks.integer("--seeds", self.seeds, 1)
         checks.integer("--first-seed", self.first_seed, 0, 2**31 - 1 - self.seeds)
         checks.integer("--depth", self.depth, 3)
@@ -78,51 +100,48 @@ class Settings(cli.Operation):
         checks.integer("--epochs", self.epochs, 0)
         checks.integer("--batch-size", self.batch_size, 1, TRAINING_SAMPLES)
         checks.interval("--learning-rate", self.learning_rate, 0.0, 1e30, open_low=True)
+        for option in ("search_epochs", "level_epochs"):
+            if getattr(self, option) is not None:
+                checks.integer(f"--{option.replace('_', '-')}", getattr(self, option), 1)
+        if self.search_learning_rate is not None:
+            rate = self.search_learning_rate
+            checks.interval("--search-learning-rate", rate, 0.0, 1e30, open_low=True)
         if self.chunk is not None:
             checks.integer("--chunk", self.chunk, 1)
-        self.groups()
+        self.grid().groups()
 
-    def groups(self) -> list[runner.Group]:
-        """What to run: one group per task and finder, the references last."""
-        static = {"epochs": self.epochs, "batch_size": self.batch_size}
-        options = {"scope": self.scope, "rounds": self.rounds}
-        chosen = {name: value for name, value in options.items() if value is not None}
-        groups = []
-        for name in dict.fromkeys(self.tasks):
-            ticket = (runner.TICKET, worlds.ticket_density(TASKS[name], self.depth, self.width))
-            asked = tuple(
-                ticket if density == runner.TICKET else (density, _density(density))
-                for density in dict.fromkeys(self.densities)
-            )
-            only = {"dense": (("1", 1.0),), "planted": (ticket,)}
-            for finder in [*dict.fromkeys(self.finders), *REFERENCES]:
-                groups.append(
-                    runner.Group(
-                        task=name,
-                        depth=self.depth,
-                        width=self.width,
-                        finder=finder,
-                        seeds=tuple(range(self.first_seed, self.first_seed + self.seeds)),
-                        densities=only.get(finder, asked),
-                        noise=self.noise,
-                        learning_rate=self.learning_rate,
-                        static=static | ({} if finder in REFERENCES else chosen),
-                    )
-                )
-        return groups
+    def grid(self) -> Grid:
+        """What to run."""
+        return Grid(
+            tasks=self.tasks,
+            finders=self.finders,
+            densities=self.densities,
+            seeds=range(self.first_seed, self.first_seed + self.seeds),
+            depth=self.depth,
+            width=self.width,
+            noise=self.noise,
+            learning_rate=self.learning_rate,
+            static={k: getattr(self, k) for k in ("epochs", "batch_size", "rescale")},
+            finder_options={
+                name: getattr(self, name)
+                for name in FINDER_OPTIONS
+                if getattr(self, name) is not None
+            },
+        )
 
 
 def run(settings: Settings, console: Console) -> None:
     """Computes what is missing, then rebuilds table and figure from the folder."""
-    groups, command = settings.groups(), _command(settings)
+    groups, note = settings.grid().groups(), _note(settings)
     store.start(settings.out, settings.settings(), sys.argv, settings.force)
     try:
-        computed = runner.run(settings.out, groups, settings.chunk, console)
+        computed = runner.run({settings.out: groups}, settings.chunk, console)
     finally:
-        table = runner.table(settings.out, groups)
+        table = runner.write_tables(settings.out, groups)
         if len(table):
-            store.write_table(settings.out, table)
-            plots.seek_figure(table, settings.out / "figure.png", _note(settings, command))
+            panels = plots.stage_panels(list(table["task"].unique()), list(table["stage"].unique()))
+            columns = table["stage"].nunique()
+            plots.density_figure(table, panels, columns, settings.out / "figure.png", note)
     summary.show(table, console)
     if not computed:
         console.print(f"All cells were done before; nothing was computed ({settings.out}).")
@@ -153,19 +172,6 @@ def _names(option: str, names: Sequence[str], allowed: Collection[str]) -> None:
         checks.choice(option, name, allowed)
 
 
-def _density(name: str) -> float:
-    if name == runner.TICKET:
-        return 1.0
-    try:
-        value = float(name)
-    except ValueError:
-        raise ValueError(
-            f"--densities must be '{runner.TICKET}' or numbers in (0, 1], got {name!r}."
-        ) from None
-    checks.interval("--densities", value, 0.0, 1.0, open_low=True)
-    return value
-
-
 def _command(settings: Settings) -> str:
     """The command that makes these results, options at their defaults left out."""
     words = ["python", "experiments/seek.py"]
@@ -176,12 +182,12 @@ def _command(settings: Settings) -> str:
     return shlex.join(words)
 
 
-def _note(settings: Settings, command: str) -> str:
+def _note(settings: Settings) -> str:
     last = settings.first_seed + settings.seeds - 1
     return (
         f"mean and range of seeds {settings.first_seed} to {last}; depth {settings.depth}, "
         f"width {settings.width}, noise {settings.noise:g}, {settings.epochs} epochs of training\n"
-        f"{command}"
+        f"{_command(settings)}"
     )
 
 

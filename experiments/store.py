@@ -72,8 +72,8 @@ def check(folder: Path, settings: Mapping[str, Any], force: bool) -> None:
             "name another folder, or --force to start afresh."
         )
     new = json.loads(json.dumps(dict(settings)))
-    if old != new:
-        names = [name for name in {**new, **old} if old.get(name) != new.get(name)]
+    names = [name for name in {**new, **old} if old.get(name) != new.get(name)]
+    if names:
         differ = "; ".join(f"{n}: {old.get(n)} there, {new.get(n)} here" for n in names)
         raise ValueError(
             f"--out must hold results with the same settings, got {folder} with others ({differ}); "
@@ -85,8 +85,8 @@ def start(folder: Path, settings: Mapping[str, Any], command: Sequence[str], for
     """Makes the folder and its config.json, or leaves them as they are; `force` clears it first."""
     if force:
         shutil.rmtree(folder / "chunks", ignore_errors=True)
-        for name in ("config.json", "results.csv", "figure.png"):
-            (folder / name).unlink(missing_ok=True)
+        for path in (*folder.glob("*.csv"), *folder.glob("*.png"), folder / "config.json"):
+            path.unlink(missing_ok=True)
     (folder / "chunks").mkdir(parents=True, exist_ok=True)
     for leftover in [*folder.glob("*.tmp"), *(folder / "chunks").glob("*.tmp")]:
         leftover.unlink()
@@ -134,9 +134,9 @@ def load(folder: Path) -> Iterator[Chunk]:
             )
 
 
-def write_table(folder: Path, table: Any) -> Path:
-    """Writes the table as results.csv."""
-    path = folder / "results.csv"
+def write_table(folder: Path, table: Any, name: str = "results.csv") -> Path:
+    """Writes a table as CSV."""
+    path = folder / name
     _write(path, table.to_csv(index=False).encode())
     return path
 

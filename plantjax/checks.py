@@ -49,6 +49,19 @@ def interval(name: str, value: Any, low: float, high: float, open_low: bool = Fa
         raise ValueError(f"{name} must lie in {bracket}{low:g}, {high:g}], got {value}.")
 
 
+def options(name: str, given: Collection[str], allowed: Collection[str]) -> None:
+    """Raises if an option is given that `name` does not take."""
+    for option in given:
+        if option not in allowed:
+            known = ", ".join(sorted(allowed)) or "none"
+            raise ValueError(f"{option} is no option of {name}, which takes {known}.")
+
+
+def positive(name: str, value: Any) -> None:
+    """Raises unless the (concrete) number is above 0 and a finite float32."""
+    interval(name, value, 0.0, float(np.finfo(np.float32).max), open_low=True)
+
+
 def density(value: Any) -> None:
     """Raises unless the (concrete) density lies in (0, 1]."""
     interval("density", value, 0.0, 1.0, open_low=True)

@@ -1,10 +1,18 @@
-"""Training losses: plain functions of outputs [N, O] and y."""
+"""Losses of outputs [N, O] and y: plain ones for training, scale-free ones for searches."""
 
+from collections.abc import Callable
+from typing import TypeAlias
+
+import chex
 import jax
 import jax.numpy as jnp
 import optax
 
 from plantjax import checks
+from plantjax.types import Task
+
+SearchLoss: TypeAlias = Callable[[jax.Array, jax.Array, chex.Numeric], jax.Array]
+"""`(outputs [N, O], y, log_scale) -> scalar`; log_scale is learned with the scores."""
 
 
 def cross_entropy(outputs: jax.Array, y: jax.Array) -> jax.Array:
@@ -64,3 +72,80 @@ def output_factors(outputs: jax.Array, y: jax.Array) -> jax.Array:
     norm = jnp.sum(jnp.square(unit), axis=0)
     ratio = jnp.sum(y * unit, axis=0) / jnp.where(norm > 0, norm, 1.0)
     return jnp.where(norm > 0, jnp.maximum(ratio, 0.0) / size, 1.0)
+
+
+def scale_free_cross_entropy(
+    outputs: jax.Array, y: jax.Array, log_scale: chex.Numeric = 0.0
+) -> jax.Array:
+    """Cross entropy of outputs brought to unit size: a mask is judged by its ranking of classes.
+
+    Logits are the outputs minus their mean over classes, divided by their root mean square over the
+    batch, times exp(log_scale). Outputs may be as small as 1e-30; a dead network has a finite loss
+    and zero gradient.
+
+    Args:
+      outputs: float [N, O].
+      y: int [N], labels in [0, O).
+      log_scale: a trained scalar.
+
+    Returns:
+      A scalar.
+
+    Raises:
+      ValueError: on wrong shapes or dtypes, or (concrete) labels out of range.
+    """
+    checks.outputs_and_labels(outputs, y)
+    unit = _unit(outputs)
+    centred = unit - jnp.mean(unit, axis=1, keepdims=True)
+    square = jnp.mean(jnp.square(centred))
+    alive = square > 0
+    size = jnp.sqrt(jnp.where(alive, square, 1.0))
+    return cross_entropy(jnp.where(alive, centred / size, 0.0) * jnp.exp(log_scale), y)
+
+
+def scale_free_squared_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
+    """Mean squared error after the least-squares factor per output, differentiated through.
+
+    Equals the MSE after `output_factors`, e_j = (1 - cos^2) mean(y_j^2) with cos that of output and
+    y, where the factor is positive. Where it is not, that is constant, and a search would stand
+    still: there the same branch goes on, (1 + cos^2) mean(y_j^2), and drives cos up.
+
+    Args:
+      outputs: float [N, O]; a dead output has a finite loss and zero gradient.
+      y: float [N, O].
+
+    Returns:
+      A scalar.
+
+    Raises:
+      ValueError: on wrong shapes or dtypes.
+    """
+    checks.outputs_and_values(outputs, y)
+    unit = _unit(outputs, axis=0)
+    norm = jnp.sum(jnp.square(unit), axis=0)  # [O]
+    factor = jnp.sum(y * unit, axis=0) / jnp.where(norm > 0, norm, 1.0)
+    error = jnp.mean(jnp.square(y - factor[None, :] * unit), axis=0)
+    beyond = 2.0 * jnp.mean(jnp.square(y), axis=0) - error
+    return jnp.mean(jnp.where(factor >= 0, error, beyond))
+
+
+def _unit(outputs: jax.Array, axis: int | None = None) -> jax.Array:
+    """The outputs divided by their largest size, which counts as a constant; zeros stay zero."""
+    size = jax.lax.stop_gradient(jnp.max(jnp.abs(outputs), axis=axis, keepdims=True))
+    return outputs / jnp.where(size > 0, size, 1.0)
+
+
+def plain(task: Task) -> SearchLoss:
+    """The task's training loss, whatever the scale of the outputs."""
+    return lambda outputs, y, log_scale: task.loss(outputs, y)
+
+
+def scale_free(task: Task) -> SearchLoss:
+    """A loss that ignores the scale of the outputs, for networks whose weights cannot change."""
+    if task.metric == "accuracy":
+        return scale_free_cross_entropy
+    return lambda outputs, y, log_scale: scale_free_squared_error(outputs, y)
+
+
+SEARCH_LOSSES = {"scale-free": scale_free, "plain": plain}
+"""Losses of searches that train masks: `(task) -> ((outputs, y, log_scale) -> scalar)`."""

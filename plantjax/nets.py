@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plantjax import checks
-from plantjax.types import Key, Params
+from plantjax.types import Key, Mask, Params
 
 
 class MLP(nn.Module):
@@ -187,6 +187,39 @@ def rescale(params: Params, factors: Sequence[jax.Array]) -> Params:
         product = product * factor
         scaled[name] = {"kernel": layer["kernel"] * factor, "bias": layer["bias"] * product}
     return scaled
+
+
+def rescale_to_he(params: Params, mask: Mask) -> Params:
+    """Brings the kept weights of every layer to He scale for their kept fan-in (`rescale`).
+
+    A sparse ticket's outputs are tiny, and training at ordinary learning rates destroys it. Layer l
+    is multiplied by sqrt(2 / f_l) / r_l, with r_l the root mean square of its kept weights and f_l
+    their mean number per unit that has any; a layer without kept weights is left as it is. The
+    masked network's outputs change by one positive factor.
+
+    Args:
+      params: a chain of L layers.
+      mask: of the same structure.
+
+    Returns:
+      Params of the same structure; pruned entries are scaled like the others.
+
+    Raises:
+      ValueError: if params is no chain or the mask does not match.
+    """
+    checks.mask("mask", mask, "params", params)
+    factors = []
+    for layer, kept in zip(layers(params), layers(mask), strict=True):
+        weights = jnp.where(kept["kernel"], layer["kernel"], 0.0)
+        peak = jnp.max(jnp.abs(weights))  # squares of tiny weights would vanish
+        unit = weights / jnp.where(peak > 0, peak, 1.0)
+        units = jnp.sum(jnp.any(kept["kernel"], axis=0), dtype=jnp.int32).astype(jnp.float32)
+        total = jnp.sum(jnp.square(unit))  # f_l r_l^2 = (sum of squares) / (units with any)
+        factors.append(
+            jnp.where(total > 0, jnp.sqrt(2.0 * units / jnp.where(total > 0, total, 1.0)), 1.0)
+            / jnp.where(peak > 0, peak, 1.0)
+        )
+    return rescale(params, factors)
 
 
 SCHEMES = ("he", "he_zero_bias", "uniform")

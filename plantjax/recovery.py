@@ -46,9 +46,7 @@ def compare(
     result["lift"] = result["precision"] / masks.density(planted.mask)
     result |= {f"{k}_weights": v for k, v in _agreement(weights, true_weights).items()}
     result["feasible_recall"] = feasible_recall(found_mask, planted.mask, scope)
-    result["collapsed"] = jnp.sum(
-        jnp.stack([~jnp.any(leaf) for leaf in weights]), dtype=jnp.float32
-    )
+    result["collapsed"] = collapsed(found_mask)
     if nets.is_chain(params):
         for name in sorted(params):
             agreement = _agreement(found_mask[name], planted.mask[name])
@@ -74,6 +72,12 @@ def feasible_recall(found_mask: Mask, planted_mask: Mask, scope: str = "global")
     found = masks.group_counts(found_mask, scope)
     true = masks.group_counts(planted_mask, scope)
     return _ratio(jnp.sum(jnp.minimum(found, true)), jnp.sum(true))
+
+
+def collapsed(mask: Mask) -> jax.Array:
+    """Number of kernels (arrays of two axes and more) without a kept weight, float32."""
+    weights = [leaf for leaf in jax.tree.leaves(mask) if jnp.ndim(leaf) >= 2]
+    return jnp.sum(jnp.stack([~jnp.any(leaf) for leaf in weights]), dtype=jnp.float32)
 
 
 def is_constant(outputs: jax.Array) -> jax.Array:

@@ -4,6 +4,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from plantjax import checks
+from plantjax.types import Schedule
+
 
 def exponential(density: chex.Numeric, step: chex.Numeric, steps: int) -> jax.Array:
     """density^(step / steps): every round prunes the same share of what is left.
@@ -26,9 +29,21 @@ def linear(density: chex.Numeric, step: chex.Numeric, steps: int) -> jax.Array:
     return jnp.where(share >= 1.0, density, 1.0 - (1.0 - density) * share)
 
 
+def get(schedule: str | Schedule) -> Schedule:
+    """The schedule of this name, or the function itself.
+
+    Raises:
+      ValueError: if the name is unknown.
+    """
+    if callable(schedule):
+        return schedule
+    checks.choice("schedule", schedule, SCHEDULES)
+    return SCHEDULES[schedule]
+
+
 def _share(step: chex.Numeric, steps: int) -> jax.Array:
     return jnp.asarray(step, jnp.float32) / steps
 
 
-SCHEDULES = {"exponential": exponential, "linear": linear}
+SCHEDULES: dict[str, Schedule] = {"exponential": exponential, "linear": linear}
 """The registry of schedules."""

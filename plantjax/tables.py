@@ -30,6 +30,33 @@ COLUMNS = (
 """Order of the table's columns."""
 
 
+def to_levels(results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[Any]]) -> Any:
+    """One row per (cell, level) of finders that prune in several rounds or levels.
+
+    Args:
+      results: of `sweep`; the entries "search/NAME" of shape [C, R] become columns NAME.
+      labels: columns that say what each cell is, sequences of length C.
+
+    Returns:
+      A pandas DataFrame: the labels, `level` from 1 to R, and what the finder tells of each level
+      ("kept_density", "live_density", "collapsed", for multishot the training "loss"); without
+      rows where a finder has a single round.
+    """
+    import pandas as pd  # an extra: the core does not need it
+
+    kept = results.get("search/kept_density")
+    if kept is None or kept.shape[1] == 1:
+        return pd.DataFrame()
+    cells, rounds = kept.shape
+    shared = {name: np.repeat(np.asarray(column), rounds) for name, column in labels.items()}
+    told = {
+        name.removeprefix("search/"): np.ravel(values)
+        for name, values in results.items()
+        if name.startswith("search/") and values.shape == (cells, rounds)
+    }
+    return pd.DataFrame({**shared, "level": np.tile(np.arange(1, rounds + 1), cells), **told})
+
+
 def to_frame(results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[Any]]) -> Any:
     """The tidy table: one row per (cell, stage), stages "pruned" (strong) and "trained" (weak).
 

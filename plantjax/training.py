@@ -1,11 +1,17 @@
-"""Masked training: one scan over epochs and batches, pruned parameters exactly zero throughout."""
+"""Training: one scan over epochs and batches, for parameters and for scores alike."""
 
+from collections.abc import Callable
+from typing import TypeAlias
+
+import chex
 import jax
 import jax.numpy as jnp
 import optax
 
 from plantjax import checks, masks, nets
 from plantjax.types import Apply, Batch, Key, Loss, Mask, Params
+
+State: TypeAlias = tuple[Params, optax.OptState]
 
 
 def fit(
@@ -19,6 +25,7 @@ def fit(
     optimizer: optax.GradientTransformation,
     epochs: int,
     batch_size: int,
+    steps: int | None = None,
 ) -> tuple[Params, jax.Array]:
     """Trains the kept parameters; the pruned ones start, stay and end at exactly zero.
 
@@ -36,42 +43,99 @@ def fit(
       optimizer: any optax optimizer; its hyper-parameters may be traced.
       epochs: number of passes over the data, 0 or more.
       batch_size: samples per step, 1 to N.
+      steps: stop after so many steps, at most those of `epochs`; by default after all.
 
     Returns:
-      (trained params, mean training loss of each epoch [epochs]).
+      (trained params, mean training loss of each epoch [epochs]). With `steps`, only the epochs
+      that were begun.
 
     Raises:
-      ValueError: if trees do not match, (concrete) params are not finite, epochs is negative, or
-        batch_size is not in [1, N], or (concrete) labels of a dense chain are not in [0, O).
+      ValueError: if trees do not match, (concrete) params are not finite, epochs is negative,
+        batch_size is not in [1, N], steps is more than the epochs have, or (concrete) labels of a
+        dense chain are not in [0, O).
+    """
+    checks.finite("params", params)
+    params = masks.apply(params, mask)
+    if nets.is_chain(params):
+        checks.labels(data.y, nets.widths(params)[-1])
+
+    def objective(params: Params, batch: Batch, step: jax.Array) -> jax.Array:
+        del step
+        return loss(apply(params, batch.x), batch.y)
+
+    return minimize(
+        key,
+        params,
+        data,
+        objective,
+        optimizer=optimizer,
+        epochs=epochs,
+        batch_size=batch_size,
+        steps=steps,
+        project=lambda tree: masks.apply(tree, mask),
+    )
+
+
+def minimize(
+    key: Key,
+    params: Params,
+    data: Batch,
+    objective: Callable[[Params, Batch, jax.Array], jax.Array],
+    *,
+    optimizer: optax.GradientTransformation,
+    epochs: int,
+    batch_size: int,
+    steps: int | None = None,
+    project: Callable[[Params], Params] = lambda tree: tree,
+) -> tuple[Params, jax.Array]:
+    """Minimises an objective over batches: the loop behind `fit` and behind every mask learner.
+
+    Args:
+      key: consumed.
+      params: pytree of float arrays, whatever the objective takes.
+      data: N training samples.
+      objective: `(params, batch, step) -> scalar`; step counts from 0, int32.
+      optimizer: any optax optimizer.
+      epochs: number of passes over the data, 0 or more.
+      batch_size: samples per step, 1 to N.
+      steps: as in `fit`.
+      project: applied to gradients and to updates.
+
+    Returns:
+      (params, mean objective of each epoch [epochs]).
+
+    Raises:
+      ValueError: if epochs, batch_size or steps is out of range.
     """
     checks.batch(data)
     n = data.x.shape[0]
     checks.integer("epochs", epochs, 0)
     checks.integer("batch_size", batch_size, 1, n)
-    checks.finite("params", params)
-    params = masks.apply(params, mask)
-    if nets.is_chain(params):
-        checks.labels(data.y, nets.widths(params)[-1])
-    steps = n // batch_size
+    per_epoch = n // batch_size
+    if steps is not None:
+        checks.integer("steps", steps, 0, epochs * per_epoch)
 
-    def step(
-        state: tuple[Params, optax.OptState], batch: Batch
-    ) -> tuple[tuple[Params, optax.OptState], jax.Array]:
+    def step(state: State, item: tuple[Batch, jax.Array]) -> tuple[State, jax.Array]:
         params, opt_state = state
-        value, gradient = jax.value_and_grad(lambda p: loss(apply(p, batch.x), batch.y))(params)
+        value, gradient = jax.value_and_grad(objective)(params, *item)
         with jax.numpy_dtype_promotion("standard"):  # optax does not run under "strict"
-            updates, opt_state = optimizer.update(masks.apply(gradient, mask), opt_state, params)
-        params = optax.apply_updates(params, masks.apply(updates, mask))
-        return (params, opt_state), value
+            updates, opt_state = optimizer.update(project(gradient), opt_state, params)
+        return (optax.apply_updates(params, project(updates)), opt_state), value
 
     def epoch(
-        state: tuple[Params, optax.OptState], index: jax.Array
-    ) -> tuple[tuple[Params, optax.OptState], jax.Array]:
+        state: State, index: chex.Numeric, length: int = per_epoch
+    ) -> tuple[State, jax.Array]:
         order = jax.random.permutation(jax.random.fold_in(key, index), n)
-        order = order[: steps * batch_size].reshape(steps, batch_size)
-        state, values = jax.lax.scan(step, state, jax.tree.map(lambda a: a[order], data))
+        order = order[: length * batch_size].reshape(length, batch_size)
+        batches = jax.tree.map(lambda a: a[order], data)
+        numbers = index * per_epoch + jnp.arange(length)
+        state, values = jax.lax.scan(step, state, (batches, numbers))
         return state, jnp.mean(values)
 
-    start = (params, optimizer.init(params))
-    (params, _), losses = jax.lax.scan(epoch, start, jnp.arange(epochs))
-    return params, losses
+    whole, rest = divmod(epochs * per_epoch if steps is None else steps, per_epoch)
+    state: State = (params, optimizer.init(params))
+    state, losses = jax.lax.scan(epoch, state, jnp.arange(whole))
+    if rest:
+        state, last = epoch(state, whole, rest)
+        losses = jnp.append(losses, last)
+    return state[0], losses

@@ -30,6 +30,14 @@ Metrics: TypeAlias = dict[str, jax.Array]
 """A flat dict of scalars."""
 
 
+Schedule: TypeAlias = Callable[[chex.Numeric, chex.Numeric, int], jax.Array]
+"""`(final density, step, steps) -> density after the step`; ends at the final density."""
+
+
+Head: TypeAlias = Callable[[jax.Array], jax.Array]
+"""What a network has after its last layer, `outputs [N, O] -> outputs [N, O]`."""
+
+
 class Batch(NamedTuple):
     """Samples: x [N, I] float32 and y, int32 [N] (labels) or float32 [N, O] (regression)."""
 
@@ -77,13 +85,16 @@ class Finder:
       search: the function itself. References take `planted` as a fifth argument.
       scope: the selection scope really used, see `plantjax.masks.select`.
       rounds: rounds (or levels) of scoring and selection.
-      exact_counts: False if the finder may keep fewer parameters than asked.
+      exact_counts: False if the finder may keep another number of parameters than k.
+      head: what the finder's networks have after their last layer, `outputs -> outputs`; only
+        finders that reproduce the paper's code have one.
     """
 
     search: Callable[..., Found]
     scope: str = "global"
     rounds: int = 1
     exact_counts: bool = True
+    head: Head | None = None
 
     def __call__(
         self,

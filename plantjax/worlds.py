@@ -52,12 +52,17 @@ def ticket_density(task: Task, depth: int, width: int, weights_only: bool = Fals
     """
     target = task.target(depth)
     kept = masks.live(target, masks.nonzero(target))
-    widths = mother_widths(task, depth, width)
-    ends = pairwise(widths)
     if weights_only:
-        total = sum(n_in * n_out for n_in, n_out in ends)
+        widths = mother_widths(task, depth, width)
+        total = sum(n_in * n_out for n_in, n_out in pairwise(widths))
         return sum(int(layer["kernel"].sum()) for layer in kept.values()) / total
-    return int(masks.count(kept)) / sum(n_in * n_out + n_out for n_in, n_out in ends)
+    return int(masks.count(kept)) / mother_size(task, depth, width)
+
+
+def mother_size(task: Task, depth: int, width: int) -> int:
+    """Number of parameters n, weights and biases, of a mother."""
+    widths = mother_widths(task, depth, width)
+    return sum(n_in * n_out + n_out for n_in, n_out in pairwise(widths))
 
 
 def make_world(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from plantjax import finders, masks, nets, tasks, worlds
-from plantjax.finders import FINDERS, REFERENCES
+from plantjax.finders import FINDERS, REFERENCES, common
 from plantjax.scores import SCORES
 from plantjax.types import Batch
 
@@ -76,7 +76,7 @@ def trail(world, seen, density=0.1, **static):
     jax.effects_barrier()
     trees = [jax.tree.map(lambda leaf: np.asarray(leaf)[None], m) for m in (*seen, found.mask)]
     rows = np.concatenate([flat(tree) for tree in trees])
-    np.testing.assert_allclose(found.info["densities"], rows[1:].mean(axis=1), rtol=1e-6)
+    np.testing.assert_allclose(found.info["kept_density"], rows[1:].mean(axis=1), rtol=1e-6)
     return rows[np.argsort(-rows.sum(axis=1))], found
 
 
@@ -164,7 +164,7 @@ def test_the_oracle_scope_has_the_layer_counts_of_the_target(world):
 def test_scores_see_distinct_training_samples(task, wanted):
     y = jnp.arange(300) if task == "circle" else jnp.arange(300.0)[:, None]
     data = Batch(jnp.arange(300.0)[:, None], y)
-    draw = jit(lambda key: finders.score_batch(key, tasks.TASKS[task], data))
+    draw = jit(lambda key: common.score_batch(key, tasks.TASKS[task], data))
     batch, again, other = (draw(jax.random.key(seed)) for seed in (0, 0, 1))
     assert batch.x.shape[0] == wanted
     assert np.unique(batch.x).size == wanted
@@ -175,7 +175,7 @@ def test_scores_see_distinct_training_samples(task, wanted):
 
 def test_scores_see_all_of_a_small_data_set():
     data = Batch(jnp.arange(7.0)[:, None], jnp.arange(7.0)[:, None])
-    batch = finders.score_batch(jax.random.key(0), RELU, data)
+    batch = common.score_batch(jax.random.key(0), RELU, data)
     np.testing.assert_array_equal(np.sort(batch.x[:, 0]), np.arange(7))
 
 

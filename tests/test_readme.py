@@ -20,7 +20,7 @@ def rows(heading: str) -> dict[str, list[str]]:
     _, _, after = README.partition(f"\n| {heading} |")
     lines = after.partition("\n\n")[0].splitlines()[2:]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return {first.strip("`"): rest for first, *rest in cells}
+    return {name: rest for first, *rest in cells for name in re.findall("`([^`]+)`", first)}
 
 
 def test_tables_list_exactly_the_registries() -> None:

@@ -1,0 +1,150 @@
+"""The paper's experiments, one command a figure: `python experiments/paper.py NAME`."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pandas as pd
+import tyro
+from rich.console import Console
+
+from experiments import cli, runner, store
+from experiments.grids import Group
+from experiments.protocols import BUDGETS, PROTOCOLS, Picture, Sweep
+from plantjax import checks
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Settings(cli.Operation):
+    """Run one experiment of the paper by name, or all of them."""
+
+    name: tyro.conf.Positional[str] = ALL
+    """Which: a name of --list, or all."""
+    out: Path | None = None  # type: ignore[assignment]
+    """Folder for results (default: results/paper/NAME; all: results/paper, a folder each)."""
+    budget: Literal["full", "quick", "smoke"] = "quick"
+    """full: the paper's seeds and grids; quick: half an hour for all; smoke: for tests."""
+    seeds: int | None = None
+    """Number of seeds (default: the budget's)."""
+    show_list: Annotated[bool, tyro.conf.arg(name="list")] = False
+    """List the experiments, and stop."""
+
+    def check(self) -> None:
+        """Raises ValueError, naming the option, if a setting is out of range."""
+        checks.choice("NAME", self.name, [*PROTOCOLS, ALL])
+        if self.seeds is not None:
+            checks.integer("--seeds", self.seeds, 1, 10_000)
+        if self.chunk is not None:
+            checks.integer("--chunk", self.chunk, 1)
+        for job in self.jobs():
+            store.check(job.folder, job.settings(), self.force)
+
+    def jobs(self) -> "list[Job]":
+        """One job per experiment."""
+        root = self.out or Path("results/paper") / (self.name if self.name != ALL else "")
+        if self.name != ALL:
+            return [Job(self.name, root, self.budget, self.seeds)]
+        return [Job(name, root / name, self.budget, self.seeds) for name in PROTOCOLS]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One experiment, its folder, and how much of it to run."""
+
+    name: str
+    folder: Path
+    budget: str
+    seeds: int | None
+
+    @property
+    def like(self) -> str:
+        """The experiment whose cells it shows, most often its own."""
+        protocol = PROTOCOLS[self.name]
+        return (isinstance(protocol, Sweep) and protocol.like) or self.name
+
+    def settings(self) -> dict[str, str | int | None]:
+        """Everything that changes its result."""
+        return {"name": self.name, "budget": self.budget, "seeds": self.seeds}
+
+    def groups(self) -> list[Group]:
+        """Its groups of cells; none for a picture."""
+        protocol = PROTOCOLS[self.name]
+        if isinstance(protocol, Picture):
+            return []
+        grids = protocol.grids(BUDGETS[self.budget], self.seeds)
+        return [group for grid in grids for group in grid.groups()]
+
+    def finish(self, source: Path) -> None:
+        """Writes table and figure from what there is; `source` is the folder with the cells."""
+        protocol = PROTOCOLS[self.name]
+        if isinstance(protocol, Sweep):
+            table = runner.write_tables(source, self.groups(), self.folder)
+        elif (self.folder / "results.csv").exists():
+            table = pd.read_csv(self.folder / "results.csv")
+        else:
+            table = protocol.make(BUDGETS[self.budget].mothers)
+            store.write_table(self.folder, table)
+        if len(table):
+            protocol.draw(table, self.folder / "figure.png", self.note())
+
+    def note(self) -> str:
+        """The small print of its figure."""
+        command = ["python", "experiments/paper.py", self.name, "--budget", self.budget]
+        command += [] if self.seeds is None else ["--seeds", str(self.seeds)]
+        groups = self.groups()
+        about = PROTOCOLS[self.name].about
+        if groups:
+            first = groups[0]
+            about += (
+                f"; mean and range of {len(first.seeds)} seeds; depth {first.depth}, "
+                f"width {first.width}, {first.static['epochs']} epochs of training"
+            )
+        return f"{about}\n{shlex.join(command)}"
+
+
+def run(settings: Settings, console: Console) -> None:
+    """Computes what is missing under one progress bar, then writes every table and figure."""
+    jobs = settings.jobs()
+    sweeps = [job for job in jobs if isinstance(PROTOCOLS[job.name], Sweep)]
+    pictures = [job for job in jobs if job not in sweeps]
+    folders = {job.name: job.folder for job in jobs}
+    sources = {job.name: folders.get(job.like, job.folder) for job in sweeps}
+    for job in jobs:
+        store.start(job.folder, job.settings(), sys.argv, settings.force)
+    work = {job.folder: job.groups() for job in sweeps if sources[job.name] == job.folder}
+    new = [job.name for job in pictures if not (job.folder / "results.csv").exists()]
+    try:
+        computed = runner.run(work, settings.chunk, console)
+    finally:
+        for job in sweeps:
+            job.finish(sources[job.name])
+    for job in pictures:
+        job.finish(job.folder)
+    if not computed and not new:
+        console.print("Everything was done before; nothing was computed.")
+    for job in jobs:
+        console.print(f"{job.name}: results, settings and figure in {job.folder}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    with cli.checking_input():
+        settings = cli.parse(Settings, argv, "paper.py")
+    console = Console()
+    if settings.show_list:
+        for name, protocol in PROTOCOLS.items():
+            console.print(f"{name:9s} {protocol.about}")
+        return
+    with cli.checking_input():
+        settings.check()
+    cli.use_compilation_cache()
+    run(settings, console)
+
+
+if __name__ == "__main__":
+    cli.run(main)

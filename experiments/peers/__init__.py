@@ -1,0 +1,1 @@
+"""The workloads of plantjax in other frameworks, for the benchmark."""

@@ -1,0 +1,223 @@
+"""The paper's experiments by name: what each runs at each budget, and how it is drawn.
+
+Source: Fischer and Burkholz, ICLR 2022, https://arxiv.org/abs/2111.11153; figure 7 and later are in
+its supplement.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pandas as pd
+
+from experiments import bounds, graphs, pictures, plots
+from experiments.grids import TICKET, Grid
+from experiments.plots import Panel
+from experiments.summary import STAGES
+from plantjax import sweeps
+from plantjax.scores import SCORES
+from plantjax.tasks import TASKS
+
+Draw: TypeAlias = Callable[[pd.DataFrame, Path, str], None]
+"""`(tidy table, path of the PNG, small print)`."""
+
+SINGLESHOT = tuple(SCORES)
+MULTISHOT = tuple(f"multishot_{name}" for name in SCORES)
+EDGE_POPUP = ("edge_popup", "edge_popup_annealed")
+DENSITIES = (TICKET, "0.01", "0.1", "0.5", "1")
+NOISES = (0.0, 0.001, 0.01, 0.1)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of the paper's grids to run.
+
+    Attributes:
+      seeds: at most so many seeds of grids whose searches train (multishot), and of the others.
+      densities: leave out these.
+      finders: leave out all but these (None: keep all).
+      width: at most this width of the mothers.
+      static: options of every run.
+      finder_options: options of the finders that take them.
+      mothers: of the Monte-Carlo estimate of theorem2.
+    """
+
+    seeds: tuple[int, int] = (1000, 1000)
+    skip: frozenset[str] = frozenset()
+    finders: frozenset[str] | None = None
+    width: int = 10_000
+    static: Mapping[str, Any] = field(default_factory=dict)
+    finder_options: Mapping[str, Any] = field(default_factory=dict)
+    mothers: int = 10_000
+
+
+BUDGETS = {
+    "full": Budget(),
+    "quick": Budget(seeds=(3, 5), skip=frozenset({"1"}), width=300, mothers=2_000),
+    "smoke": Budget(
+        seeds=(2, 2),
+        skip=frozenset({"0.01", "0.1", "1"}),
+        finders=frozenset({"magnitude", "synflow100", "multishot_synflow", "edge_popup_annealed"}),
+        width=32,
+        static={"epochs": 1, "samples": 400},
+        finder_options={"rounds": 2, "level_epochs": 1, "search_epochs": 1},
+        mothers=200,
+    ),
+}
+"""full: the paper's grids; quick: all in about half an hour on two CPU cores; smoke: for tests.
+
+At density 1 all finders keep everything, which the reference `dense` shows as well.
+"""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A protocol that runs grids of cells.
+
+    Attributes:
+      about: one line.
+      grids: `(budget, seeds or None for the budget's own) -> grids`.
+      draw: draws the table.
+      like: another protocol with the same grids, whose results `all` uses.
+    """
+
+    about: str
+    grids: Callable[[Budget, int | None], list[Grid]]
+    draw: Draw
+    like: str | None = None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A protocol that needs no cells: `make(mothers) -> tidy table`, and how to draw it."""
+
+    about: str
+    make: Callable[[int], pd.DataFrame]
+    draw: Draw
+
+
+def grid(
+    budget: Budget,
+    seeds: int | None,
+    tasks: Sequence[str],
+    finders: Sequence[str],
+    paper_seeds: int,
+    *,
+    width: int = 100,
+    densities: Sequence[str] = DENSITIES,
+    finder_options: Mapping[str, Any] | None = None,
+    static: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Grid:
+    """A grid of the paper, cut down to a budget."""
+    most = budget.seeds[0 if set(finders) & {*MULTISHOT, *EDGE_POPUP} else 1]
+    kept = [name for name in finders if budget.finders is None or name in budget.finders]
+    cut = {
+        name: value
+        for name, value in budget.finder_options.items()
+        if any(name in sweeps.options(finder) for finder in kept)
+    }
+    return Grid(
+        tasks=tasks,
+        finders=kept,
+        densities=[name for name in densities if name not in budget.skip],
+        seeds=range(seeds or min(paper_seeds, most)),
+        width=min(width, budget.width),
+        static={"epochs": 10, **(static or {}), **budget.static},
+        finder_options={**(finder_options or {}), **cut},
+        **options,
+    )
+
+
+def _all_tasks(finders: Sequence[str], paper_seeds: int, depth: int) -> Callable[..., list[Grid]]:
+    return lambda budget, seeds: [
+        grid(budget, seeds, tuple(TASKS), finders, paper_seeds, depth=depth)
+    ]
+
+
+def _circle(
+    finders: Sequence[str], depth: int, width: int = 100, **options: Any
+) -> Callable[..., list[Grid]]:
+    return lambda budget, seeds: [
+        grid(budget, seeds, ("circle",), finders, 10, depth=depth, width=width, **options)
+    ]
+
+
+def _noises(budget: Budget, seeds: int | None) -> list[Grid]:
+    return [
+        grid(budget, seeds, ("circle",), MULTISHOT, 10, depth=6, noise=noise) for noise in NOISES
+    ]
+
+
+def _rescalings(budget: Budget, seeds: int | None) -> list[Grid]:
+    return [
+        grid(
+            *(budget, seeds, tuple(TASKS), (), 25),
+            densities=(TICKET,),
+            references=("planted",),
+            static={"rescale": rescale},
+        )
+        for rescale in ("none", "rms")
+    ]
+
+
+def _panels(panels: Sequence[Panel], columns: int) -> Draw:
+    return lambda table, path, note: plots.density_figure(table, panels, columns, path, note)
+
+
+BY_TASK = _panels(plots.stage_panels(tuple(TASKS), tuple(STAGES)), columns=2)
+CIRCLE = _panels(plots.stage_panels(("circle",), tuple(STAGES)), columns=2)
+FOUR = [
+    *plots.stage_panels(("circle",), tuple(STAGES)),
+    *plots.stage_panels(("relu", "helix"), ("trained",)),
+]
+BY_NOISE = [
+    Panel(f"circle, noise {noise:g}: {words}", {"stage": stage, "noise": noise})
+    for stage, words in STAGES.items()
+    for noise in NOISES
+]
+
+PROTOCOLS: dict[str, Sweep | Picture] = {
+    "fig1": Picture("samples of Circle and Helix", pictures.samples, pictures.draw_samples),
+    "fig2": Picture(
+        "planted tickets, and found ones, as graphs", graphs.tickets, graphs.draw_tickets
+    ),
+    "fig3": Sweep(
+        "singleshot, depth 5", _all_tasks(SINGLESHOT, 25, depth=5), _panels(FOUR, columns=2)
+    ),
+    "fig4": Sweep(
+        "multishot and edge-popup, depth 5",
+        _all_tasks((*MULTISHOT, *EDGE_POPUP), 10, depth=5),
+        BY_TASK,
+    ),
+    "fig6": Sweep("singleshot, depth 3", _all_tasks(SINGLESHOT, 25, depth=3), BY_TASK),
+    "fig7": Sweep(
+        "singleshot, depth 5, strong and weak of all tasks",
+        _all_tasks(SINGLESHOT, 25, depth=5),
+        BY_TASK,
+        like="fig3",
+    ),
+    "fig8": Sweep("singleshot, depth 10", _all_tasks(SINGLESHOT, 25, depth=10), BY_TASK),
+    "fig9": Sweep("singleshot in wide mothers", _circle(SINGLESHOT, depth=6, width=1000), CIRCLE),
+    "fig10": Sweep("SynFlow in 100 rounds", _circle(("synflow100",), depth=6), CIRCLE),
+    "fig11": Sweep("multishot under noise", _noises, _panels(BY_NOISE, columns=4)),
+    "fig12": Sweep(
+        "multishot with local selection",
+        _circle(
+            *(MULTISHOT, 5),
+            densities=("0.003", *DENSITIES),
+            finder_options={"scope": "local"},
+        ),
+        CIRCLE,
+    ),
+    "theorem2": Picture(
+        "bound on the existence probability against an estimate", bounds.table, bounds.draw
+    ),
+    "rescale": Sweep(
+        "the planted ticket after plain and after rescaled training",
+        _rescalings,
+        pictures.draw_rescaling,
+    ),
+}
+"""The registry of protocols."""

@@ -1,0 +1,51 @@
+"""What finders share: input checks, score batches, the target's layer counts."""
+
+import chex
+import jax
+
+from plantjax import checks, masks, nets, recovery
+from plantjax.types import Apply, Batch, Head, Key, Mask, Metrics, Params, Task
+
+EXACT_SCOPES = ("global", "oracle")
+"""Scopes whose counts add up to exactly k; the others round per array or layer."""
+
+
+def check(task: Task, params: Params, data: Batch, density: chex.Numeric, rounds: int = 1) -> None:
+    """Raises ValueError if a finder's input is not finite, out of range or does not fit."""
+    checks.finite("params", params)
+    checks.batch(data)
+    checks.labels(data.y, task.n_out)
+    checks.density(density)
+    checks.integer("rounds", rounds, 1, masks.size(params))
+
+
+def score_batch(key: Key, task: Task, data: Batch) -> Batch:
+    """Draws 10 samples per class (regression counts as 4 classes), without replacement."""
+    wanted = 10 * (task.n_out if task.metric == "accuracy" else 4)
+    n = data.x.shape[0]
+    chosen = jax.random.choice(key, n, (min(wanted, n),), replace=False)
+    return Batch(data.x[chosen], data.y[chosen])
+
+
+def progress(params: Params, mask: Mask) -> Metrics:
+    """What finders tell about each of their rounds: densities, kept and live, collapsed layers."""
+    told = {"kept_density": masks.density(mask), "collapsed": recovery.collapsed(mask)}
+    if nets.is_chain(params):
+        told["live_density"] = masks.density(masks.live(params, mask))
+    return told
+
+
+def with_head(apply: Apply, head: Head | None) -> Apply:
+    """The network with `head` after its last layer."""
+    return apply if head is None else lambda params, x: head(apply(params, x))
+
+
+def target_counts(task: Task, params: Params) -> jax.Array:
+    """Live parameters per layer of the task's target, as deep as `params`; int32 [L]."""
+    target = task.target(len(nets.layers(params)) + 1)
+    return masks.group_counts(masks.live(target, masks.nonzero(target)))
+
+
+def oracle_counts(task: Task, params: Params, scope: str) -> jax.Array | None:
+    """The `counts` that `masks.select` wants for this scope."""
+    return target_counts(task, params) if scope == "oracle" else None

@@ -1,0 +1,150 @@
+"""Edge-popup: learn scores of frozen parameters, whose highest are kept in every forward pass."""
+
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from plantjax import checks, losses, masks, nets, schedules, training
+from plantjax.finders import common
+from plantjax.types import Apply, Batch, Finder, Found, Key, Params, Schedule, Task
+
+ANNEALS = ("none", "epoch", "step")
+HEADS = {"none": None, "reference": jax.nn.softmax}
+INITS = ("fan_in", "equal")
+
+
+def edge_popup(
+    task: Task,
+    *,
+    apply: Apply = nets.apply,
+    scope: str = "local",
+    anneal: str = "none",
+    anneal_share: float = 1.0,
+    schedule: str | Schedule = "exponential",
+    search_epochs: int = 10,
+    batch_size: int = 32,
+    search_learning_rate: float = 0.1,
+    optimizer: optax.GradientTransformation | None = None,
+    loss: str = "scale-free",
+    head: str = "none",
+    init: str = "fan_in",
+) -> Finder:
+    """Learns scores s of frozen parameters theta; the mask keeps the highest |s|.
+
+    Straight-through: dL/ds = dL/d(m theta) theta sign(s) for all parameters, sign(0) = 1.
+
+    Args:
+      task: gives the loss and, for scope "oracle", the layer counts.
+      apply: `(params, x) -> outputs`.
+      scope: see `masks.select`; "local" (kernel and bias apart) is the paper's.
+      anneal: "none": the final density throughout; "epoch": `schedule(density, e, E)` in epoch
+        e = 1, 2, ...; "step": the same in steps.
+      anneal_share: the final density is reached after this share of the run, in (0, 1].
+      schedule: a name in `schedules.SCHEDULES`, or such a function.
+      search_epochs: passes over the data E.
+      batch_size: samples per step.
+      search_learning_rate: of SGD (momentum 0.9, weight decay 5e-4, cosine over the run).
+      optimizer: any optax optimizer instead.
+      loss: a name in `losses.SEARCH_LOSSES`: "scale-free", or "plain", the task's.
+      head: "reference" appends the softmax of the paper's code, which makes regression impossible.
+      init: "fan_in": U(+-1 / sqrt(fan_in)), biases like the weights of their layer; "equal":
+        |0.1 U| everywhere.
+
+    Returns:
+      A Finder. `Found.info` holds "losses", the search loss of each epoch [E], and "scale", the
+      learned scale of the logits.
+
+    Raises:
+      ValueError: if a name is unknown or a number out of range.
+
+    Source: Ramanujan et al. 2020, https://arxiv.org/abs/1911.13299; annealing: paper, section 4.3.
+    """
+    checks.choice("scope", scope, masks.SCOPES)
+    checks.choice("anneal", anneal, ANNEALS)
+    density_after = schedules.get(schedule)
+    checks.choice("loss", loss, losses.SEARCH_LOSSES)
+    checks.choice("head", head, HEADS)
+    checks.choice("init", init, INITS)
+    checks.interval("anneal_share", anneal_share, 0.0, 1.0, open_low=True)
+    checks.integer("search_epochs", search_epochs, 1)
+    checks.integer("batch_size", batch_size, 1)
+    checks.positive("search_learning_rate", search_learning_rate)
+    search_loss = losses.SEARCH_LOSSES[loss](task)
+    network = common.with_head(apply, HEADS[head])
+
+    def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
+        common.check(task, params, data, density)
+        counts = common.oracle_counts(task, params, scope)
+        init_key, select_key, train_key = jax.random.split(key, 3)
+        per_epoch = data.x.shape[0] // batch_size
+        whole = max(
+            1, round(anneal_share * search_epochs * (1 if anneal == "epoch" else per_epoch))
+        )
+
+        def density_at(step: jax.Array) -> jax.Array:
+            if anneal == "none":
+                return jnp.asarray(density, jnp.float32)
+            done = 1 + (step // per_epoch if anneal == "epoch" else step)
+            return density_after(density, jnp.minimum(done, whole), whole)
+
+        def mask_of(scores: Params, density: jax.Array, step: jax.Array) -> Params:
+            sizes = jax.tree.map(jnp.abs, scores)
+            tie_key = jax.random.fold_in(select_key, step)
+            return masks.select(tie_key, sizes, density, scope, counts=counts)
+
+        def objective(learned: Params, batch: Batch, step: jax.Array) -> jax.Array:
+            scores = learned["scores"]
+            mask = mask_of(jax.lax.stop_gradient(scores), density_at(step), step)
+            effective = jax.tree.map(_straight_through, params, mask, scores)
+            return search_loss(network(effective, batch.x), batch.y, learned["log_scale"])
+
+        steps = search_epochs * per_epoch
+        learned, values = training.minimize(
+            train_key,
+            {"scores": _initial(init_key, params, init), "log_scale": jnp.float32(0.0)},
+            data,
+            objective,
+            optimizer=optimizer or sgd(search_learning_rate, steps),
+            epochs=search_epochs,
+            batch_size=batch_size,
+        )
+        mask = mask_of(learned["scores"], jnp.asarray(density, jnp.float32), jnp.int32(steps))
+        info = {"losses": values, "scale": jnp.exp(learned["log_scale"])}
+        return Found(mask, params, info)
+
+    return Finder(search, scope, exact_counts=scope in common.EXACT_SCOPES, head=HEADS[head])
+
+
+def sgd(learning_rate: chex.Numeric, steps: int) -> optax.GradientTransformation:
+    """SGD with momentum 0.9, weight decay 5e-4 in the gradient, cosine to zero over `steps`."""
+    cosine = optax.cosine_decay_schedule(learning_rate, steps)
+    return optax.chain(
+        optax.add_decayed_weights(5e-4),
+        optax.trace(decay=0.9),
+        optax.scale_by_learning_rate(cosine),
+    )
+
+
+def _straight_through(param: jax.Array, kept: jax.Array, score: jax.Array) -> jax.Array:
+    """The masked parameter, with gradient theta sign(s) to its score."""
+    sign = jnp.where(score >= 0, param, -param)
+    return jnp.where(kept, param, 0.0) + sign * (score - jax.lax.stop_gradient(score))
+
+
+def _initial(key: Key, params: Params, init: str) -> Params:
+    """Initial scores; the fan-in of a layer is that of its largest array."""
+    pairs, structure = jax.tree_util.tree_flatten_with_path(params)
+    fan_in: dict[str, int] = {}
+    for path, leaf in pairs:
+        layer = jax.tree_util.keystr(path[:-1])
+        fan_in[layer] = max(fan_in.get(layer, 1), math.prod(np.shape(leaf)[:-1]))
+    draws = nets.draw(key, [np.shape(leaf) for _, leaf in pairs], uniform=True)
+    if init == "equal":
+        return jax.tree.unflatten(structure, [jnp.abs(0.1 * draw) for draw in draws])
+    scales = [fan_in[jax.tree_util.keystr(path[:-1])] ** -0.5 for path, _ in pairs]
+    scaled = [scale * draw for scale, draw in zip(scales, draws, strict=True)]
+    return jax.tree.unflatten(structure, scaled)

@@ -1,0 +1,52 @@
+"""References: finders that are told the planted ticket, as lines to read all others against."""
+
+import chex
+import jax
+
+from plantjax import masks, nets
+from plantjax.finders import common
+from plantjax.scores import SCORES
+from plantjax.types import Apply, Batch, Finder, Found, Key, Params, Planted, Task
+
+
+def dense(task: Task, *, apply: Apply = nets.apply) -> Finder:
+    """Reference: the whole network, whatever density is asked."""
+    del task, apply
+
+    def search(
+        key: Key, params: Params, data: Batch, density: chex.Numeric, planted: Planted
+    ) -> Found:
+        del key, data, density, planted
+        return Found(masks.full(params), params, {})
+
+    return Finder(search, exact_counts=False)
+
+
+def planted(task: Task, *, apply: Apply = nets.apply) -> Finder:
+    """Reference: the planted mask, whatever density is asked."""
+    del task, apply
+
+    def search(
+        key: Key, params: Params, data: Batch, density: chex.Numeric, planted: Planted
+    ) -> Found:
+        del key, data, density
+        return Found(planted.mask, params, {})
+
+    return Finder(search, exact_counts=False)
+
+
+def oracle_random(task: Task, *, apply: Apply = nets.apply) -> Finder:
+    """Reference: a random mask with the planted mask's layer counts, scaled to the density."""
+    score_fn = SCORES["random"](apply, task.loss)
+
+    def search(
+        key: Key, params: Params, data: Batch, density: chex.Numeric, planted: Planted
+    ) -> Found:
+        common.check(task, params, data, density)
+        score_key, select_key = jax.random.split(key)
+        scores = score_fn(score_key, params, planted.mask, data)
+        counts = masks.group_counts(planted.mask)
+        mask = masks.select(select_key, scores, density, "oracle", counts=counts)
+        return Found(mask, params, {})
+
+    return Finder(search, scope="oracle")

@@ -1,0 +1,67 @@
+"""Singleshot: score the untrained network and select, in one round or in many."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from plantjax import checks, masks, nets, schedules
+from plantjax.finders import common
+from plantjax.scores import SCORES
+from plantjax.types import Apply, Batch, Finder, Found, Key, Mask, Metrics, Params, Schedule, Task
+
+
+def singleshot(
+    task: Task,
+    *,
+    score: str,
+    apply: Apply = nets.apply,
+    rounds: int = 1,
+    schedule: str | Schedule = "exponential",
+    scope: str = "global",
+    allow_revive: bool = False,
+) -> Finder:
+    """Scores the untrained network and selects, in one round or several.
+
+    Args:
+      task: gives the loss, the number of score samples and, for scope "oracle", the layer counts.
+      score: a name in `scores.SCORES`.
+      apply: `(params, x) -> outputs`.
+      rounds: rounds R of scoring and selection; round r keeps `schedule(density, r, R)`.
+      schedule: a name in `schedules.SCHEDULES`, or such a function.
+      scope: see `masks.select`.
+      allow_revive: let later rounds keep what earlier ones pruned (as the paper's code does for
+        random, magnitude and SNIP).
+
+    Returns:
+      A Finder; `Found.info` holds per round "kept_density", "live_density" (of chains) and
+      "collapsed" (layers without a kept weight), each [R].
+
+    Raises:
+      ValueError: if score, schedule or scope is unknown, or rounds is not in [1, P].
+
+    Source: paper, section 4.1, https://arxiv.org/abs/2111.11153
+    """
+    checks.choice("score", score, SCORES)
+    density_after = schedules.get(schedule)
+    checks.choice("scope", scope, masks.SCOPES)
+    checks.integer("rounds", rounds, 1)
+    score_fn = SCORES[score](apply, task.loss)
+
+    def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
+        common.check(task, params, data, density, rounds)
+        counts = common.oracle_counts(task, params, scope)
+        batch_key, key = jax.random.split(key)
+        batch = common.score_batch(batch_key, task, data)
+
+        def prune(mask: Mask, index: jax.Array) -> tuple[Mask, Metrics]:
+            score_key, select_key = jax.random.split(jax.random.fold_in(key, index))
+            scores = score_fn(score_key, params, mask, batch)
+            kept = density_after(density, index, rounds)
+            within = None if allow_revive else mask
+            mask = masks.select(select_key, scores, kept, scope, within, counts)
+            return mask, common.progress(params, mask)
+
+        mask, info = jax.lax.scan(prune, masks.full(params), jnp.arange(1, rounds + 1))
+        return Found(mask, params, info)
+
+    return Finder(search, scope, rounds, exact_counts=scope in common.EXACT_SCOPES)
