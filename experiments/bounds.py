@@ -66,7 +66,7 @@ def table(mothers: int) -> pd.DataFrame:
 
 def draw(table: pd.DataFrame, path: Path, note: str) -> None:
     """A row of panels per target: against width, and against epsilon."""
-    figure, grid = plt.subplots(len(TARGETS), 2, figsize=(10.5, 7.4), layout="constrained")
+    figure, grid = plt.subplots(len(TARGETS), 2, figsize=(13.5, 7.4), layout="constrained")
     other = {"width": "epsilon", "epsilon": "width"}
     for row, (name, (title, _)) in zip(grid, TARGETS.items(), strict=True):
         for axes, panel in zip(row, other, strict=True):
@@ -100,11 +100,11 @@ def _draw_panel(axes: Axes, part: pd.DataFrame, panel: str, by: str) -> None:
     axes.set_xscale("log")
     axes.set(xlabel=panel, ylabel="probability that a ticket exists", ylim=(-0.03, 1.03))
     plots.tidy(axes)
-    axes.legend(fontsize=6.5, frameon=False)
+    axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def _points() -> Iterator[tuple[str, str, int, float]]:
-    widths = {"relu": (30, 100, 300, 1000, 3000, 10_000), "twins": (6, 8, 12, 18, 30, 60, 120, 300)}
+    widths = {"relu": (30, 100, 300, 1000, 3000, 10_000), "twins": (12, 20, 30, 60, 120, 300, 600)}
     epsilons = {"relu": (0.01, 0.03, 0.1, 0.3, 0.9), "twins": (0.1, 0.2, 0.4, 0.6, 0.9)}
     fixed: dict[str, Any] = {
         "relu": {"epsilon": (0.1, 0.5), "width": (300, 3000)},

@@ -16,6 +16,7 @@ from experiments.grids import TICKET, Grid
 from experiments.plots import Panel
 from experiments.summary import STAGES
 from plantjax import sweeps
+from plantjax.finders import REFERENCES
 from plantjax.scores import SCORES
 from plantjax.tasks import TASKS
 
@@ -37,6 +38,7 @@ class Budget:
       seeds: at most so many seeds of grids whose searches train (multishot), and of the others.
       densities: leave out these.
       finders: leave out all but these (None: keep all).
+      references: references to run beside the finders.
       width: at most this width of the mothers.
       static: options of every run.
       finder_options: options of the finders that take them.
@@ -46,6 +48,7 @@ class Budget:
     seeds: tuple[int, int] = (1000, 1000)
     skip: frozenset[str] = frozenset()
     finders: frozenset[str] | None = None
+    references: tuple[str, ...] = tuple(REFERENCES)
     width: int = 10_000
     static: Mapping[str, Any] = field(default_factory=dict)
     finder_options: Mapping[str, Any] = field(default_factory=dict)
@@ -59,6 +62,7 @@ BUDGETS = {
         seeds=(2, 2),
         skip=frozenset({"0.01", "0.1", "1"}),
         finders=frozenset({"magnitude", "synflow100", "multishot_synflow", "edge_popup_annealed"}),
+        references=("planted",),
         width=32,
         static={"epochs": 1, "samples": 400},
         finder_options={"rounds": 2, "level_epochs": 1, "search_epochs": 1},
@@ -106,6 +110,7 @@ def grid(
     *,
     width: int = 100,
     densities: Sequence[str] = DENSITIES,
+    references: Sequence[str] | None = None,
     finder_options: Mapping[str, Any] | None = None,
     static: Mapping[str, Any] | None = None,
     **options: Any,
@@ -124,6 +129,7 @@ def grid(
         densities=[name for name in densities if name not in budget.skip],
         seeds=range(seeds or min(paper_seeds, most)),
         width=min(width, budget.width),
+        references=references or budget.references,
         static={"epochs": 10, **(static or {}), **budget.static},
         finder_options={**(finder_options or {}), **cut},
         **options,

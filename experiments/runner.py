@@ -4,7 +4,8 @@ Cells that are already in the folder are left out, whatever chunks they came in,
 resumed with other chunks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from experiments import store
 from experiments.grids import Group
 from plantjax import sweeps
 
+AHEAD = 2
+"""Groups whose programs compile while another runs."""
+_Work = tuple[Path, Group, list[dict[str, Any]]]
 Jobs = Mapping[Path, Sequence[Group]]
 """What to run, by the folder that holds it."""
 
@@ -43,8 +47,7 @@ def run(jobs: Jobs, chunk: int | None, console: Console) -> int:
         console.print(f"{total - missing} of {total} cells are done; going on with the others.")
     with _progress(console) as progress:
         bar = progress.add_task("", total=total, completed=total - missing)
-        for folder, group, rest in work:
-            program = group.run()
+        for (folder, group, rest), program in _prepared(work, size):
             for start in range(0, len(rest), size):
                 progress.update(bar, description=f"{group.task} {group.finder}")
                 part = rest[start : start + size]
@@ -53,9 +56,21 @@ def run(jobs: Jobs, chunk: int | None, console: Console) -> int:
     return missing
 
 
-def _missing(
-    folder: Path, groups: Sequence[Group]
-) -> list[tuple[Path, Group, list[dict[str, Any]]]]:
+def _prepared(work: Sequence[_Work], size: int) -> Iterator[tuple[_Work, sweeps.Run]]:
+    """The work with its programs; those of the next groups compile while one runs."""
+    work = [item for item in work if item[2]]
+    with ThreadPoolExecutor(AHEAD) as threads:
+        started: list[sweeps.Run] = []
+        for index, item in enumerate(work):
+            for _, group, rest in work[len(started) : index + 1 + AHEAD]:
+                started.append(group.run())
+                threads.submit(
+                    sweeps.prepare, started[-1], sweeps.default_batch(min(size, len(rest)))
+                )
+            yield item, started[index]
+
+
+def _missing(folder: Path, groups: Sequence[Group]) -> list[_Work]:
     """The cells of every group that the folder does not hold."""
     done = {name for saved in store.load(folder) for name in saved.ids}
     return [(folder, group, [c for c in group.cells() if c["id"] not in done]) for group in groups]

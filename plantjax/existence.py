@@ -99,7 +99,7 @@ def monte_carlo_existence(
             max(1, min(mothers, _CHUNK // max(size, 1))),
         )
     found = int(np.sum(holds))
-    return Estimate(found, found / mothers, *_clopper_pearson(found, mothers, confidence))
+    return Estimate(found, found / mothers, *clopper_pearson(found, mothers, confidence))
 
 
 @partial(jax.jit, static_argnames=("neurons", "uniform", "chunk"))
@@ -187,12 +187,16 @@ def _augment(near: jax.Array, held: jax.Array, start: jax.Array) -> jax.Array:
     return jax.lax.while_loop(lambda state: state[2] < columns, move, (held, end, column))[0]
 
 
-def _clopper_pearson(found: int, mothers: int, confidence: float) -> tuple[float, float]:
-    """The exact confidence interval of a share."""
+def clopper_pearson(found: int, trials: int, confidence: float) -> tuple[float, float]:
+    """The exact confidence interval (low, high) of a share, of which `found` of `trials` were seen.
+
+    >>> low, high = clopper_pearson(0, 10, 0.95)
+    >>> low, round(high, 3)  # 1 - 0.025^(1 / 10)
+    (0.0, 0.308)
+    """
     from scipy.special import betaincinv  # type: ignore[import-untyped]  # slow to import
 
-    tail = (1.0 - confidence) / 2.0
-    missed = mothers - found
+    tail, missed = (1.0 - confidence) / 2.0, trials - found
     low = float(betaincinv(found, missed + 1, tail)) if found else 0.0
     high = float(betaincinv(found + 1, missed, 1.0 - tail)) if missed else 1.0
     return low, high

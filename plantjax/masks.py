@@ -12,8 +12,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plantjax import checks, nets, ranking
+from plantjax import budgets, checks, nets, ranking
+from plantjax.budgets import number_kept
 from plantjax.types import Key, Mask, Params
+
+__all__ = [
+    "SCOPES",
+    "apply",
+    "count",
+    "density",
+    "full",
+    "group_counts",
+    "live",
+    "nonzero",
+    "number_kept",
+    "overlap",
+    "reselect",
+    "select",
+    "size",
+    "unknown",
+]
 
 SCOPES = ("global", "local", "layer", "oracle")
 """Where parameters compete: everywhere, in their array, their layer, layers of given counts."""
@@ -62,6 +80,38 @@ def select(
     >>> select(jax.random.key(0), scores, 0.5)["kernel"].tolist()
     [[True, False], [True, False]]
     """
+    return reselect(key, scores, density, None, scope, within, counts, prunable=prunable)[0]
+
+
+def reselect(
+    key: Key,
+    scores: Params,
+    density: chex.Numeric,
+    near: jax.Array | None,
+    scope: str = "global",
+    within: Mask | None = None,
+    counts: jax.Array | None = None,
+    *,
+    prunable: Prunable | None = None,
+) -> tuple[Mask, jax.Array]:
+    """The same as `select`, faster where the scores have changed little since the last time.
+
+    Args:
+      key: consumed.
+      scores: as all that follow, see `select`.
+      density: in (0, 1].
+      near: the thresholds that the last call returned; None or zeros (see `unknown`) at first.
+      scope: where parameters compete.
+      within: a mask that bounds the selection.
+      counts: for "oracle" only.
+      prunable: predicate on leaf paths.
+
+    Returns:
+      (the mask of `select`, whatever `near` is; thresholds uint32 [G], one per group of the scope).
+
+    Raises:
+      ValueError: as `select`.
+    """
     checks.choice("scope", scope, SCOPES)
     checks.density(density)
     if within is not None:
@@ -72,32 +122,24 @@ def select(
             raise ValueError(f"scores[{path}] must be floats, got {jnp.result_type(leaf)}.")
     groups = _groups(paths, scope, prunable)
     sizes = [sum(leaves[i].size for i in group) for group in groups]
-    budgets = _budgets(density, scope, sizes, counts)
+    kept = budgets.split(density, scope, sizes, counts)
     allowed = jax.tree.leaves(within) if within is not None else None
+    allowed = None
+    if within is not None:
+        pruned = jax.tree.leaves(within)
+        allowed = [_ravel([pruned[i] for i in group]) for group in groups]
+    values = [_ravel([leaves[i] for i in group]) for group in groups]
+    marks, thresholds = ranking.top(key, values, kept, allowed, near)
     masks = [jnp.ones(jnp.shape(leaf), bool) for leaf in leaves]
-    start = 0
-    for group, size, budget in zip(groups, sizes, budgets, strict=True):
-        kept = ranking.top(
-            _ravel([leaves[i] for i in group]),
-            ranking.priorities(key, start, size),
-            budget,
-            None if allowed is None else _ravel([allowed[i] for i in group]),
-        )
-        for i, part in zip(group, _unravel(kept, [leaves[i] for i in group]), strict=True):
-            masks[i] = part
-        start += size
-    return jax.tree.unflatten(structure, masks)
+    for group, part in zip(groups, marks, strict=True):
+        for i, leaf in zip(group, _unravel(part, [leaves[i] for i in group]), strict=True):
+            masks[i] = leaf
+    return jax.tree.unflatten(structure, masks), thresholds
 
 
-def number_kept(density: chex.Numeric, n: int) -> jax.Array:
-    """clip(floor(density n + 0.5), 1, n) in float32, as int32; density may be traced.
-
-    The minimum with n changes no value; it keeps compilers from fusing product and sum, which
-    would round differently with and without jit.
-    """
-    product = jnp.minimum(jnp.asarray(density, jnp.float32) * n, jnp.float32(n))
-    k = jnp.clip(jnp.floor(product + 0.5), 1, n).astype(jnp.int32)
-    return jnp.where(jnp.asarray(density, jnp.float32) >= 1.0, n, k)
+def unknown(params: Params, scope: str = "global") -> jax.Array:
+    """Thresholds for the first `reselect`: zeros uint32 [G]."""
+    return jnp.zeros(len(_groups(_leaves(params)[0], scope, None)), jnp.uint32)
 
 
 def full(params: Params) -> Mask:
@@ -220,66 +262,6 @@ def _groups(paths: list[str], scope: str, prunable: Prunable | None) -> list[lis
         if prunable is None or prunable(path):
             groups.setdefault(names[scope](path), []).append(index)
     return list(groups.values())
-
-
-def _budgets(
-    density: chex.Numeric, scope: str, sizes: list[int], counts: jax.Array | None
-) -> list[jax.Array]:
-    """How many parameters each group keeps."""
-    if (counts is not None) != (scope == "oracle"):
-        raise ValueError(f"counts go with scope 'oracle' and with no other, got scope {scope!r}.")
-    if counts is None:
-        return [number_kept(density, n) for n in sizes]
-    if jnp.shape(counts) != (len(sizes),):
-        raise ValueError(f"counts must be [{len(sizes)}], one per layer, got {jnp.shape(counts)}.")
-    if checks.is_concrete(counts) and (np.asarray(counts) < 0).any():
-        raise ValueError(f"counts must not be negative, got {counts}.")
-    budgets = _apportion(jnp.asarray(counts), sizes, number_kept(density, sum(sizes)))
-    return [budgets[i] for i in range(len(sizes))]
-
-
-def _apportion(counts: jax.Array, sizes: list[int], k: jax.Array) -> jax.Array:
-    """Splits k in proportion to counts by largest remainder, none above its size; int32 [L].
-
-    All in integers, so exact for any sizes. Layers without a count of their own are filled last.
-    """
-    capacity, counts = jnp.asarray(sizes, jnp.int32), counts.astype(jnp.int32)
-    named = counts > 0
-    over = k > jnp.sum(jnp.where(named, capacity, 0))
-    counts = jnp.where(over, capacity, counts)
-
-    def cap(_: jax.Array, capped: jax.Array) -> jax.Array:
-        share, _ = _shares(counts, capped, capacity, k)
-        return capped | (share >= capacity)  # each pass caps one more layer, or none
-
-    capped = jax.lax.fori_loop(0, len(sizes), cap, over & named)
-    share, remainder = _shares(counts, capped, capacity, k)
-    kept = jnp.where(capped, capacity, share)
-    order = jnp.argsort(jnp.argsort(jnp.where(capped, 1, -remainder), stable=True))
-    return kept + (order < k - jnp.sum(kept)).astype(jnp.int32)
-
-
-def _shares(
-    counts: jax.Array, capped: jax.Array, capacity: jax.Array, k: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Quotient and remainder of counts * rest / total over the layers that are not capped.
-
-    Long multiplication and division bit by bit: the product would not fit into 32 bits.
-    """
-    rest = k - jnp.sum(jnp.where(capped, capacity, 0))
-    counts = jnp.where(capped, 0, counts)
-    total = jnp.maximum(jnp.sum(counts), 1)
-
-    def add_bit(
-        index: jax.Array, state: tuple[jax.Array, jax.Array]
-    ) -> tuple[jax.Array, jax.Array]:
-        share, remainder = state
-        bit = (rest >> (30 - index)) & 1
-        remainder = 2 * remainder + bit * counts
-        return 2 * share + remainder // total, remainder % total
-
-    zero = jnp.zeros_like(counts)
-    return jax.lax.fori_loop(0, 31, add_bit, (zero, zero))
 
 
 def _ravel(leaves: list[jax.Array]) -> jax.Array:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plantjax import checks, masks, nets, recovery, tasks, training, worlds
+from plantjax import checks, masks, nets, programs, recovery, tasks, training, worlds
 from plantjax.finders import FINDERS, REFERENCES, common
 from plantjax.planting import RULES
 from plantjax.types import Batch, Cell, Finder, Found, Head, Mask, Metrics, Task
@@ -23,8 +23,6 @@ from plantjax.worlds import World
 
 RESCALES = {"none": lambda params, mask: params, "rms": nets.rescale_to_he}
 """What weak training starts from: found parameters and mask to parameters."""
-PROGRAMS = 256
-"""Programs that are kept compiled, for groups of the same shape to share."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,7 @@ def options(finder: str) -> frozenset[str]:
     return frozenset(known) - {"task"} - ({"score"} & set(fixed))
 
 
-@lru_cache(maxsize=PROGRAMS)
+@lru_cache(maxsize=programs.KEPT)
 def _finder(task: Task, name: str, static: tuple[tuple[str, Any], ...]) -> Finder:
     return _maker(name)(task, **dict(static))
 
@@ -152,7 +150,7 @@ def _maker(name: str) -> Callable[..., Finder]:
     return FINDERS[name] if name in FINDERS else REFERENCES[name]
 
 
-@lru_cache(maxsize=PROGRAMS)
+@lru_cache(maxsize=programs.KEPT)
 def _world(
     task: Task, depth: int, width: int, scheme: str, rule: str, samples: int
 ) -> Callable[[Cell], World]:
@@ -164,7 +162,7 @@ def _world(
     return world
 
 
-@lru_cache(maxsize=PROGRAMS)
+@lru_cache(maxsize=programs.KEPT)
 def _search(finder: Finder, name: str, told: bool) -> Callable[[Cell, World], Found]:
     label = zlib.crc32(name.encode())
 
@@ -183,7 +181,7 @@ def search_info(found: Found) -> Metrics:
     return {f"search/{name}": value for name, value in found.info.items()}
 
 
-@lru_cache(maxsize=PROGRAMS)
+@lru_cache(maxsize=programs.KEPT)
 def _judge(task: Task, scope: str, head: Head | None) -> Callable[[World, Found], Metrics]:
     network = common.with_head(nets.apply, head)
 
@@ -208,7 +206,7 @@ def _judge(task: Task, scope: str, head: Head | None) -> Callable[[World, Found]
     return judge
 
 
-@lru_cache(maxsize=PROGRAMS)
+@lru_cache(maxsize=programs.KEPT)
 def _fit(
     task: Task, head: Head | None, epochs: int, batch_size: int, rescale: str
 ) -> Callable[[Cell, World, Found], Metrics]:

@@ -5,16 +5,16 @@ only the finder's key, so all finders and densities of a seed see the same world
 """
 
 import time
-from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from plantjax import checks, worlds
-from plantjax.runs import PROGRAMS, Run, flat_mask, make_run, options, search_info
+from plantjax.programs import compiled
+from plantjax.runs import Run, flat_mask, make_run, options, search_info
 from plantjax.tables import to_frame, to_levels
 from plantjax.types import Cell, Task
 
@@ -76,15 +76,15 @@ def sweep(run: Run, cells: Cell, batch: int | None = None) -> dict[str, np.ndarr
       with "trained/" and "trained/loss", "trained/diverged"; "ticket/value", "target/value";
       "recovery/...", see `recovery.compare`; "kept", "kept_density"; "mask" bool [C, P], leaves in
       tree order; "search/...", the finder's `Found.info`; "pruned/seconds" and "trained/seconds",
-      wall time of a cell's share of its batch.
+      wall time of a cell's share of its batch, compilation apart.
 
     Raises:
       ValueError: if batch is below 2 or the cells are not arrays of one length.
     """
     n = _length(cells)
-    if batch is None:
-        batch = 2 if jax.default_backend() == "cpu" else min(512, max(2, n))
+    batch = default_batch(n) if batch is None else batch
     checks.integer("batch", batch, 2)
+    cells = jax.tree.map(jnp.asarray, cells)
     parts = []
     for start in range(0, n, batch):
         index = np.minimum(np.arange(start, start + batch), n - 1)
@@ -96,22 +96,57 @@ def sweep(run: Run, cells: Cell, batch: int | None = None) -> dict[str, np.ndarr
     }
 
 
-@lru_cache(maxsize=PROGRAMS)
-def _program(function: Callable[..., Any]) -> Callable[..., Any]:
-    return jax.jit(jax.vmap(function))
+def default_batch(n: int) -> int:
+    """How many of n cells run at once: 2 on CPU, whose caches hold no more, else up to 512."""
+    if jax.default_backend() == "cpu":
+        return 2
+    return int(min(512, max(2, 1 << (n - 1).bit_length())))
+
+
+def prepare(run: Run, batch: int) -> None:
+    """Compiles the programs of a group, or waits for them; a thread may do so ahead of `sweep`.
+
+    Args:
+      run: of `make_run`.
+      batch: cells per call of a program, as in `sweep`.
+    """
+    checks.integer("batch", batch, 2)
+    _programs(run, jax.eval_shape(lambda: _example(batch)))
+
+
+class _Programs(NamedTuple):
+    world: jax.stages.Compiled
+    search: jax.stages.Compiled
+    judge: jax.stages.Compiled
+    fit: jax.stages.Compiled | None
+
+
+def _programs(run: Run, cells: Cell) -> _Programs:
+    world = compiled(run.world, cells)
+    search = compiled(run.search, cells, world.out_info)
+    found = search.out_info._replace(info={})
+    judge = compiled(run.judge, world.out_info, found)
+    fit = None if run.fit is None else compiled(run.fit, cells, world.out_info, found)
+    return _Programs(world, search, judge, fit)
+
+
+def _example(batch: int) -> Cell:
+    numbers = jnp.ones(batch, jnp.float32)
+    return Cell(jax.random.split(jax.random.key(0), batch), numbers, numbers, numbers)
 
 
 def _run_batch(run: Run, cells: Cell) -> dict[str, np.ndarray]:
     size = _length(cells)
+    programs = _programs(run, cells)
     clock = time.perf_counter()
-    world = _program(run.world)(cells)
-    found = _program(run.search)(cells, world)
+    world = programs.world(cells)
+    found = programs.search(cells, world)
     metrics, found = search_info(found), found._replace(info={})
-    metrics |= jax.block_until_ready(_program(run.judge)(world, found))
+    metrics |= jax.block_until_ready(programs.judge(world, found))
     seconds = {"pruned/seconds": time.perf_counter() - clock}
-    if run.fit is not None:
+    if programs.fit is not None:
         clock = time.perf_counter()
-        metrics |= jax.block_until_ready(_program(run.fit)(cells, world, found))
+        metrics |= jax.block_until_ready(programs.fit(cells, world, found))
         seconds["trained/seconds"] = time.perf_counter() - clock
     times = {name: np.full(size, value / size) for name, value in seconds.items()}
     return jax.tree.map(np.asarray, metrics) | times

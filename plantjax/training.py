@@ -1,7 +1,7 @@
 """Training: one scan over epochs and batches, for parameters and for scores alike."""
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import chex
 import jax
@@ -11,7 +11,8 @@ import optax
 from plantjax import checks, masks, nets
 from plantjax.types import Apply, Batch, Key, Loss, Mask, Params
 
-State: TypeAlias = tuple[Params, optax.OptState]
+Carry = TypeVar("Carry")
+State: TypeAlias = tuple[Params, optax.OptState, Any]
 
 
 def fit(
@@ -59,13 +60,16 @@ def fit(
     if nets.is_chain(params):
         checks.labels(data.y, nets.widths(params)[-1])
 
-    def objective(params: Params, batch: Batch, step: jax.Array) -> jax.Array:
+    def objective(
+        params: Params, carry: None, batch: Batch, step: jax.Array
+    ) -> tuple[jax.Array, None]:
         del step
-        return loss(apply(params, batch.x), batch.y)
+        return loss(apply(params, batch.x), batch.y), carry
 
-    return minimize(
+    params, _, losses = minimize(
         key,
         params,
+        None,
         data,
         objective,
         optimizer=optimizer,
@@ -74,27 +78,30 @@ def fit(
         steps=steps,
         project=lambda tree: masks.apply(tree, mask),
     )
+    return params, losses
 
 
 def minimize(
     key: Key,
     params: Params,
+    carry: Carry,
     data: Batch,
-    objective: Callable[[Params, Batch, jax.Array], jax.Array],
+    objective: Callable[[Params, Carry, Batch, jax.Array], tuple[jax.Array, Carry]],
     *,
     optimizer: optax.GradientTransformation,
     epochs: int,
     batch_size: int,
     steps: int | None = None,
     project: Callable[[Params], Params] = lambda tree: tree,
-) -> tuple[Params, jax.Array]:
+) -> tuple[Params, Carry, jax.Array]:
     """Minimises an objective over batches: the loop behind `fit` and behind every mask learner.
 
     Args:
       key: consumed.
       params: pytree of float arrays, whatever the objective takes.
+      carry: what the objective hands on from step to step, or None.
       data: N training samples.
-      objective: `(params, batch, step) -> scalar`; step counts from 0, int32.
+      objective: `(params, carry, batch, step) -> (scalar, carry)`; step counts from 0, int32.
       optimizer: any optax optimizer.
       epochs: number of passes over the data, 0 or more.
       batch_size: samples per step, 1 to N.
@@ -102,7 +109,7 @@ def minimize(
       project: applied to gradients and to updates.
 
     Returns:
-      (params, mean objective of each epoch [epochs]).
+      (params, carry, mean objective of each epoch [epochs]).
 
     Raises:
       ValueError: if epochs, batch_size or steps is out of range.
@@ -116,11 +123,11 @@ def minimize(
         checks.integer("steps", steps, 0, epochs * per_epoch)
 
     def step(state: State, item: tuple[Batch, jax.Array]) -> tuple[State, jax.Array]:
-        params, opt_state = state
-        value, gradient = jax.value_and_grad(objective)(params, *item)
+        params, opt_state, carry = state
+        (value, carry), gradient = gradient_of(params, carry, *item)
         with jax.numpy_dtype_promotion("standard"):  # optax does not run under "strict"
             updates, opt_state = optimizer.update(project(gradient), opt_state, params)
-        return (optax.apply_updates(params, project(updates)), opt_state), value
+        return (optax.apply_updates(params, project(updates)), opt_state, carry), value
 
     def epoch(
         state: State, index: chex.Numeric, length: int = per_epoch
@@ -133,9 +140,10 @@ def minimize(
         return state, jnp.mean(values)
 
     whole, rest = divmod(epochs * per_epoch if steps is None else steps, per_epoch)
-    state: State = (params, optimizer.init(params))
+    gradient_of = jax.value_and_grad(objective, has_aux=True)
+    state: State = (params, optimizer.init(params), carry)
     state, losses = jax.lax.scan(epoch, state, jnp.arange(whole))
     if rest:
         state, last = epoch(state, whole, rest)
         losses = jnp.append(losses, last)
-    return state[0], losses
+    return state[0], state[2], losses

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from plantjax import nets
+from plantjax import nets, tasks, worlds
 
 WIDTHS = (2, 40, 60, 3)
 MOTHERS = 300
@@ -167,3 +169,139 @@ def test_unknown_scheme():
         ValueError, match="scheme must be one of he, he_zero_bias, uniform, got 'x'"
     ):
         nets.init(jax.random.key(0), (2, 3), "x")
+
+
+def random_mask(rng, density, params=PARAMS):
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.random(leaf.shape) < density), params)
+
+
+def masked(params, mask):
+    return jax.tree.map(lambda leaf, kept: np.where(kept, leaf, 0), params, mask)
+
+
+def run_64(params, x):
+    """The network in float64 numpy."""
+    x = np.asarray(x, np.float64)
+    for index, name in enumerate(sorted(params)):
+        x = np.maximum(x, 0) if index else x
+        x = x @ np.asarray(params[name]["kernel"], np.float64)
+        x = x + np.asarray(params[name]["bias"], np.float64)
+    return x
+
+
+def wanted_factors(params, mask):
+    """sqrt(2 / kept fan-in) / (root mean square of the kept weights), in float64."""
+    factors = []
+    for name in sorted(params):
+        kept = np.asarray(mask[name]["kernel"])
+        weights = np.asarray(params[name]["kernel"], np.float64)[kept]
+        fed = (kept.sum(axis=0) > 0).sum()
+        factors.append(math.sqrt(2 * fed / np.sum(weights**2)) if weights.any() else 1.0)
+    return np.array(factors)
+
+
+to_he = jax.jit(nets.rescale_to_he)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    density=st.sampled_from([0.05, 0.2, 0.5, 0.9, 1.0]),
+    exponents=st.tuples(*[st.floats(-8.0, 4.0)] * 3),
+)
+def test_kept_weights_get_he_scale_and_outputs_one_positive_factor(seed, density, exponents):
+    rng = np.random.default_rng(seed)
+    params = {
+        name: jax.tree.map(lambda leaf, size=10.0**exponent: leaf * np.float32(size), PARAMS[name])
+        for name, exponent in zip(sorted(PARAMS), exponents, strict=True)
+    }
+    mask = random_mask(rng, density)
+    scaled, factors = to_he(params, mask), wanted_factors(params, mask)
+    products = np.cumprod(factors)
+    for name, factor, product in zip(sorted(params), factors, products, strict=True):
+        before, after = params[name], scaled[name]
+        np.testing.assert_allclose(after["kernel"], before["kernel"] * factor, rtol=1e-5)
+        np.testing.assert_allclose(after["bias"], before["bias"] * product, rtol=1e-5)
+        kept = np.asarray(mask[name]["kernel"])
+        if kept.any():
+            fan_in = kept.sum() / (kept.sum(axis=0) > 0).sum()
+            size = np.sqrt(np.mean(np.square(np.asarray(after["kernel"], np.float64)[kept])))
+            np.testing.assert_allclose(size, math.sqrt(2 / fan_in), rtol=1e-5)
+    wanted = run_64(masked(params, mask), X) * products[-1]
+    found = nets.apply(masked(scaled, mask), X)
+    chex.assert_tree_all_finite(found)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_layers_without_kept_weights_keep_their_scale():
+    mask = random_mask(np.random.default_rng(0), 0.5)
+    mask["layer_01"]["kernel"] = jnp.zeros((7, 5), bool)
+    scaled, factors = to_he(PARAMS, mask), wanted_factors(PARAMS, mask)
+    assert factors[1] == 1.0
+    np.testing.assert_array_equal(scaled["layer_01"]["kernel"], PARAMS["layer_01"]["kernel"])
+    bias = PARAMS["layer_01"]["bias"] * factors[0]  # of the layer before
+    np.testing.assert_allclose(scaled["layer_01"]["bias"], bias, rtol=1e-5)
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, bool), PARAMS)
+    chex.assert_trees_all_equal(to_he(PARAMS, nothing), PARAMS)
+    dead = PARAMS | {"layer_01": {"kernel": jnp.zeros((7, 5)), "bias": jnp.ones(5)}}
+    chex.assert_tree_all_finite(to_he(dead, jax.tree.map(jnp.ones_like, nothing)))
+
+
+@pytest.mark.parametrize("size", [1e-20, 1e20])
+def test_weights_of_any_size_are_rescaled(size):
+    params = jax.tree.map(jnp.copy, PARAMS)
+    params["layer_01"] = jax.tree.map(lambda leaf: leaf * np.float32(size), PARAMS["layer_01"])
+    mask = random_mask(np.random.default_rng(1), 0.6)
+    scaled, wanted = to_he(params, mask), to_he(PARAMS, mask)
+    chex.assert_tree_all_finite(scaled)
+    np.testing.assert_allclose(
+        scaled["layer_01"]["kernel"], wanted["layer_01"]["kernel"], rtol=1e-5
+    )
+    chex.assert_trees_all_close(scaled["layer_02"]["kernel"], wanted["layer_02"]["kernel"])
+
+
+def test_rescaling_twice_changes_nothing_more():
+    mask = random_mask(np.random.default_rng(2), 0.4)
+    once = to_he(PARAMS, mask)
+    chex.assert_trees_all_close(to_he(once, mask), once, rtol=1e-5)
+
+
+def test_rescaling_to_he_vmaps_over_networks_and_masks():
+    params = jax.tree.map(lambda leaf: jnp.stack([leaf, 3 * leaf, leaf]), PARAMS)
+    rngs = [np.random.default_rng(seed) for seed in (0, 1, 1)]
+    single = [random_mask(rng, 0.5) for rng in rngs]
+    together = jax.tree.map(lambda *leaves: jnp.stack(leaves), *single)
+    found = jax.jit(jax.vmap(nets.rescale_to_he))(params, together)
+    for index, mask in enumerate(single):
+        one = jax.tree.map(lambda leaf, i=index: leaf[i], params)
+        alone = jax.tree.map(lambda leaf, i=index: leaf[i], found)
+        chex.assert_trees_all_close(alone, to_he(one, mask), rtol=1e-5)
+
+
+def test_planted_tickets_grow_to_an_ordinary_size():
+    task = tasks.TASKS["circle"]
+    make = functools.partial(worlds.make_world, task=task, depth=4, width=40, samples=20)
+    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    world = jax.jit(make, compiler_options=options)(worlds.cell_key(task, 0))
+    params, mask = world.planted.params, world.planted.mask
+    scaled = nets.rescale_to_he(params, mask)
+    before = run_64(masked(params, mask), world.train.x)
+    wanted = run_64(masked(scaled, mask), world.train.x)
+    factor = math.prod(wanted_factors(params, mask))
+    assert factor > 5
+    np.testing.assert_allclose(wanted, before * factor, rtol=1e-4, atol=1e-5 * wanted.max())
+    values = [
+        task.evaluate(jnp.asarray(outputs, jnp.float32), world.train.y)[task.metric]
+        for outputs in (before, wanted)
+    ]
+    np.testing.assert_allclose(values[1], values[0], rtol=1e-3)
+
+
+def test_what_cannot_be_rescaled_to_he():
+    mask = jax.tree.map(lambda leaf: leaf > 0, PARAMS)
+    with pytest.raises(ValueError, match=r"mask\[layer_00/bias\] must be a bool array"):
+        nets.rescale_to_he(PARAMS, PARAMS)
+    with pytest.raises(ValueError, match="mask must have the tree structure of params"):
+        nets.rescale_to_he(PARAMS, {"layer_00": mask["layer_00"]})
+    with pytest.raises(ValueError, match="params must be a chain of dense layers"):
+        nets.rescale_to_he({"w": jnp.ones(3)}, {"w": jnp.ones(3, bool)})

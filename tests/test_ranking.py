@@ -17,7 +17,14 @@ PROPERTY = settings(max_examples=200, deadline=None, derandomize=True)
 FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True, allow_subnormal=True)
 POOL = st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-45, -1e-45, np.inf, -np.inf, np.nan])
 VALUES = arrays(np.float32, N, elements=st.one_of(POOL, FLOATS))
-top = jax.jit(ranking.top)
+groups_top = jax.jit(ranking.top)
+
+
+@jax.jit
+def top(key, values, k, within=None, near=None):
+    """One array."""
+    (marks,), _ = ranking.top(key, [values], k[None], None if within is None else [within], near)
+    return marks
 
 
 def ranks(values):
@@ -69,10 +76,11 @@ def test_keys_of_half_precision(dtype):
     seed=st.integers(0, 1000),
 )
 def test_top_against_brute_force(values, k, within, seed):
-    priority = np.random.default_rng(seed).permutation(2**20)[:N].astype(np.uint32)
-    found = top(values, priority, jnp.int32(k), within)
+    key = jax.random.key(seed)
+    priority = np.asarray(ranking.priorities(key, 0, N))
+    found = top(key, values, jnp.int32(k), within)
     np.testing.assert_array_equal(found, brute_force(values, priority, k, within))
-    everything = top(values, priority, jnp.int32(k))
+    everything = top(key, values, jnp.int32(k))
     np.testing.assert_array_equal(everything, brute_force(values, priority, k, np.ones(N, bool)))
 
 
@@ -80,9 +88,10 @@ def test_top_against_brute_force(values, k, within, seed):
 def test_top_of_many_sizes(n):
     rng = np.random.default_rng(n)
     values = np.round(rng.normal(size=n), 2).astype(np.float32)  # many ties
-    priority = rng.permutation(n).astype(np.uint32)
+    key = jax.random.key(n)
+    priority = np.asarray(ranking.priorities(key, 0, n))
     ks = np.unique([0, 1, n // 100, n // 2, n - 1, n])
-    found = jax.jit(jax.vmap(ranking.top, (None, None, 0)))(values, priority, jnp.asarray(ks))
+    found = jax.vmap(top, (None, None, 0))(key, values, jnp.asarray(ks, jnp.int32))
     for k, mask in zip(ks, np.asarray(found), strict=True):
         np.testing.assert_array_equal(mask, brute_force(values, priority, k, np.ones(n, bool)))
 
@@ -106,10 +115,8 @@ def test_priorities_belong_to_the_position():
 def tie_masks(keys=20_000, n=12, k=4):
     """Which of n equal values are kept, for many keys: bool [keys, n]."""
     split = jax.random.split(jax.random.key(0), keys)
-    kept = jax.vmap(
-        lambda key: ranking.top(jnp.zeros(n), ranking.priorities(key, 0, n), jnp.int32(k))
-    )
-    return np.asarray(jax.jit(kept)(split), np.float64)
+    kept = jax.vmap(lambda key: top(key, jnp.zeros(n), jnp.int32(k)))(split)
+    return np.asarray(kept, np.float64)
 
 
 def test_ties_are_broken_uniformly():
@@ -122,3 +129,27 @@ def test_ties_are_broken_uniformly():
     off = ~np.eye(n, dtype=bool)
     assert np.abs(np.diag(together) - single).max() < 5 * np.sqrt(single * (1 - single) / keys)
     assert np.abs(together[off] - pair).max() < 5 * np.sqrt(pair * (1 - pair) / keys)
+
+
+@PROPERTY
+@given(values=VALUES, k=st.integers(0, N), near=st.integers(0, 2**32 - 1))
+def test_an_expected_threshold_changes_nothing(values, k, near):
+    key = jax.random.key(0)
+    found = top(key, values, jnp.int32(k), None, jnp.array([near], jnp.uint32))
+    np.testing.assert_array_equal(found, top(key, values, jnp.int32(k)))
+
+
+@PROPERTY
+@given(
+    values=st.lists(VALUES, min_size=3, max_size=3),
+    k=st.lists(st.integers(0, N + 1), min_size=3, max_size=3),
+)
+def test_arrays_are_ranked_apart(values, k):
+    key = jax.random.key(0)
+    found, thresholds = groups_top(key, values, jnp.asarray(k, jnp.int32))
+    again, _ = groups_top(key, values, jnp.asarray(k, jnp.int32), near=thresholds)
+    priority = np.asarray(ranking.priorities(key, 0, 3 * N)).reshape(3, N)
+    everything = np.ones(N, bool)
+    for one, other, v, p, most in zip(found, again, values, priority, k, strict=True):
+        np.testing.assert_array_equal(one, brute_force(v, p, most, everything))
+        np.testing.assert_array_equal(other, one)

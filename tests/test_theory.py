@@ -285,8 +285,8 @@ def test_defaults_are_rigorous_uniform_in_place():
     assert math.isclose(found.probability, wanted, rel_tol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["relu5", "circle5", "helix3"])
-@pytest.mark.parametrize(("width", "epsilon"), [(10**9, 1e-6), (30, 1e-6), (10**9, 0.9)])
+@pytest.mark.parametrize("name", ["relu5", "circle5", "helix5"])
+@pytest.mark.parametrize(("width", "epsilon"), [(10**9, 1e-6), (30, 1e-15), (10**9, 0.9)])
 def test_extreme_widths_and_epsilons_in_exact_arithmetic(name, width, epsilon):
     target = SHIPPED[name]
     scaled = theory.rescaled(target, epsilon)
@@ -342,6 +342,16 @@ def test_limits_and_monotony(init, rigorous):
     assert by_epsilon[0] < 1e-12
     assert (np.diff(by_epsilon) >= 0).all()
     assert by_epsilon[-1] > by_epsilon[0]
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 1e-9, 1e-20, 1e-200])
+def test_both_bounds_agree_for_single_neurons_however_unlikely(epsilon):
+    found, wanted = (
+        theory.existence_probability(SHIPPED["relu4"], (1, 9, 9, 1), epsilon, rigorous=rigorous)
+        for rigorous in (False, True)
+    )
+    assert math.isclose(found.log_probability, wanted.log_probability, rel_tol=1e-14)
+    assert math.isfinite(found.log_probability)
 
 
 def test_dead_neurons_cost_nothing():
@@ -547,6 +557,7 @@ def estimate(target, mother, epsilon, **options):
 
 
 ONE = params_of(([[0.5], [-0.4]], [0.3]), ([[0.2]], [0.0]))  # one neuron with three parameters
+TWO_OUT = params_of(([[0.1]], [0.0]), ([[0.5, 0.0]], [0.0, 0.3]))  # zeros in the output layer
 
 
 @pytest.mark.parametrize(
@@ -554,6 +565,7 @@ ONE = params_of(([[0.5], [-0.4]], [0.3]), ([[0.2]], [0.0]))  # one neuron with t
     [
         (targets.relu(3), 40, 0.5, {}),
         (targets.relu(4), 40, 0.3, {"init": "normal", "last_layer": "trained"}),
+        (TWO_OUT, 40, 0.95, {}),
         (ONE, 80, 0.9, {"last_layer": "trained"}),
         (ONE, 80, 0.9, {"last_layer": "trained", "norm": "paper"}),
     ],
@@ -562,7 +574,7 @@ def test_sampling_agrees_with_the_exact_probability_of_single_neurons(
     target, width, epsilon, options
 ):
     small = nets.widths(target)
-    mother = (small[0], *[width] * (len(small) - 2), 1)
+    mother = (small[0], *[width] * (len(small) - 2), small[-1])
     scaled = theory.rescaled(target, epsilon, options.get("norm", "spectral"))
     init, last_layer = options.get("init", "uniform"), options.get("last_layer", "in_place")
     exact = naive_bound(scaled.layers, scaled.tolerances, mother, init, True, False, last_layer)
@@ -628,21 +640,18 @@ def test_mothers_are_drawn_in_float64(monkeypatch):
     assert jnp.ones(1).dtype == jnp.float32
 
 
-def test_intervals_are_those_of_clopper_and_pearson():
-    for width, last_layer, confidence in (
-        (1, "in_place", 0.99),
-        (25, "trained", 0.9),
-        (3000, "trained", 0.99),
-    ):
-        found = existence.monte_carlo_existence(
-            jax.random.key(1),
-            RELU,
-            (1, width, 1),
-            0.1,
-            mothers=40,
-            last_layer=last_layer,
-            confidence=confidence,
-        )
-        wanted = binomtest(found.found, 40).proportion_ci(confidence, "exact")
-        np.testing.assert_allclose([found.low, found.high], [wanted.low, wanted.high], 1e-9)
-        assert found.found in {1: [0], 25: range(1, 40), 3000: [40]}[width]
+@pytest.mark.parametrize("found", [0, 1, 17, 39, 40])
+@pytest.mark.parametrize("confidence", [0.5, 0.99])
+def test_intervals_are_those_of_clopper_and_pearson(found, confidence):
+    wanted = binomtest(found, 40).proportion_ci(confidence, "exact")
+    low, high = existence.clopper_pearson(found, 40, confidence)
+    np.testing.assert_allclose([low, high], [wanted.low, wanted.high], 1e-9)
+
+
+def test_an_estimate_is_the_share_with_its_interval():
+    found = existence.monte_carlo_existence(
+        jax.random.key(1), RELU, (1, 25, 1), 0.1, mothers=40, last_layer="trained", confidence=0.9
+    )
+    assert 0 < found.found < 40
+    assert found.probability == found.found / 40
+    assert found[2:] == existence.clopper_pearson(found.found, 40, 0.9)

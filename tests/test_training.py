@@ -1,6 +1,6 @@
 """Masked training: against loops in numpy, and pruned parameters exactly zero throughout."""
 
-from functools import partial
+from functools import cache, partial
 
 import chex
 import jax
@@ -34,7 +34,7 @@ def linear(params, x):
     return jnp.matmul(x, params["slope"], precision="highest") + params["bias"][None, :]
 
 
-def fit(key, params, mask, data, optimizer=None, apply=linear, epochs=3, batch_size=4):
+def fit(key, params, mask, data, optimizer=None, apply=linear, epochs=3, batch_size=4, steps=None):
     return training.fit(
         key,
         params,
@@ -45,6 +45,7 @@ def fit(key, params, mask, data, optimizer=None, apply=linear, epochs=3, batch_s
         optimizer=optax.sgd(0.1) if optimizer is None else optimizer,
         epochs=epochs,
         batch_size=batch_size,
+        steps=steps,
     )
 
 
@@ -217,3 +218,125 @@ def test_bad_arguments_are_refused(options, message):
     arguments = {"params": LINEAR, "mask": HALF, "data": DATA} | options
     with pytest.raises(ValueError, match=message):
         fit(jax.random.key(0), **arguments)
+
+
+@cache
+def recorded_run():
+    """A full run of 3 epochs of 5 steps: its end, its losses, and where every step began."""
+    seen, adam = [], optax.adam(1e-2)
+
+    def update(gradient, state, params):
+        jax.debug.callback(
+            lambda now: seen.append(jax.tree.map(np.asarray, now)), params, ordered=True
+        )
+        return adam.update(gradient, state, params)
+
+    optimizer = optax.GradientTransformation(adam.init, update)
+    trained, values = jitted_fit(optimizer=optimizer)(jax.random.key(6), LINEAR, HALF, DATA)
+    jax.effects_barrier()
+    return jax.device_get(trained), np.asarray(values), seen
+
+
+@pytest.mark.parametrize("steps", [0, 3, 5, 11, 15])
+def test_so_many_steps_are_the_first_of_the_full_run(steps):
+    end, values, seen = recorded_run()
+    assert len(seen) == 15
+    train = jitted_fit(optimizer=optax.adam(1e-2), steps=steps)
+    found, losses = train(jax.random.key(6), LINEAR, HALF, DATA)
+    wanted = [*seen, end][steps]
+    chex.assert_trees_all_close(found, wanted, rtol=1e-6, atol=1e-7)
+    whole, rest = divmod(steps, 5)
+    chex.assert_shape(losses, (whole + (rest > 0),))
+    np.testing.assert_allclose(losses[:whole], values[:whole], rtol=1e-6)
+    if rest:  # the mean of the steps that were done
+        x, y = np.asarray(DATA.x), np.asarray(DATA.y)
+        order = np.asarray(jax.random.permutation(jax.random.fold_in(jax.random.key(6), whole), 22))
+        done = [
+            np.mean((x[rows] @ params["slope"] + params["bias"] - y[rows]) ** 2)
+            for params, rows in zip(
+                seen[5 * whole : steps], order[:20].reshape(5, 4)[:rest], strict=True
+            )
+        ]
+        np.testing.assert_allclose(losses[-1], np.mean(done), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": -1}, r"steps must be an integer of at least 0 and at most 15, got -1"),
+        ({"steps": 16}, r"steps must be .* at most 15, got 16"),
+        ({"steps": 1, "epochs": 0}, r"steps must be .* at most 0, got 1"),
+        ({"steps": 2.0}, r"steps must be an integer .* got 2.0"),
+    ],
+)
+def test_more_steps_than_the_epochs_have_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        fit(jax.random.key(0), LINEAR, HALF, DATA, **options)
+
+
+def minimize(objective, epochs=3, batch_size=4, **options):
+    """Runs on the number w = 1.5 with plain descent."""
+    return training.minimize(
+        jax.random.key(7),
+        {"w": jnp.float32(1.5)},
+        options.pop("carry", None),
+        DATA,
+        objective,
+        optimizer=optax.sgd(0.1),
+        epochs=epochs,
+        batch_size=batch_size,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("steps", [None, 7])
+def test_minimising_any_objective_with_steps_counted_from_zero(steps):
+    seen = []
+
+    def objective(params, carry, batch, step):
+        jax.debug.callback(lambda *a: seen.append(a), step, carry, batch.x, ordered=True)
+        return params["w"] * step.astype(jnp.float32), carry + 2
+
+    found, carry, losses = minimize(objective, carry=jnp.int32(3), steps=steps)
+    jax.effects_barrier()
+    n = 15 if steps is None else steps
+    assert [int(step) for step, _, _ in seen] == [*range(n)]
+    assert [int(carry) for _, carry, _ in seen] == [3 + 2 * step for step in range(n)]
+    assert int(carry) == 3 + 2 * n
+    path = 1.5 - 0.1 * np.concatenate([[0], np.cumsum(np.arange(n))])  # the slope is the step
+    np.testing.assert_allclose(found["w"], path[-1], rtol=1e-5)
+    values = path[:-1] * np.arange(n)
+    wanted = [values[start : start + 5].mean() for start in range(0, n, 5)]
+    np.testing.assert_allclose(losses, wanted, rtol=1e-5)
+    for epoch in range(n // 5):  # batches without replacement
+        rows = np.concatenate([x for _, _, x in seen[5 * epoch : 5 * epoch + 5]])
+        assert len(np.unique(rows, axis=0)) == 20
+
+
+def test_projections_apply_to_gradients_and_updates():
+    calls = []
+
+    def project(tree):
+        calls.append(tree)
+        return jax.tree.map(lambda leaf: 0.5 * leaf, tree)
+
+    found, _, _ = minimize(
+        lambda params, carry, batch, step: (params["w"], carry), epochs=1, project=project
+    )
+    assert len(calls) == 2  # while tracing
+    np.testing.assert_allclose(found["w"], 1.5 - 5 * 0.1 * 0.5 * 0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": -1}, r"epochs must be an integer of at least 0, got -1"),
+        ({"batch_size": 23}, r"batch_size .* at most 22, got 23"),
+        ({"batch_size": 0}, r"batch_size .* at least 1 and at most 22, got 0"),
+        ({"steps": 16}, r"steps must be .* at most 15, got 16"),
+        ({"steps": True}, r"steps must be an integer .* got True"),
+    ],
+)
+def test_bad_options_of_minimising_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        minimize(lambda params, carry, batch, step: (params["w"], carry), **options)

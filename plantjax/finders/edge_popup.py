@@ -10,7 +10,7 @@ import optax
 
 from plantjax import checks, losses, masks, nets, schedules, training
 from plantjax.finders import common
-from plantjax.types import Apply, Batch, Finder, Found, Key, Params, Schedule, Task
+from plantjax.types import Apply, Batch, Finder, Found, Key, Mask, Params, Schedule, Task
 
 ANNEALS = ("none", "epoch", "step")
 HEADS = {"none": None, "reference": jax.nn.softmax}
@@ -91,28 +91,35 @@ def edge_popup(
             done = 1 + (step // per_epoch if anneal == "epoch" else step)
             return density_after(density, jnp.minimum(done, whole), whole)
 
-        def mask_of(scores: Params, density: jax.Array, step: jax.Array) -> Params:
-            sizes = jax.tree.map(jnp.abs, scores)
+        def mask_of(
+            scores: Params, density: jax.Array, step: jax.Array, near: jax.Array
+        ) -> tuple[Mask, jax.Array]:
+            sizes = jax.tree.map(jnp.abs, jax.lax.stop_gradient(scores))
             tie_key = jax.random.fold_in(select_key, step)
-            return masks.select(tie_key, sizes, density, scope, counts=counts)
+            return masks.reselect(tie_key, sizes, density, near, scope, counts=counts)
 
-        def objective(learned: Params, batch: Batch, step: jax.Array) -> jax.Array:
+        def objective(
+            learned: Params, near: jax.Array, batch: Batch, step: jax.Array
+        ) -> tuple[jax.Array, jax.Array]:
             scores = learned["scores"]
-            mask = mask_of(jax.lax.stop_gradient(scores), density_at(step), step)
+            mask, near = mask_of(scores, density_at(step), step, near)
             effective = jax.tree.map(_straight_through, params, mask, scores)
-            return search_loss(network(effective, batch.x), batch.y, learned["log_scale"])
+            outputs = network(effective, batch.x)
+            return search_loss(outputs, batch.y, learned["log_scale"]), near
 
         steps = search_epochs * per_epoch
-        learned, values = training.minimize(
+        learned, near, values = training.minimize(
             train_key,
             {"scores": _initial(init_key, params, init), "log_scale": jnp.float32(0.0)},
+            masks.unknown(params, scope),
             data,
             objective,
             optimizer=optimizer or sgd(search_learning_rate, steps),
             epochs=search_epochs,
             batch_size=batch_size,
         )
-        mask = mask_of(learned["scores"], jnp.asarray(density, jnp.float32), jnp.int32(steps))
+        density = jnp.asarray(density, jnp.float32)
+        mask, _ = mask_of(learned["scores"], density, jnp.int32(steps), near)
         info = {"losses": values, "scale": jnp.exp(learned["log_scale"])}
         return Found(mask, params, info)
 

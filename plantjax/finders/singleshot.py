@@ -53,15 +53,19 @@ def singleshot(
         batch_key, key = jax.random.split(key)
         batch = common.score_batch(batch_key, task, data)
 
-        def prune(mask: Mask, index: jax.Array) -> tuple[Mask, Metrics]:
+        def prune(
+            state: tuple[Mask, jax.Array], index: jax.Array
+        ) -> tuple[tuple[Mask, jax.Array], Metrics]:
+            mask, near = state
             score_key, select_key = jax.random.split(jax.random.fold_in(key, index))
             scores = score_fn(score_key, params, mask, batch)
             kept = density_after(density, index, rounds)
             within = None if allow_revive else mask
-            mask = masks.select(select_key, scores, kept, scope, within, counts)
-            return mask, common.progress(params, mask)
+            mask, near = masks.reselect(select_key, scores, kept, near, scope, within, counts)
+            return (mask, near), common.progress(params, mask)
 
-        mask, info = jax.lax.scan(prune, masks.full(params), jnp.arange(1, rounds + 1))
+        start = (masks.full(params), masks.unknown(params, scope))
+        (mask, _), info = jax.lax.scan(prune, start, jnp.arange(1, rounds + 1))
         return Found(mask, params, info)
 
     return Finder(search, scope, rounds, exact_counts=scope in common.EXACT_SCOPES)
