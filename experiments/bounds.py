@@ -1,6 +1,6 @@
 """Theorem 2: its lower bound on the probability of a ticket, against an estimate by sampling."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,9 @@ def twins(n: int) -> Params:
     }
 
 
-TARGETS = {
-    "relu": ("ReLU, depth 5", targets.relu(5)),
-    "twins": ("6 equal neurons", twins(6)),
+TARGETS: dict[str, tuple[str, Callable[[], Params]]] = {
+    "relu": ("ReLU, depth 5", lambda: targets.relu(5)),
+    "twins": ("6 equal neurons", lambda: twins(6)),
 }
 
 
@@ -47,7 +47,7 @@ def table(mothers: int) -> pd.DataFrame:
     """
     rows = []
     for index, (name, panel, width, epsilon) in enumerate(_points()):
-        target = TARGETS[name][1]
+        target = TARGETS[name][1]()
         widths = _widths(target, width)
         label = {"target": name, "panel": panel, "width": width, "epsilon": epsilon}
         key = jax.random.fold_in(jax.random.key(0), index)

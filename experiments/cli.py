@@ -16,7 +16,9 @@ from typing import Any, TypeVar
 import jax
 import tyro
 
-Options = TypeVar("Options", bound="Operation")
+from plantjax import checks
+
+Options = TypeVar("Options")
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,9 @@ class Operation:
     out: Path
     """Folder for results; a run with the same settings goes on where it stopped."""
     chunk: int | None = None
-    """Cells per result file (default: 10 on CPU, 512 on an accelerator)."""
+    """Cells per result file (default: 8 for each CPU device, 512 for each accelerator)."""
+    devices: int | None = None
+    """Devices that share the cells (default: all; on a CPU one for every core)."""
     force: bool = False
     """Start afresh: delete the results that are in the folder."""
 
@@ -75,6 +79,27 @@ def checking_input() -> Any:
         yield
     except ValueError as error:
         raise InputError(str(error)) from error
+
+
+def use_devices(number: int | None) -> None:
+    """Makes a virtual device of every CPU core, or `number`; before the first use of JAX.
+
+    XLA's own threads do not help products as small as these; a device per core does.
+
+    Raises:
+      ValueError: if number is below 1, or there are fewer devices.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if number is not None:
+        checks.integer("--devices", number, 1)
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        with contextlib.suppress(RuntimeError):  # JAX has started: its devices are what they are
+            jax.config.update("jax_num_cpu_devices", number or cores or 1)
+    if number is not None and number > jax.local_device_count():
+        raise ValueError(
+            f"--devices must be at most {jax.local_device_count()}, the devices there are, "
+            f"got {number}."
+        )
 
 
 def use_compilation_cache() -> None:

@@ -74,15 +74,17 @@ class Group:
             for seed in self.seeds
         ]
 
-    def compute(self, run: sweeps.Run, cells: Sequence[dict[str, Any]]) -> store.Chunk:
-        """Runs some of the group's cells."""
+    def compute(
+        self, run: sweeps.Run, cells: Sequence[dict[str, Any]], devices: int
+    ) -> store.Chunk:
+        """Runs some of the group's cells, shared by so many devices."""
         task = TASKS[self.task]
         parts = [
             sweeps.make_cells(task, [c["seed"]], [c["density"]], self.noise, self.learning_rate)
             for c in cells
         ]
         stacked = jax.tree.map(lambda *leaves: jax.numpy.concatenate(leaves), *parts)
-        results = sweeps.sweep(run, stacked)
+        results = sweeps.sweep(run, stacked, devices=devices)
         results["mask"] = np.packbits(results["mask"], axis=1)
         return store.Chunk({name: [c[name] for c in cells] for name in cells[0]}, results)
 

@@ -11,7 +11,7 @@ import pandas as pd
 import tyro
 from rich.console import Console
 
-from experiments import cli, runner, store
+from experiments import cli, runner, store, summary
 from experiments.grids import Group
 from experiments.protocols import BUDGETS, PROTOCOLS, Picture, Sweep
 from plantjax import checks
@@ -84,6 +84,8 @@ class Job:
         protocol = PROTOCOLS[self.name]
         if isinstance(protocol, Sweep):
             table = runner.write_tables(source, self.groups(), self.folder)
+            if len(table):
+                store.write_table(self.folder, summary.aggregate(table), "summary.csv")
         elif (self.folder / "results.csv").exists():
             table = pd.read_csv(self.folder / "results.csv")
         else:
@@ -119,7 +121,7 @@ def run(settings: Settings, console: Console) -> None:
     work = {job.folder: job.groups() for job in sweeps if sources[job.name] == job.folder}
     new = [job.name for job in pictures if not (job.folder / "results.csv").exists()]
     try:
-        computed = runner.run(work, settings.chunk, console)
+        computed = runner.run(work, settings.chunk, console, settings.devices)
     finally:
         for job in sweeps:
             job.finish(sources[job.name])
@@ -141,6 +143,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             console.print(f"{name:9s} {protocol.about}")
         return
     with cli.checking_input():
+        cli.use_devices(settings.devices)
         settings.check()
     cli.use_compilation_cache()
     run(settings, console)

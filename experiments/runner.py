@@ -35,9 +35,10 @@ Jobs = Mapping[Path, Sequence[Group]]
 """What to run, by the folder that holds it."""
 
 
-def run(jobs: Jobs, chunk: int | None, console: Console) -> int:
+def run(jobs: Jobs, chunk: int | None, console: Console, devices: int | None = None) -> int:
     """Computes and saves every cell that the folders do not hold yet; returns how many."""
-    size = chunk or (10 if jax.default_backend() == "cpu" else 512)
+    devices = devices or jax.local_device_count()
+    size = chunk or devices * (8 if jax.default_backend() == "cpu" else 512)
     work = [item for folder, groups in jobs.items() for item in _missing(folder, groups)]
     total = sum(group.size for groups in jobs.values() for group in groups)
     missing = sum(len(rest) for _, _, rest in work)
@@ -47,16 +48,16 @@ def run(jobs: Jobs, chunk: int | None, console: Console) -> int:
         console.print(f"{total - missing} of {total} cells are done; going on with the others.")
     with _progress(console) as progress:
         bar = progress.add_task("", total=total, completed=total - missing)
-        for (folder, group, rest), program in _prepared(work, size):
+        for (folder, group, rest), program in _prepared(work, size, devices):
             for start in range(0, len(rest), size):
                 progress.update(bar, description=f"{group.task} {group.finder}")
                 part = rest[start : start + size]
-                store.save(folder, group.compute(program, part))
+                store.save(folder, group.compute(program, part, devices))
                 progress.advance(bar, len(part))
     return missing
 
 
-def _prepared(work: Sequence[_Work], size: int) -> Iterator[tuple[_Work, sweeps.Run]]:
+def _prepared(work: Sequence[_Work], size: int, devices: int) -> Iterator[tuple[_Work, sweeps.Run]]:
     """The work with its programs; those of the next groups compile while one runs."""
     work = [item for item in work if item[2]]
     with ThreadPoolExecutor(AHEAD) as threads:
@@ -64,9 +65,7 @@ def _prepared(work: Sequence[_Work], size: int) -> Iterator[tuple[_Work, sweeps.
         for index, item in enumerate(work):
             for _, group, rest in work[len(started) : index + 1 + AHEAD]:
                 started.append(group.run())
-                threads.submit(
-                    sweeps.prepare, started[-1], sweeps.default_batch(min(size, len(rest)))
-                )
+                threads.submit(sweeps.prepare, started[-1], min(size, len(rest)), devices)
             yield item, started[index]
 
 

@@ -135,7 +135,7 @@ def run(settings: Settings, console: Console) -> None:
     groups, note = settings.grid().groups(), _note(settings)
     store.start(settings.out, settings.settings(), sys.argv, settings.force)
     try:
-        computed = runner.run({settings.out: groups}, settings.chunk, console)
+        computed = runner.run({settings.out: groups}, settings.chunk, console, settings.devices)
     finally:
         table = runner.write_tables(settings.out, groups)
         if len(table):
@@ -159,6 +159,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         console.print("reference: " + ", ".join(REFERENCES) + " (always run)")
         return
     with cli.checking_input():
+        cli.use_devices(settings.devices)
         settings.check()
         store.check(settings.out, settings.settings(), settings.force)
     cli.use_compilation_cache()

@@ -92,12 +92,16 @@ def start(folder: Path, settings: Mapping[str, Any], command: Sequence[str], for
         leftover.unlink()
     if (folder / "config.json").exists():
         return
+    config = {"format": FORMAT, "settings": dict(settings), **origin(command)}
+    write_json(folder / "config.json", config)
+
+
+def origin(command: Sequence[str]) -> dict[str, Any]:
+    """Where results come from: command, versions, device and commit."""
     import jax
 
     device = jax.devices()[0]
-    config = {
-        "format": FORMAT,
-        "settings": dict(settings),
+    return {
         "command": list(command),
         "versions": {name: metadata.version(name) for name in VERSIONS},
         "python": platform.python_version(),
@@ -105,7 +109,11 @@ def start(folder: Path, settings: Mapping[str, Any], command: Sequence[str], for
         "device": f"{device.platform}: {device.device_kind} ({jax.device_count()})",
         "commit": _commit(),
     }
-    _write(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file, in one step."""
+    _write(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def save(folder: Path, chunk: Chunk) -> None:

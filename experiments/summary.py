@@ -12,6 +12,28 @@ SINGLE = {"dense": "dense network", "planted": "planted mask, trained"}
 STAGES = {"pruned": "strong (masked only)", "trained": "weak (after training)"}
 
 
+CASE = ["task", "depth", "width", "noise", "finder", "scope", "rounds", "rescale"]
+CASE += ["density_name", "density", "stage", "metric"]
+
+
+def aggregate(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per case: its seeds, mean, median and range, dead and diverged networks, recovery."""
+    groups = table.groupby(CASE, sort=False)
+    return groups.agg(
+        seeds=("seed", "nunique"),
+        mean=("value", "mean"),
+        median=("value", "median"),
+        min=("value", "min"),
+        max=("value", "max"),
+        ticket=("ticket_value", "mean"),
+        dead=("constant", "sum"),
+        diverged=("status", lambda status: (status != "ok").sum()),
+        recall=("recall", "mean"),
+        feasible_recall=("feasible_recall", "mean"),
+        live_density=("live_density", "mean"),
+    ).reset_index()
+
+
 def show(table: pd.DataFrame, console: Console) -> None:
     """Prints one table per task and stage."""
     for (task, stage), part in table.groupby(["task", "stage"], sort=False):

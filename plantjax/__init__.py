@@ -1,10 +1,11 @@
 """Plant sparse tickets in large random networks, and let pruning algorithms seek them.
 
 See README.md; the modules, from what stands alone to what uses it: types, targets, tasks, nets,
-planting, masks, scores, training, finders, recovery, sweeps.
+planting, masks, scores, training, finders, recovery, sweeps, theory.
 """
 
 from plantjax import (
+    existence,
     finders,
     losses,
     masks,
@@ -17,6 +18,7 @@ from plantjax import (
     sweeps,
     targets,
     tasks,
+    theory,
     training,
     types,
     worlds,
@@ -33,6 +35,7 @@ __all__ = [
     "REFERENCES",
     "SCORES",
     "TASKS",
+    "existence",
     "finders",
     "losses",
     "masks",
@@ -46,6 +49,7 @@ __all__ = [
     "sweeps",
     "targets",
     "tasks",
+    "theory",
     "training",
     "types",
     "worlds",

@@ -82,12 +82,10 @@ def monte_carlo_existence(
     scaled = theory.rescaled(target, epsilon, norm)
     if scaled.reason:
         raise ValueError(f"target must fit into [-1, 1]: {scaled.reason}.")
-    layers = [
-        theta[theta.any(axis=1)][:, theta.any(axis=0)]  # what is dead or unread is not drawn
-        for theta in scaled.layers
-    ]
-    neurons = [int(width) for width in widths[1:-1]]
-    neurons.append(len(layers[-1]) if last_layer == "in_place" else 0)
+    layers = [theta[:, theta.any(axis=0)] for theta in scaled.layers]  # unread ones are not drawn
+    neurons = [int(width) for width in widths[1:]]
+    if last_layer == "trained":
+        neurons[-1] = 0
     size = sum(theta.size * n for theta, n in zip(layers, neurons, strict=True))
     with jax.enable_x64(True):
         holds = _holds(
@@ -117,7 +115,7 @@ def _holds(
       keys: [mothers], consumed.
       layers: the target's, [T, K] each.
       tolerances: [L].
-      neurons: of the mother by layer; of the last, T if it must be met in place, else 0.
+      neurons: of the mother by layer; 0 outputs if the last layer is trained.
       uniform: U[-1, 1], else N(0, 1).
       chunk: mothers at a time.
     """
@@ -142,19 +140,17 @@ def _holds(
 def perfect_matching(near: jax.Array) -> jax.Array:
     """Whether every row can have a column of its own among its True entries; bool [].
 
-    Kuhn's algorithm: one augmenting path for each row. Exact; jits and vmaps. Fast for few rows and
+    Kuhn's algorithm: one augmenting path for each row. Exact; jits and vmaps; fast for few rows and
     many columns.
 
     Args:
-      near: bool [T, N].
+      near: bool [T, N], T at least 1.
 
     >>> import jax.numpy as jnp
     >>> bool(perfect_matching(jnp.array([[True, False, False], [True, False, False]])))
     False
     """
     rows, columns = near.shape
-    if rows == 0:
-        return jnp.bool_(True)
     unheld = jnp.full(rows, columns)  # the column that a row holds; out of range for none
     held, _ = jax.lax.scan(
         lambda held, row: (_augment(near, held, row), None), unheld, jnp.arange(rows)

@@ -51,7 +51,14 @@ def priorities(key: Key, start: int, n: int) -> jax.Array:
     A keyed bijection of the position (rounds of xor, shift and odd multiplication), so that no two
     positions share a priority and no sort or collision handling is needed.
     """
-    return _mix(_words(key), start, n)
+    words = jax.random.bits(key, (6,), jnp.uint32)
+    x = jax.lax.iota(jnp.uint32, n) + jnp.uint32(start)
+    for word, odd in zip(words[:3], words[3:], strict=True):
+        x = (x ^ word) * (odd | jnp.uint32(1))
+        x = x ^ (x >> 16)
+        x = x * jnp.uint32(0x85EBCA6B)
+        x = x ^ (x >> 13)
+    return x
 
 
 def top(
@@ -75,45 +82,51 @@ def top(
     Returns:
       (G bool arrays [n_g] with exactly min(k_g, number of allowed entries) True, thresholds [G]).
     """
-    ends = np.cumsum([value.size for value in values])
-    parts = [
-        slice(int(end) - value.size, int(end)) for end, value in zip(ends, values, strict=True)
-    ]
-
-    def totals(marks: jax.Array) -> jax.Array:
-        return jnp.stack([_total(marks[part]) for part in parts])
-
-    def spread(numbers: jax.Array) -> jax.Array:
-        return jnp.concatenate([jnp.full(value.size, numbers[g]) for g, value in enumerate(values)])
-
-    keys = order_keys(jnp.concatenate([value.astype(jnp.float32) for value in values]))
+    keys = [order_keys(value) for value in values]
     allowed = jnp.array([value.size for value in values], jnp.int32)
     if within is not None:
-        inside = jnp.concatenate(within)
-        keys, allowed = jnp.where(inside, keys, _BARRED), totals(inside)
+        keys = [jnp.where(w, ranked, _BARRED) for w, ranked in zip(within, keys, strict=True)]
+        allowed = _totals(within)
     k = jnp.minimum(k, allowed)
+
+    def at_least(threshold: jax.Array) -> list[jax.Array]:
+        return [ranked >= threshold[g] for g, ranked in enumerate(keys)]
+
     low = jnp.full(len(values), _NAN, jnp.uint32)  # marks all that is allowed
-
-    def count_at(threshold: jax.Array) -> jax.Array:
-        return jnp.stack([_total(keys[part] >= threshold[g]) for g, part in enumerate(parts)])
-
-    threshold, count = _search(count_at, k, low, allowed, near)
-    least = spread(threshold)
-
-    def break_ties(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        rank = _mix(_words(key), 0, keys.size)
-
-        def mark(lowest: jax.Array) -> jax.Array:
-            return (keys > least) | ((keys == least) & (rank >= spread(lowest)))
-
-        zero = jnp.zeros(len(values), jnp.uint32)
-        lowest, _ = _search(lambda p: totals(mark(p)), k, zero, state[0], None)
-        return k, mark(lowest)
+    threshold, count = _search(lambda t: _totals(at_least(t)), k, low, allowed, near)
 
     # A loop that runs once or not at all: unlike a branch, it skips the work under vmap, too.
-    start = (count, keys >= least)
-    _, marks = jax.lax.while_loop(lambda state: jnp.any(state[0] != k), break_ties, start)
-    return [marks[part] for part in parts], threshold
+    _, marks = jax.lax.while_loop(
+        lambda state: jnp.any(state[0] != k),
+        lambda state: (k, _break_ties(key, keys, threshold, k, state[0])),
+        (count, at_least(threshold)),
+    )
+    return marks, threshold
+
+
+def _break_ties(
+    key: Key, keys: Sequence[jax.Array], threshold: jax.Array, k: jax.Array, count: jax.Array
+) -> list[jax.Array]:
+    """Marks k_g entries where the thresholds mark `count_g`, more than that, by priority.
+
+    On the concatenated arrays, which compiles faster: ties are rare.
+    """
+    ends = np.cumsum([part.size for part in keys])
+    parts = [slice(int(end) - part.size, int(end)) for end, part in zip(ends, keys, strict=True)]
+
+    def spread(numbers: jax.Array) -> jax.Array:
+        return jnp.concatenate([jnp.full(part.size, numbers[g]) for g, part in enumerate(keys)])
+
+    flat, least = jnp.concatenate(keys), spread(threshold)
+    rank = priorities(key, 0, flat.size)
+
+    def mark(lowest: jax.Array) -> list[jax.Array]:
+        marks = (flat > least) | ((flat == least) & (rank >= spread(lowest)))
+        return [marks[part] for part in parts]
+
+    zero = jnp.zeros(len(keys), jnp.uint32)
+    lowest, _ = _search(lambda p: _totals(mark(p)), k, zero, count, None)
+    return mark(lowest)
 
 
 def _search(
@@ -153,21 +166,8 @@ def _search(
     return low, count
 
 
-def _total(mark: jax.Array) -> jax.Array:
-    """Entries that are True, int32; float sums are exact up to 2^24, and twice as fast."""
-    one = jnp.float32(1.0) if mark.size <= 1 << 24 else jnp.int32(1)
-    return jnp.sum(jnp.where(mark, one, jnp.zeros_like(one))).astype(jnp.int32)
-
-
-def _words(key: Key) -> jax.Array:
-    return jax.random.bits(key, (6,), jnp.uint32)
-
-
-def _mix(words: jax.Array, start: int, n: int) -> jax.Array:
-    x = jax.lax.iota(jnp.uint32, n) + jnp.uint32(start)
-    for word, odd in zip(words[:3], words[3:], strict=True):
-        x = (x ^ word) * (odd | jnp.uint32(1))
-        x = x ^ (x >> 16)
-        x = x * jnp.uint32(0x85EBCA6B)
-        x = x ^ (x >> 13)
-    return x
+def _totals(marks: Sequence[jax.Array]) -> jax.Array:
+    """Entries that are True, int32 [G]; float sums are exact up to 2^24, and twice as fast."""
+    one = jnp.float32(1.0) if all(mark.size <= 1 << 24 for mark in marks) else jnp.int32(1)
+    totals = [jnp.sum(jnp.where(mark, one, jnp.zeros_like(one))) for mark in marks]
+    return jnp.stack(totals).astype(jnp.int32)

@@ -11,9 +11,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from plantjax import checks, worlds
-from plantjax.programs import compiled
+from plantjax.programs import compiled, mesh_of, share
 from plantjax.runs import Run, flat_mask, make_run, options, search_info
 from plantjax.tables import to_frame, to_levels
 from plantjax.types import Cell, Task
@@ -60,16 +61,20 @@ def make_cells(
     )
 
 
-def sweep(run: Run, cells: Cell, batch: int | None = None) -> dict[str, np.ndarray]:
+def sweep(
+    run: Run, cells: Cell, batch: int | None = None, devices: int | None = None
+) -> dict[str, np.ndarray]:
     """Runs all cells, in batches of one compiled program each for search and training.
 
-    A batch is never smaller than two and ragged ends are padded, so a cell's result depends on its
-    identity only: not on the batch, its place in it, or the order of the cells.
+    No device ever has less than two cells, and ragged ends are padded, so a cell's result depends
+    on its identity only: not on the batch, its place in it, the devices, or the order of the cells.
 
     Args:
       run: of `make_run`.
       cells: arrays [C].
-      batch: cells per call of a program, at least 2; by default 2 on CPU, else up to 512.
+      batch: cells per device and call of a program, at least 2; by default 2 on CPU, else at most
+        512.
+      devices: how many of this process's devices share the cells; by default all.
 
     Returns:
       Arrays over the cells [C]: "pruned/value", "pruned/value_raw", "pruned/constant", the same
@@ -79,39 +84,50 @@ def sweep(run: Run, cells: Cell, batch: int | None = None) -> dict[str, np.ndarr
       wall time of a cell's share of its batch, compilation apart.
 
     Raises:
-      ValueError: if batch is below 2 or the cells are not arrays of one length.
+      ValueError: if batch is below 2, there are fewer devices, or the cells are not arrays of one
+        length.
     """
     n = _length(cells)
-    batch = default_batch(n) if batch is None else batch
+    mesh = _mesh(devices)
+    batch = default_batch(n, mesh.size) if batch is None else batch
     checks.integer("batch", batch, 2)
     cells = jax.tree.map(jnp.asarray, cells)
+    step = batch * mesh.size
     parts = []
-    for start in range(0, n, batch):
-        index = np.minimum(np.arange(start, start + batch), n - 1)
-        part = jax.tree.map(lambda a, index=index: a[index], cells)
-        parts.append((_run_batch(run, part), min(batch, n - start)))
+    for start in range(0, n, step):
+        index = np.minimum(np.arange(start, start + step), n - 1)
+        part = share(mesh, jax.tree.map(lambda a, index=index: a[index], cells))
+        parts.append((_run_batch(run, part, mesh), min(step, n - start)))
     return {
         name: np.concatenate([result[name][:size] for result, size in parts])
         for name in parts[0][0]
     }
 
 
-def default_batch(n: int) -> int:
-    """How many of n cells run at once: 2 on CPU, whose caches hold no more, else up to 512."""
+def default_batch(n: int, devices: int = 1) -> int:
+    """Cells per device and call: 2 on CPU, whose caches hold no more, else up to 512 of n."""
     if jax.default_backend() == "cpu":
         return 2
-    return int(min(512, max(2, 1 << (n - 1).bit_length())))
+    return int(min(512, max(2, 1 << (-(-n // devices) - 1).bit_length())))
 
 
-def prepare(run: Run, batch: int) -> None:
+def prepare(run: Run, n: int, devices: int | None = None) -> None:
     """Compiles the programs of a group, or waits for them; a thread may do so ahead of `sweep`.
 
     Args:
       run: of `make_run`.
-      batch: cells per call of a program, as in `sweep`.
+      n: number of cells that `sweep` will be given.
+      devices: as in `sweep`.
     """
-    checks.integer("batch", batch, 2)
-    _programs(run, jax.eval_shape(lambda: _example(batch)))
+    mesh = _mesh(devices)
+    size = default_batch(n, mesh.size) * mesh.size
+    _programs(run, jax.eval_shape(lambda: _example(size)), mesh)
+
+
+def _mesh(devices: int | None) -> Mesh:
+    if devices is not None:
+        checks.integer("devices", devices, 1, jax.local_device_count())
+    return mesh_of(devices)
 
 
 class _Programs(NamedTuple):
@@ -121,23 +137,23 @@ class _Programs(NamedTuple):
     fit: jax.stages.Compiled | None
 
 
-def _programs(run: Run, cells: Cell) -> _Programs:
-    world = compiled(run.world, cells)
-    search = compiled(run.search, cells, world.out_info)
+def _programs(run: Run, cells: Cell, mesh: Mesh) -> _Programs:
+    world = compiled(run.world, mesh, cells)
+    search = compiled(run.search, mesh, cells, world.out_info)
     found = search.out_info._replace(info={})
-    judge = compiled(run.judge, world.out_info, found)
-    fit = None if run.fit is None else compiled(run.fit, cells, world.out_info, found)
+    judge = compiled(run.judge, mesh, world.out_info, found)
+    fit = None if run.fit is None else compiled(run.fit, mesh, cells, world.out_info, found)
     return _Programs(world, search, judge, fit)
 
 
-def _example(batch: int) -> Cell:
-    numbers = jnp.ones(batch, jnp.float32)
-    return Cell(jax.random.split(jax.random.key(0), batch), numbers, numbers, numbers)
+def _example(size: int) -> Cell:
+    numbers = jnp.ones(size, jnp.float32)
+    return Cell(jax.random.split(jax.random.key(0), size), numbers, numbers, numbers)
 
 
-def _run_batch(run: Run, cells: Cell) -> dict[str, np.ndarray]:
+def _run_batch(run: Run, cells: Cell, mesh: Mesh) -> dict[str, np.ndarray]:
     size = _length(cells)
-    programs = _programs(run, cells)
+    programs = _programs(run, cells, mesh)
     clock = time.perf_counter()
     world = programs.world(cells)
     found = programs.search(cells, world)

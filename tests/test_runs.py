@@ -229,19 +229,19 @@ def test_rescaled_tickets_train(ticket):
 
 
 def test_the_head_of_the_papers_code_makes_regression_constant():
-    run = sweeps.make_run(
-        *SMALL, "edge_popup", head="reference", search_epochs=1, epochs=1, samples=100
-    )
+    options = {"head": "reference", "search_epochs": 1, "epochs": 1}
+    run = sweeps.make_run(*SMALL, "edge_popup", samples=100, batch_size=90, **options)
     cell = jax.tree.map(lambda a: a[0], sweeps.make_cells(RELU, [0], [0.5]))
     found, results = jit(run.seek)(cell)
     results |= jit(run.train)(cell, found)
     data = RELU.sample(worlds.fold(cell.key, "data"), 100, cell.noise)
-    y = np.asarray(tasks.split(data)[1].y, np.float64)
+    train, y = (np.asarray(part.y, np.float64) for part in tasks.split(data))
     for stage in ("pruned", "trained"):
         assert results[f"{stage}/constant"]
         np.testing.assert_allclose(results[f"{stage}/value_raw"], np.mean((1 - y) ** 2), rtol=1e-4)
         # a factor of the constant 1 fits the mean
         np.testing.assert_allclose(results[f"{stage}/value"], np.var(y), rtol=1e-4)
+    np.testing.assert_allclose(results["trained/loss"], np.mean((1 - train) ** 2), rtol=1e-4)
     assert results["ticket/value"] < 1e-3  # which is judged without the head
     assert results["search/losses"].shape == (1,)
     assert results["search/scale"].shape == ()

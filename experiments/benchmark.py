@@ -1,0 +1,221 @@
+"""Benchmark: time per network of every workload, against the device's limits and a PyTorch peer."""
+
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from experiments import cli, measure, store, workloads
+from experiments.peers.client import Peer
+from experiments.workloads import Workload
+from plantjax import checks, sweeps
+from plantjax.tasks import TASKS
+
+REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Measure plantjax on this device."""
+
+    out: Path = Path("results/benchmark.json")
+    """File for the results."""
+    quick: bool = False
+    """Ten minutes on a CPU: width 100 alone, fewer networks, selection up to 10^6."""
+    peer: bool = False
+    """Take turns with a plain PyTorch implementation (needs torch==2.13.0)."""
+    peer_python: str = sys.executable
+    """The Python that has torch."""
+    batch: int | None = None
+    """Networks per program (default: 2 on CPU, 512 on an accelerator)."""
+
+    def check(self) -> None:
+        """Raises ValueError, naming the option, if a setting is out of range."""
+        if self.batch is not None:
+            checks.integer("--batch", self.batch, 2)
+        if self.out.is_dir() or not self.out.suffix:
+            raise ValueError(f"--out must be a file such as results.json, got {self.out}.")
+
+
+def run(settings: Settings, console: Console) -> list[dict[str, Any]]:
+    """Measures everything; one object per workload."""
+    measure.pin()
+    accelerated = jax.default_backend() != "cpu"
+    batch = settings.batch or (512 if accelerated else 2)
+    limits = {"flops": measure.product_rate(), "bytes": measure.copy_rate()}
+    device = jax.devices()[0]
+    console.print(
+        f"{device.device_kind} ({platform.machine()}): {limits['flops'] / 1e9:.0f} GFLOP/s in "
+        f"matrix products, {limits['bytes'] / 1e9:.0f} GB/s copied; {batch} networks a program"
+    )
+    results = []
+    peer = Peer(settings.peer_python, *workloads.one_network()) if settings.peer else None
+    for width in (100,) if settings.quick else (100, 300, 1000):
+        for item in workloads.networks(width, batch):
+            asked = peer if width == 100 else None
+            results.append({"width": width} | measured(item, limits, asked, console))
+    for n in (10**4, 10**6) if settings.quick else (10**4, 10**6, 15 * 10**6):
+        item = workloads.selection(n, 25 if n <= 10**4 else 2)
+        results.append(measured(item, limits, None, console))
+    if peer is not None:
+        peer.stop()
+    results += growth((8, 512) if settings.quick else (2, 16, 128, 1024), console)
+    return results
+
+
+def measured(
+    item: Workload, limits: dict[str, float], peer: Peer | None, console: Console
+) -> dict[str, Any]:
+    """One workload, taking turns with its rivals and the peer."""
+    console.print(f"  {item.name} ...", style="dim")
+    program = measure.compiled(item.function, *item.arguments)
+    rivals = {
+        name: jax.jit(rival).lower(*item.arguments).compile()
+        for name, rival in (item.rivals or {}).items()
+    }
+    result = jax.block_until_ready(program.program(*item.arguments))
+    for rival in rivals.values():
+        jax.block_until_ready(rival(*item.arguments))
+    asked = peer if item.peer else None
+    if asked is not None:
+        asked.ask({**(item.peer or {}), **(item.warm_up or {}), "density": workloads.DENSITY})
+    ours: list[tuple[float, float]] = []
+    theirs: list[dict[str, Any]] = []
+    others: dict[str, list[tuple[float, float]]] = {name: [] for name in rivals}
+    for index in range(REPEATS):
+        ours.append(measure.timed(lambda: program.program(*item.arguments)))
+        for name, rival in rivals.items():
+            others[name].append(measure.timed(partial(rival, *item.arguments)))
+        if asked is not None:
+            request = {**(item.peer or {}), "density": workloads.DENSITY, "seed": index}
+            theirs.append(asked.ask(request))
+    timing = measure.timing(ours)
+    each = timing.process / item.networks
+    rates = {"flops": item.flops / each, "bytes": item.bytes / each}
+    kind = "flops" if item.flops else "bytes"
+    row: dict[str, Any] = {
+        "name": item.name,
+        "networks": item.networks,
+        "seconds_per_network": each,
+        "wall_seconds_per_network": timing.wall / item.networks,
+        "networks_per_second": 1.0 / each,
+        "gflops": rates["flops"] / 1e9 if item.flops else None,
+        "gbytes_per_second": rates["bytes"] / 1e9 if item.bytes else None,
+        "fraction_of_peak": rates[kind] / limits[kind],
+        "peak_memory_bytes": program.memory // item.networks,
+        "compile_seconds_cold": program.cold,
+        "compile_seconds_warm": program.warm,
+        "spread": [timing.low / item.networks, timing.high / item.networks],
+        "peer_ratio": None,
+    }
+    for name, samples in others.items():
+        pairs = [other[0] / mine[0] for other, mine in zip(samples, ours, strict=True)]
+        row[f"ratio_{name}"] = float(np.median(pairs))
+    if theirs:
+        pairs = [
+            reply["process_seconds"] * item.networks / mine[0]
+            for reply, mine in zip(theirs, ours, strict=True)
+        ]
+        row |= {
+            "peer_ratio": float(np.median(pairs)),
+            "peer_ratio_spread": [min(pairs), max(pairs)],
+            "peer_seconds": float(np.median([reply["process_seconds"] for reply in theirs])),
+            "peer": item.peer,
+        }
+        if item.loss is not None:
+            row |= {"loss": item.loss(result)}
+            row |= {"peer_loss": float(np.mean([reply["loss"] for reply in theirs]))}
+    return row
+
+
+def show(results: Sequence[dict[str, Any]], console: Console) -> None:
+    """Prints the table."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("workload")
+    for name in ("networks", "ms a network", "range", "of peak", "MB", "compile s"):
+        table.add_column(name, justify="right")
+    table.add_column("times faster than")
+    for row in results:
+        rate = ""
+        if "fraction_of_peak" in row:
+            speed = f"{row['gflops']:.0f} GFLOP/s" if row["gflops"] else ""
+            speed = speed or f"{row['gbytes_per_second']:.1f} GB/s"
+            rate = f"{row['fraction_of_peak']:.0%}, {speed}"
+        measured = "compile_seconds_cold" in row
+        table.add_row(
+            row["name"] + (f", width {row['width']}" if "width" in row else ""),
+            str(row["networks"]),
+            f"{1e3 * row['seconds_per_network']:.4g}",
+            "-".join(f"{1e3 * value:.4g}" for value in row["spread"]),
+            rate,
+            f"{row['peak_memory_bytes'] / 1e6:.2f}" if measured else "",
+            f"{row['compile_seconds_cold']:.1f}, {row['compile_seconds_warm']:.1f}"
+            if measured
+            else "",
+            _rivals(row),
+        )
+    console.print(table)
+
+
+def _rivals(row: dict[str, Any]) -> str:
+    words = []
+    if row.get("peer_ratio"):
+        low, high = row["peer_ratio_spread"]
+        words.append(f"PyTorch {row['peer_ratio']:.1f} ({low:.1f}-{high:.1f})")
+    if "peer_loss" in row:
+        words.append(f"losses {row['loss']:.3g}, {row['peer_loss']:.3g}")
+    words += [
+        f"{name.removeprefix('ratio_')} {value:.1f}"
+        for name, value in row.items()
+        if name.startswith("ratio_")
+    ]
+    return "; ".join(words)
+
+
+def growth(numbers: Sequence[int], console: Console) -> list[dict[str, Any]]:
+    """Time per network of a whole sweep (world, search, judgement, one epoch), by their number."""
+    run = sweeps.make_run(workloads.TASK, workloads.DEPTH, 100, "magnitude", epochs=1)
+    rows = []
+    for n in numbers:
+        console.print(f"  {n} networks ...", style="dim")
+        cells = sweeps.make_cells(TASKS[workloads.TASK], range(n), [workloads.DENSITY])
+        sweeps.prepare(run, sweeps.default_batch(n))
+        samples = [measure.timed(partial(sweeps.sweep, run, cells)) for _ in range(3)]
+        timing = measure.timing(samples)
+        rows.append(
+            {
+                "name": "sweep_one_epoch",
+                "networks": n,
+                "seconds_per_network": timing.process / n,
+                "networks_per_second": n / timing.process,
+                "spread": [timing.low / n, timing.high / n],
+            }
+        )
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    with cli.checking_input():
+        settings = cli.parse(Settings, argv, "benchmark.py")
+        settings.check()
+    console = Console()
+    results = run(settings, console)
+    show(results, console)
+    settings.out.parent.mkdir(parents=True, exist_ok=True)
+    origin = store.origin(sys.argv)
+    store.write_json(settings.out, [row | origin for row in results])
+    console.print(f"Results: {settings.out}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

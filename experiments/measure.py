@@ -1,0 +1,114 @@
+"""Measuring: one pinned core, process beside wall time, compilation apart, the device's limits.
+
+Everything that compares takes turns inside one run: what else the machine does then hits all alike.
+"""
+
+import contextlib
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Timing(NamedTuple):
+    """Seconds of one call: median process and wall time, and the range of the process times.
+
+    On an accelerator the process waits, so wall time stands in for process time.
+    """
+
+    process: float
+    wall: float
+    low: float
+    high: float
+
+
+class Compiled(NamedTuple):
+    """A program, its compile times without and with a filled cache, and its memory in bytes."""
+
+    program: Callable[..., Any]
+    cold: float
+    warm: float
+    memory: int
+
+
+def pin(core: int | None = None) -> None:
+    """Keeps this process, and those that it starts, on one core; before the first use of JAX."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[-1] if core is None else core})
+
+
+def compiled(function: Callable[..., Any], *arguments: Any) -> Compiled:
+    """Compiles twice, into an empty cache and out of it."""
+    seconds = []
+    with tempfile.TemporaryDirectory() as folder, _cache(folder):
+        for _ in range(2):
+            jax.clear_caches()
+            clock = time.perf_counter()
+            program = jax.jit(function).lower(*arguments).compile()
+            seconds.append(time.perf_counter() - clock)
+    return Compiled(program, seconds[0], seconds[1], _memory(program))
+
+
+def timed(run: Callable[[], Any]) -> tuple[float, float]:
+    """Process and wall seconds of one call."""
+    wall, process = time.perf_counter(), time.process_time()
+    jax.block_until_ready(run())
+    process, wall = time.process_time() - process, time.perf_counter() - wall
+    return (process if jax.default_backend() == "cpu" else wall), wall
+
+
+def timing(samples: list[tuple[float, float]]) -> Timing:
+    """Medians and range of repeated calls."""
+    process = [sample[0] for sample in samples]
+    wall = [sample[1] for sample in samples]
+    return Timing(statistics.median(process), statistics.median(wall), min(process), max(process))
+
+
+def repeated(run: Callable[[], Any], times: int) -> Timing:
+    """Times a call after one to warm up."""
+    jax.block_until_ready(run())
+    return timing([timed(run) for _ in range(times)])
+
+
+def product_rate(size: int = 1024, times: int = 7) -> float:
+    """Floating-point operations per second of a large float32 matrix product, at its best."""
+    a = jnp.ones((size, size), jnp.float32)
+    product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
+    return 2.0 * size**3 / repeated(lambda: product(a), times).low
+
+
+def copy_rate(size: int = 1 << 26, times: int = 7) -> float:
+    """Bytes per second, read and written, of adding one to a large float32 array, at its best."""
+    a = jnp.zeros(size, jnp.float32)
+    add = jax.jit(lambda a: a + 1.0)
+    return 2.0 * 4.0 * size / repeated(lambda: add(a), times).low
+
+
+def _memory(program: jax.stages.Compiled) -> int:
+    """What the compiler reserves: arguments, results and temporaries."""
+    analysis = program.memory_analysis()
+    if analysis is None:
+        return 0
+    sizes = ("argument_size_in_bytes", "output_size_in_bytes", "temp_size_in_bytes")
+    return sum(int(getattr(analysis, name)) for name in sizes)
+
+
+@contextlib.contextmanager
+def _cache(folder: str) -> Iterator[None]:
+    from jax.experimental.compilation_cache import compilation_cache
+
+    before = jax.config.values["jax_compilation_cache_dir"]
+    compilation_cache.reset_cache()
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    try:
+        yield
+    finally:
+        compilation_cache.reset_cache()
+        jax.config.update("jax_compilation_cache_dir", before)

@@ -1,0 +1,78 @@
+"""The benchmark's side of a peer: a worker process that is asked by lines of JSON."""
+
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from plantjax import nets
+from plantjax.types import Batch, Params
+
+WORKER = Path(__file__).with_name("torch_peer.py")
+
+
+class Peer:
+    """A PyTorch worker that trains one network at a time; ask it, and stop it at last."""
+
+    def __init__(self, python: str, params: Params, data: Batch) -> None:
+        """Starts the worker on one network and data set.
+
+        Args:
+          python: an interpreter that has torch.
+          params: the network.
+          data: training samples.
+
+        Raises:
+          ValueError: if the interpreter cannot be started or has no torch.
+        """
+        probe = [python, "-c", "import torch"]
+        try:
+            missing = subprocess.run(probe, capture_output=True, check=False).returncode
+        except OSError as error:
+            raise ValueError(
+                f"--peer-python must be a Python interpreter, got {python}: {error.strerror}."
+            ) from error
+        if missing:
+            raise ValueError(
+                f"--peer needs torch, and {python} has none: pip install torch==2.13.0."
+            )
+        arrays = {"x": np.asarray(data.x), "y": np.asarray(data.y)}
+        for index, layer in enumerate(nets.layers(params)):
+            arrays[f"kernel_{index}"] = np.asarray(layer["kernel"])
+            arrays[f"bias_{index}"] = np.asarray(layer["bias"])
+        self._folder = tempfile.TemporaryDirectory()
+        path = Path(self._folder.name) / "network.npz"
+        with path.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        self._process = subprocess.Popen(
+            [python, str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._send(str(path))
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Has one request done; seconds and losses as the worker measured them.
+
+        Raises:
+          RuntimeError: if the worker fails.
+        """
+        self._send(json.dumps(request))
+        assert self._process.stdout is not None
+        reply: dict[str, Any] = json.loads(self._process.stdout.readline())
+        if "error" in reply:
+            raise RuntimeError(f"the peer failed on {request}: {reply['error']}")
+        return reply
+
+    def stop(self) -> None:
+        """Ends the worker."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._folder.cleanup()
+
+    def _send(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
