@@ -60,13 +60,16 @@ def run(jobs: Jobs, chunk: int | None, console: Console, devices: int | None = N
 def _prepared(work: Sequence[_Work], size: int, devices: int) -> Iterator[tuple[_Work, sweeps.Run]]:
     """The work with its programs; those of the next groups compile while one runs."""
     work = [item for item in work if item[2]]
-    with ThreadPoolExecutor(AHEAD) as threads:
-        started: list[sweeps.Run] = []
+    threads = ThreadPoolExecutor(AHEAD)
+    started: list[sweeps.Run] = []
+    try:
         for index, item in enumerate(work):
             for _, group, rest in work[len(started) : index + 1 + AHEAD]:
                 started.append(group.run())
                 threads.submit(sweeps.prepare, started[-1], min(size, len(rest)), devices)
             yield item, started[index]
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _missing(folder: Path, groups: Sequence[Group]) -> list[_Work]:

@@ -11,6 +11,8 @@ import optax
 from plantjax import checks
 from plantjax.types import Task
 
+_ROUNDING = 1e-6  # outputs of unit size that differ by less between classes rank nothing
+
 SearchLoss: TypeAlias = Callable[[jax.Array, jax.Array, chex.Numeric], jax.Array]
 """`(outputs [N, O], y, log_scale) -> scalar`; log_scale is learned with the scores."""
 
@@ -80,8 +82,8 @@ def scale_free_cross_entropy(
     """Cross entropy of outputs brought to unit size: a mask is judged by its ranking of classes.
 
     Logits are the outputs minus their mean over classes, divided by their root mean square over the
-    batch, times exp(log_scale). Outputs may be as small as 1e-30; a dead network has a finite loss
-    and zero gradient.
+    batch, times exp(log_scale). Outputs may be as small as 1e-30; a dead network, or
+    one whose classes are alike up to rounding, has a finite loss and zero gradient.
 
     Args:
       outputs: float [N, O].
@@ -98,7 +100,7 @@ def scale_free_cross_entropy(
     unit = _unit(outputs)
     centred = unit - jnp.mean(unit, axis=1, keepdims=True)
     square = jnp.mean(jnp.square(centred))
-    alive = square > 0
+    alive = square > _ROUNDING**2
     size = jnp.sqrt(jnp.where(alive, square, 1.0))
     return cross_entropy(jnp.where(alive, centred / size, 0.0) * jnp.exp(log_scale), y)
 

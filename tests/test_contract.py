@@ -17,11 +17,18 @@ BRIEF = {"epochs": 1, "search_epochs": 1, "level_epochs": 1}  # for finders that
 REGISTRIES = {"finder": finders.FINDERS, "reference": finders.REFERENCES}
 UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 COMPILERS = {"quick": UNOPTIMISED, "thorough": None}  # only "thorough" runs eagerly as well
+
+
+def likeness(task: str, name: str) -> bool:
+    """Multishot with another score and task runs the same code: the slow tests have all."""
+    return name.startswith("multishot") and name != "multishot_synflow" and task != "circle"
+
+
 CASES = [
     pytest.param(
         (task, kind, name, how),
         id=f"{task}-{name}-{how}",
-        marks=[pytest.mark.slow] if how == "thorough" else [],
+        marks=[pytest.mark.slow] if how == "thorough" or likeness(task, name) else [],
     )
     for how in COMPILERS
     for task in tasks.TASKS

@@ -288,6 +288,28 @@ def test_scores_start_within_the_fan_in_biases_like_weights():
     assert np.unique(values).size == values.size
 
 
+class Started(Exception):  # noqa: N818 - no error
+    """Carries what the optimizer is to learn out of a search."""
+
+
+def test_fan_in_is_that_of_the_largest_array_of_a_layer():
+    def start(learned):
+        raise Started(learned["scores"])
+
+    params = {
+        "first": {"kernel": jnp.ones((3, 3, 2, 50)), "shift": jnp.ones(50)},  # fan-in 18
+        "second": {"gain": jnp.ones(40), "kernel": jnp.ones((100, 40))},
+    }
+    optimizer = optax.GradientTransformation(start, None)
+    finder = finders.edge_popup(RELU, apply=None, optimizer=optimizer)
+    with pytest.raises(Started) as caught:
+        finder(KEY, params, data("relu"), 0.5)
+    (scores,) = caught.value.args
+    for name, fan_in in (("first", 18), ("second", 100)):
+        for leaf in scores[name].values():
+            assert 0.9 < np.abs(leaf).max() * np.sqrt(fan_in) <= 1.0
+
+
 def test_equal_scores_start_alike_in_all_arrays():
     scores = ran("relu")[1][0].scores
     assert (flat(scores) >= 0).all()

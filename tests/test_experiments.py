@@ -55,7 +55,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_a_run_writes_table_settings_and_figure(finished: Path) -> None:
     result = pd.read_csv(finished / "results.csv")
-    assert list(result.columns) == list(tables.COLUMNS)
+    assert list(result.columns) == [*tables.COLUMNS, "rescale"]
     assert len(result) == 2 * CELLS
     assert set(result["finder"]) == {"magnitude", "snip", *REFERENCES}
     assert set(result["status"]) == {"ok"}
@@ -243,7 +243,7 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*command, *words],
         cwd=Path(__file__).parent.parent,
-        env={**os.environ, "COLUMNS": "200"},
+        env={**os.environ, "COLUMNS": "200", "XLA_FLAGS": ""},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -288,6 +288,33 @@ def test_killed_three_times_then_finished(finished: Path, tmp_path: Path) -> Non
     assert not list((tmp_path / "chunks").glob("*.tmp"))
     pd.testing.assert_frame_equal(table(tmp_path), table(finished), check_exact=True)
     assert masks(tmp_path) == masks(finished)
+
+
+@pytest.mark.parametrize("devices", [3, pytest.param(8, marks=pytest.mark.slow)])
+def test_devices_change_nothing(finished: Path, tmp_path: Path, devices: int) -> None:
+    process = start(tmp_path, "--devices", str(devices))
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["device"].endswith(f"({devices})")
+    pd.testing.assert_frame_equal(table(tmp_path), table(finished), check_exact=True)
+    assert masks(tmp_path) == masks(finished)
+
+
+def test_more_devices_than_there_are_are_refused(tmp_path: Path) -> None:
+    process = subprocess.run(
+        [sys.executable, "experiments/seek.py", "--devices", "2", "--out", str(tmp_path / "out")],
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 2
+    assert process.stderr.splitlines() == [
+        "error: --devices must be at most 1, the devices there are, got 2."
+    ]
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ def assert_same_bits(found, wanted):
     ("case", "batch"),
     [
         ("relu", 5),
-        ("relu", 9),
+        pytest.param("relu", 9, marks=pytest.mark.slow),
         pytest.param("relu", 3, marks=pytest.mark.slow),
         pytest.param("circle", 4, marks=pytest.mark.slow),
         pytest.param("circle", 9, marks=pytest.mark.slow),

@@ -78,6 +78,7 @@ def edge_popup(
 
     def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
         common.check(task, params, data, density)
+        checks.integer("batch_size", batch_size, 1, data.x.shape[0])
         counts = common.oracle_counts(task, params, scope)
         init_key, select_key, train_key = jax.random.split(key, 3)
         per_epoch = data.x.shape[0] // batch_size
