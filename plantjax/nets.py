@@ -185,7 +185,9 @@ def rescale(params: Params, factors: Sequence[jax.Array]) -> Params:
     scaled, product = {}, jnp.float32(1.0)
     for name, layer, factor in zip(sorted(params), chain, factors, strict=True):
         product = product * factor
-        scaled[name] = {"kernel": layer["kernel"] * factor, "bias": layer["bias"] * product}
+        bias = layer["bias"]
+        bias = jnp.where(bias == 0, bias, bias * product)  # the product may be infinite
+        scaled[name] = {"kernel": layer["kernel"] * factor, "bias": bias}
     return scaled
 
 

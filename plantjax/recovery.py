@@ -77,7 +77,7 @@ def feasible_recall(found_mask: Mask, planted_mask: Mask, scope: str = "global")
 def collapsed(mask: Mask) -> jax.Array:
     """Number of kernels (arrays of two axes and more) without a kept weight, float32."""
     weights = [leaf for leaf in jax.tree.leaves(mask) if jnp.ndim(leaf) >= 2]
-    return jnp.sum(jnp.stack([~jnp.any(leaf) for leaf in weights]), dtype=jnp.float32)
+    return sum((~jnp.any(leaf)).astype(jnp.float32) for leaf in weights) + jnp.float32(0.0)
 
 
 def is_constant(outputs: jax.Array) -> jax.Array:

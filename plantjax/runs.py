@@ -6,7 +6,7 @@ finder; all groups of one task and shape share everything but the search.
 
 import inspect
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -112,6 +112,9 @@ def make_run(
     if isinstance(finder, str):
         name, known = finder, options(finder)
         checks.options(f"finder {name!r}", static, known)
+        for option, value in static.items():
+            if not isinstance(value, Hashable):
+                raise ValueError(f"{option} must be hashable, got {value!r}.")
         if "batch_size" in known:
             static = {"batch_size": batch_size} | static
         finder = _finder(task, finder, tuple(sorted(static.items())))

@@ -26,12 +26,12 @@ def random(apply: Apply, loss: Loss) -> ScoreFn:
 
 
 def magnitude(apply: Apply, loss: Loss) -> ScoreFn:
-    """Scores |theta| (Han et al. 2015, https://arxiv.org/abs/1506.02626)."""
+    """Scores |theta|, pruned or not (Han et al. 2015, https://arxiv.org/abs/1506.02626)."""
     del apply, loss
 
     def score(key: Key, params: Params, mask: Mask, batch: Batch) -> Params:
-        del key, batch
-        return jax.tree.map(jnp.abs, masks.apply(params, mask))
+        del key, mask, batch
+        return jax.tree.map(jnp.abs, params)
 
     return score
 

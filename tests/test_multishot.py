@@ -420,3 +420,24 @@ def test_options_that_do_not_fit_network_or_data_are_refused(static, message):
 def test_as_many_levels_as_parameters_are_allowed():
     finder = finders.multishot(CIRCLE, score="random", rounds=564)
     jax.eval_shape(finder.search, KEY, world().planted.params, world().train, 0.5)
+
+
+def up_again(density, step, steps):
+    """A tenth after the first of two levels, then the density that is asked."""
+    return jnp.where(jnp.asarray(step) < steps, 0.1, jnp.asarray(density, jnp.float32))
+
+
+def test_what_is_pruned_competes_with_its_starting_value_where_that_is_allowed():
+    options = {"score": "magnitude", "level_epochs": 1}
+    params, train = world().planted.params, world().train
+    n = masks.size(params)
+    first = flat(jit(finders.multishot(CIRCLE, rounds=1, **options))(KEY, params, train, 0.1).mask)
+    options |= {"rounds": 2, "schedule": up_again}
+    stays = jit(finders.multishot(CIRCLE, **options))(KEY, params, train, 0.5)
+    np.testing.assert_array_equal(flat(stays.mask), first)
+    found = jit(finders.multishot(CIRCLE, allow_revive=True, **options))(KEY, params, train, 0.5)
+    kept, sizes = flat(found.mask), np.abs(flat(params))
+    assert kept.sum() == int(masks.number_kept(0.5, n))
+    revived, left = kept & ~first, ~kept & ~first
+    assert revived.sum() >= kept.sum() - first.sum() > 0
+    assert sizes[revived].min() >= sizes[left].max()

@@ -95,6 +95,8 @@ def multishot(
             mask, begin, later = state
             fit_key = jax.random.fold_in(train_key, index)
             trained, losses = training.fit(fit_key, begin, mask, data, **fitting)
+            if allow_revive:  # what is pruned competes with the value that it would start from
+                trained = jax.tree.map(jnp.where, mask, trained, begin)
             keys = jax.random.split(jax.random.fold_in(prune_key, index), 3)
             batch = common.score_batch(keys[0], task, data)
             scores = score_fn(keys[1], trained, mask, batch)
