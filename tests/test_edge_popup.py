@@ -421,7 +421,8 @@ def scaled(case, **static):
     finder = finders.edge_popup(
         CASES[case]["task"], search_epochs=EPOCHS, batch_size=BATCH, **static
     )
-    search = jit(jax.vmap(lambda params: finder(KEY, params, data(case), jnp.float32(0.3))))
+    samples = data(case)  # outside of the trace: a cache must not keep tracers
+    search = jit(jax.vmap(lambda params: finder(KEY, params, samples, jnp.float32(0.3))))
     return jax.device_get(search(mothers)), mothers
 
 
