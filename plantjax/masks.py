@@ -276,9 +276,7 @@ def _unravel(flat: jax.Array, like: list[jax.Array]) -> list[jax.Array]:
 
 def _total(mask: Mask, prunable: Prunable | None) -> jax.Array:
     paths, leaves, _ = _leaves(mask)
-    counts = [
-        jnp.sum(leaf, dtype=jnp.int32)
-        for path, leaf in zip(paths, leaves, strict=True)
-        if prunable is None or prunable(path)
+    counted = [
+        leaf for path, leaf in zip(paths, leaves, strict=True) if prunable is None or prunable(path)
     ]
-    return jnp.sum(jnp.stack(counts))
+    return jnp.sum(ranking.totals(counted))

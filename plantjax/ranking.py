@@ -1,14 +1,14 @@
 """The exact top k of arrays of floats, for a traced k, without a sort.
 
 Floats become order-preserving uint32 keys. A search over thresholds, one per array and all at once,
-counts what lies above: at most 33 passes, O(33 n) time and O(n) memory; it stops as soon as a
-threshold separates exactly k, after about 32 - log2(spacing of the keys) passes, and starts where
-the caller expects the threshold, if told. Only if scores tie, a second search over a random
-priority runs.
+counts what lies above, in O(n) time and memory for each threshold: it interpolates, takes about ten
+where the keys are spread evenly, at most 33 * 4, and stops as soon as a threshold separates exactly
+k. It starts where the caller expects the threshold, if told. Only if scores tie, a second search
+over a random priority runs.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,9 @@ _NAN = np.uint32(1)  # below -inf, whose key is 0x007fffff
 _SIGN = np.uint32(0x80000000)
 _INFINITY = np.uint32(0x7F800000)
 _ALL = np.uint32(0xFFFFFFFF)  # above every float
-_REACH = np.uint32(1 << 9)  # first step away from an expected threshold, in the last place
+_REACH = np.uint32(1 << 14)  # first step away from an expected threshold, in the last place
+_GROWTH = np.uint32(8)  # of further steps
+_LARGEST = np.float32(2**32 - 2**8)  # of the floats that are uint32 numbers
 
 
 def order_keys(values: jax.Array) -> jax.Array:
@@ -86,14 +88,14 @@ def top(
     allowed = jnp.array([value.size for value in values], jnp.int32)
     if within is not None:
         keys = [jnp.where(w, ranked, _BARRED) for w, ranked in zip(within, keys, strict=True)]
-        allowed = _totals(within)
+        allowed = totals(within)
     k = jnp.minimum(k, allowed)
 
     def at_least(threshold: jax.Array) -> list[jax.Array]:
         return [ranked >= threshold[g] for g, ranked in enumerate(keys)]
 
     low = jnp.full(len(values), _NAN, jnp.uint32)  # marks all that is allowed
-    threshold, count = _search(lambda t: _totals(at_least(t)), k, low, allowed, near)
+    threshold, count = _search(lambda t: totals(at_least(t)), k, low, allowed, near)
 
     # A loop that runs once or not at all: unlike a branch, it skips the work under vmap, too.
     _, marks = jax.lax.while_loop(
@@ -125,8 +127,24 @@ def _break_ties(
         return [marks[part] for part in parts]
 
     zero = jnp.zeros(len(keys), jnp.uint32)
-    lowest, _ = _search(lambda p: _totals(mark(p)), k, zero, count, None)
+    lowest, _ = _search(lambda p: totals(mark(p)), k, zero, count, None)
     return mark(lowest)
+
+
+class _Bracket(NamedTuple):
+    """Thresholds `low`, which mark enough entries, and `high`, which do not; all [G]."""
+
+    low: jax.Array  # uint32
+    high: jax.Array
+    reach: jax.Array  # uint32, how far from `near` the next step may go
+    marked: jax.Array  # int32, what `low` marks
+    excess: jax.Array  # float32, what `low` marks beyond k
+    lack: jax.Array  # float32, what `high` lacks
+    moved: jax.Array  # int32, the last step: 1 moved `low`, -1 `high`, 0 told nothing
+    steps: jax.Array  # int32
+
+
+_DTYPES = _Bracket(*3 * [jnp.uint32], jnp.int32, *2 * [jnp.float32], *2 * [jnp.int32])
 
 
 def _search(
@@ -134,40 +152,75 @@ def _search(
 ) -> tuple[jax.Array, jax.Array]:
     """The largest thresholds [G] that mark at least k entries, or any that mark exactly k.
 
-    `low` marks `count` entries, at least k. From `near`, where it is above 0, steps grow until the
-    threshold is between two of them; then every step halves the interval.
+    `low` marks `count` entries, at least k. Steps interpolate between the counts of the bracket's
+    ends; an end that stays twice counts half (the Illinois rule), so that both ends close in. A
+    step that separated nothing is followed by halves, as is every fourth. From `near`, where it is
+    above 0, steps grow until the threshold is between two of them.
     """
-    high = jnp.full_like(low, _ALL)
     near = jnp.zeros_like(low) if near is None else near
-    reach = jnp.where(near > 0, np.uint32(0), _ALL)
-    State: TypeAlias = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+    bracket = _Bracket(
+        low=low,
+        high=jnp.full_like(low, _ALL),
+        reach=jnp.where(near > 0, np.uint32(0), _ALL),
+        marked=count,
+        excess=(count - k).astype(jnp.float32),
+        lack=k.astype(jnp.float32),
+        moved=jnp.zeros_like(count),
+        steps=jnp.zeros_like(count),
+    )
 
-    def unfinished(state: State) -> jax.Array:
-        low, high, _, count = state
-        return jnp.any((count != k) & (high - low > 1))
+    def unfinished(b: _Bracket) -> jax.Array:
+        return (b.marked != k) & (b.high - b.low > 1)
 
-    def step(state: State) -> State:
-        low, high, reach, count = state
-        middle = low + (high - low) // 2
-        least = jnp.where(reach < near, near - reach, np.uint32(0))
-        most = jnp.where(reach < _ALL - near, near + reach, _ALL)
-        candidate = jnp.clip(middle, jnp.maximum(least, low + 1), jnp.minimum(most, high - 1))
+    def step(b: _Bracket) -> _Bracket:
+        gap = b.high - b.low
+        ahead = jnp.minimum(gap.astype(jnp.float32) * (b.excess / (b.excess + b.lack)), _LARGEST)
+        halve = (b.moved == 0) | (b.steps % 4 == 3)
+        candidate = b.low + jnp.where(halve, gap // 2, ahead.astype(jnp.uint32))
+        least = jnp.where(b.reach < near, near - b.reach, np.uint32(0))
+        most = jnp.where(b.reach < _ALL - near, near + b.reach, _ALL)
+        candidate = jnp.clip(jnp.clip(candidate, least, most), b.low + 1, b.high - 1)
         marked = count_at(candidate)
-        done, enough = (count == k) | (high - low <= 1), marked >= k
-        wider = jnp.where(reach < _SIGN // 4, 4 * reach + _REACH, _ALL)
-        return (
-            jnp.where(enough & ~done, candidate, low),
-            jnp.where(enough | done, high, candidate),
-            wider,
-            jnp.where(enough & ~done, marked, count),
+        beyond, rise = (marked - k).astype(jnp.float32), marked >= k
+        told = jnp.where(rise, beyond < b.excess, -beyond < b.lack)
+        half = jnp.float32(0.5)
+        return _Bracket(
+            low=jnp.where(rise, candidate, b.low),
+            high=jnp.where(rise, b.high, candidate),
+            reach=jnp.where(b.reach < _ALL // _GROWTH, _GROWTH * b.reach + _REACH, _ALL),
+            marked=jnp.where(rise, marked, b.marked),
+            excess=jnp.where(rise, beyond, jnp.where(b.moved < 0, half * b.excess, b.excess)),
+            lack=jnp.where(rise, jnp.where(b.moved > 0, half * b.lack, b.lack), -beyond),
+            moved=jnp.where(told, jnp.where(rise, 1, -1), 0),
+            steps=b.steps + 1,
         )
 
-    low, _, _, count = jax.lax.while_loop(unfinished, step, (low, high, reach, count))
-    return low, count
+    def advance(packed: jax.Array) -> jax.Array:
+        b = _unpack(packed)
+        return jnp.where(unfinished(b)[None, :], _pack(step(b)), packed)
+
+    packed = jax.lax.while_loop(
+        lambda packed: jnp.any(unfinished(_unpack(packed))), advance, _pack(bracket)
+    )
+    b = _unpack(packed)
+    return b.low, b.marked
 
 
-def _totals(marks: Sequence[jax.Array]) -> jax.Array:
-    """Entries that are True, int32 [G]; float sums are exact up to 2^24, and twice as fast."""
+def _pack(bracket: _Bracket) -> jax.Array:
+    """One array [8, G]: a loop that carries eight runs eight tiny kernels where one will do."""
+    return jnp.stack([jax.lax.bitcast_convert_type(part, jnp.uint32) for part in bracket])
+
+
+def _unpack(packed: jax.Array) -> _Bracket:
+    parts = [jax.lax.bitcast_convert_type(p, d) for p, d in zip(packed, _DTYPES, strict=True)]
+    return _Bracket(*parts)
+
+
+def totals(marks: Sequence[jax.Array]) -> jax.Array:
+    """Entries of G bool arrays that are True, int32 [G].
+
+    Float sums are exact up to 2^24, and several times as fast as those of integers.
+    """
     one = jnp.float32(1.0) if all(mark.size <= 1 << 24 for mark in marks) else jnp.int32(1)
     totals = [jnp.sum(jnp.where(mark, one, jnp.zeros_like(one))) for mark in marks]
     return jnp.stack(totals).astype(jnp.int32)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plantjax import checks, masks, nets
+from plantjax import checks, masks, nets, shuffling
 from plantjax.types import Apply, Batch, Key, Loss, Mask, Params
 
 Carry = TypeVar("Carry")
@@ -132,7 +132,7 @@ def minimize(
     def epoch(
         state: State, index: chex.Numeric, length: int = per_epoch
     ) -> tuple[State, jax.Array]:
-        order = jax.random.permutation(jax.random.fold_in(key, index), n)
+        order = shuffling.permutation(jax.random.fold_in(key, index), n)
         order = order[: length * batch_size].reshape(length, batch_size)
         batches = jax.tree.map(lambda a: a[order], data)
         numbers = index * per_epoch + jnp.arange(length)
