@@ -144,7 +144,7 @@ class _Bracket(NamedTuple):
     steps: jax.Array  # int32
 
 
-_DTYPES = _Bracket(*3 * [jnp.uint32], jnp.int32, *2 * [jnp.float32], *2 * [jnp.int32])
+_DTYPES = (*3 * [jnp.uint32], jnp.int32, *2 * [jnp.float32], *2 * [jnp.int32])
 
 
 def _search(
