@@ -1,21 +1,25 @@
 """The command line that all scripts share: options, one-line errors, exit codes, compilation cache.
 
-Exit codes: 0 done, 2 bad input (one line on stderr, nothing written), 130 interrupted.
+Exit codes: 0 done, 1 failed on the way (what is done is saved), 2 bad input (one line on stderr,
+nothing written), 130 interrupted.
 """
 
 import contextlib
+import importlib.util
 import io
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
 import tyro
 
+from experiments import machines, store
+from experiments.machines import Team
 from plantjax import checks
 
 Options = TypeVar("Options")
@@ -33,12 +37,84 @@ class Operation:
     """Devices that share the cells (default: all; on a CPU one for every core)."""
     force: bool = False
     """Start afresh: delete the results that are in the folder."""
+    coordinator: str | None = None
+    """Several processes share the job: HOST:PORT of the first, or "auto", as JAX detects it."""
+    processes: int | None = None
+    """Number of processes that share the job."""
+    process: int | None = None
+    """Index of this process, from 0."""
+    executor: Literal["local", "ray"] = "local"
+    """Where to compute: in this process, or by the workers of a Ray cluster (extra "ray")."""
+    ray_address: str | None = None
+    """Address of the Ray cluster, or "auto" (default: one on this machine)."""
+    ray_cpus: float = 1.0
+    """CPU cores of a Ray task."""
+    ray_gpus: float = 0.0
+    """GPUs of a Ray task."""
+
+    def check_operation(self) -> None:
+        """Raises ValueError, naming the option, if one of these is out of range."""
+        if self.chunk is not None:
+            checks.integer("--chunk", self.chunk, 1)
+        if self.devices is not None:
+            checks.integer("--devices", self.devices, 1)
+        machines.check(self.coordinator, self.processes, self.process)
+        checks.interval("--ray-cpus", self.ray_cpus, 0.0, 1e6)
+        checks.interval("--ray-gpus", self.ray_gpus, 0.0, 1e6)
+        if self.executor == "ray":
+            if importlib.util.find_spec("ray") is None:
+                raise ValueError(
+                    "--executor ray needs the package ray: pip install 'plantjax[ray]', or use "
+                    "--executor local."
+                )
+            if self.coordinator is not None:
+                raise ValueError("--coordinator goes with --executor local, got ray.")
+        elif self.ray_address is not None:
+            raise ValueError("--ray-address goes with --executor ray, got local.")
+
+    def check(self) -> None:
+        """Raises ValueError, naming the option, if a setting is out of range."""
 
     def settings(self) -> dict[str, Any]:
         """Everything that changes a result, as JSON-ready values."""
         operation = {field.name for field in fields(Operation)} | {"show_list"}
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in operation}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    def folders(self) -> dict[Path, dict[str, Any]]:
+        """The folders that the job writes to, and the settings that each belongs to."""
+        return {self.out: self.settings()}
+
+
+@contextlib.contextmanager
+def job(options: Operation) -> Iterator[Team]:
+    """Checks everything, joins the job's other processes, and holds its folders meanwhile.
+
+    Yields:
+      The processes of the job, most often this one alone.
+
+    Raises:
+      InputError: on bad input, or if another job holds a folder.
+      MachineError: if the processes do not come together.
+    """
+    use_compilation_cache()
+    with contextlib.ExitStack() as stack:
+        with checking_input():
+            options.check_operation()
+            _use_devices(options.devices)
+            joined = machines.joined(options.coordinator, options.processes, options.process)
+            team = stack.enter_context(joined)
+            if options.devices is not None and options.devices > jax.local_device_count():
+                raise ValueError(
+                    f"--devices must be at most {jax.local_device_count()}, the devices there are, "
+                    f"got {options.devices}."
+                )
+            options.check()
+            for folder, settings in options.folders().items():
+                store.check(folder, settings, options.force)
+            opened = store.opened(options.folders(), sys.argv, options.force, team)
+            stack.enter_context(opened)
+        yield team
 
 
 def parse(options: type[Options], argv: Sequence[str] | None, prog: str) -> Options:
@@ -62,7 +138,9 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     try:
         main(argv)
     except InputError as error:
-        sys.exit(_fail(error))
+        sys.exit(_fail(error, 2))
+    except (store.StoreError, machines.MachineError) as error:
+        sys.exit(_fail(error, 1))
     except KeyboardInterrupt:
         print("Interrupted. What is done is saved; the same command goes on.", file=sys.stderr)
         sys.exit(130)
@@ -81,25 +159,15 @@ def checking_input() -> Any:
         raise InputError(str(error)) from error
 
 
-def use_devices(number: int | None) -> None:
+def _use_devices(number: int | None) -> None:
     """Makes a virtual device of every CPU core, or `number`; before the first use of JAX.
 
     XLA's own threads do not help products as small as these; a device per core does.
-
-    Raises:
-      ValueError: if number is below 1, or there are fewer devices.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if number is not None:
-        checks.integer("--devices", number, 1)
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         with contextlib.suppress(RuntimeError):  # JAX has started: its devices are what they are
             jax.config.update("jax_num_cpu_devices", number or cores or 1)
-    if number is not None and number > jax.local_device_count():
-        raise ValueError(
-            f"--devices must be at most {jax.local_device_count()}, the devices there are, "
-            f"got {number}."
-        )
 
 
 def use_compilation_cache() -> None:
@@ -114,9 +182,9 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def _fail(error: Exception) -> int:
+def _fail(error: Exception, code: int) -> int:
     print("error: " + " ".join(str(error).split()), file=sys.stderr)
-    return 2
+    return code
 
 
 def _one_line(box: str) -> str:

@@ -1,11 +1,10 @@
 """The paper's experiments, one command a figure: `python experiments/paper.py NAME`."""
 
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 import tyro
@@ -13,6 +12,7 @@ from rich.console import Console
 
 from experiments import cli, runner, store, summary
 from experiments.grids import Group
+from experiments.machines import Team
 from experiments.protocols import BUDGETS, PROTOCOLS, Picture, Sweep
 from plantjax import checks
 
@@ -39,10 +39,10 @@ class Settings(cli.Operation):
         checks.choice("NAME", self.name, [*PROTOCOLS, ALL])
         if self.seeds is not None:
             checks.integer("--seeds", self.seeds, 1, 10_000)
-        if self.chunk is not None:
-            checks.integer("--chunk", self.chunk, 1)
-        for job in self.jobs():
-            store.check(job.folder, job.settings(), self.force)
+
+    def folders(self) -> dict[Path, dict[str, Any]]:
+        """The folder of every experiment, and its settings."""
+        return {job.folder: job.settings() for job in self.jobs()}
 
     def jobs(self) -> "list[Job]":
         """One job per experiment."""
@@ -67,7 +67,7 @@ class Job:
         protocol = PROTOCOLS[self.name]
         return (isinstance(protocol, Sweep) and protocol.like) or self.name
 
-    def settings(self) -> dict[str, str | int | None]:
+    def settings(self) -> dict[str, Any]:
         """Everything that changes its result."""
         return {"name": self.name, "budget": self.budget, "seeds": self.seeds}
 
@@ -109,24 +109,24 @@ class Job:
         return f"{about}\n{shlex.join(command)}"
 
 
-def run(settings: Settings, console: Console) -> None:
+def run(settings: Settings, console: Console, team: Team) -> None:
     """Computes what is missing under one progress bar, then writes every table and figure."""
     jobs = settings.jobs()
     sweeps = [job for job in jobs if isinstance(PROTOCOLS[job.name], Sweep)]
     pictures = [job for job in jobs if job not in sweeps]
     folders = {job.name: job.folder for job in jobs}
     sources = {job.name: folders.get(job.like, job.folder) for job in sweeps}
-    for job in jobs:
-        store.start(job.folder, job.settings(), sys.argv, settings.force)
     work = {job.folder: job.groups() for job in sweeps if sources[job.name] == job.folder}
     new = [job.name for job in pictures if not (job.folder / "results.csv").exists()]
     try:
-        computed = runner.run(work, settings.chunk, console, settings.devices)
+        computed = runner.run(work, settings, console, team)
     finally:
-        for job in sweeps:
+        for job in sweeps if team.leads else []:
             job.finish(sources[job.name])
-    for job in pictures:
+    for job in pictures if team.leads else []:
         job.finish(job.folder)
+    if not team.leads:
+        return
     if not computed and not new:
         console.print("Everything was done before; nothing was computed.")
     for job in jobs:
@@ -142,11 +142,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, protocol in PROTOCOLS.items():
             console.print(f"{name:9s} {protocol.about}")
         return
-    with cli.checking_input():
-        cli.use_devices(settings.devices)
-        settings.check()
-    cli.use_compilation_cache()
-    run(settings, console)
+    with cli.job(settings) as team:
+        run(settings, console, team)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from experiments import chunks
 from experiments.summary import SINGLE, STAGES
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#000000")
@@ -70,7 +71,8 @@ def density_figure(
 def finish(figure: Figure, path: Path, note: str) -> None:
     """Adds the small print and writes the PNG."""
     figure.supxlabel(note, fontsize=6.5, color="#555555", wrap=True)
-    figure.savefig(path, dpi=150)
+    with chunks.replacing(path) as file:
+        figure.savefig(file, format="png", dpi=150)
     plt.close(figure)
 
 

@@ -1,11 +1,11 @@
-"""Runs groups of cells, chunk by chunk, with a progress bar; saves every chunk, resumes by cell.
+"""Runs groups of cells, block by block, with a progress bar; saves every block, resumes by cell.
 
 Cells that are already in the folder are left out, whatever chunks they came in, so a run can be
-resumed with other chunks.
+resumed with other chunks, devices, processes or executors.
 """
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,64 +18,89 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
 
-from experiments import store
+from experiments import cli, store
+from experiments.executors import EXECUTORS, Work
 from experiments.grids import Group
+from experiments.machines import Team
 from plantjax import sweeps
 
-AHEAD = 2
-"""Groups whose programs compile while another runs."""
-_Work = tuple[Path, Group, list[dict[str, Any]]]
+POLL_SECONDS = 1.0
+_Numbered = tuple[int, list[dict[str, Any]]]
 Jobs = Mapping[Path, Sequence[Group]]
 """What to run, by the folder that holds it."""
 
 
-def run(jobs: Jobs, chunk: int | None, console: Console, devices: int | None = None) -> int:
-    """Computes and saves every cell that the folders do not hold yet; returns how many."""
-    devices = devices or jax.local_device_count()
-    size = chunk or devices * (8 if jax.default_backend() == "cpu" else 512)
-    work = [item for folder, groups in jobs.items() for item in _missing(folder, groups)]
+def run(jobs: Jobs, operation: cli.Operation, console: Console, team: Team) -> int:
+    """Computes and saves every cell that the folders do not hold yet; returns how many.
+
+    Processes of a team share the blocks; the leading one comes back when all are done.
+    """
+    work = list(_missing(jobs, _block_size(operation, team)))
+    mine = [
+        item._replace(blocks=[b for n, b in numbered if team.owns(n)]) for item, numbered in work
+    ]
+    mine = [item for item in mine if item.blocks]
     total = sum(group.size for groups in jobs.values() for group in groups)
-    missing = sum(len(rest) for _, _, rest in work)
+    missing = sum(len(block) for _, numbered in work for _, block in numbered)
     if not missing:
         return 0
     if missing < total:
         console.print(f"{total - missing} of {total} cells are done; going on with the others.")
     with _progress(console) as progress:
-        bar = progress.add_task("", total=total, completed=total - missing)
-        for (folder, group, rest), program in _prepared(work, size, devices):
-            for start in range(0, len(rest), size):
-                progress.update(bar, description=f"{group.task} {group.finder}")
-                part = rest[start : start + size]
-                store.save(folder, group.compute(program, part, devices))
-                progress.advance(bar, len(part))
+        share = sum(len(block) for item in mine for block in item.blocks)
+        bar = progress.add_task("", total=total - missing + share, completed=total - missing)
+        execute = EXECUTORS[operation.executor]
+        for group, cells in execute(mine, operation, progress.console.print):
+            progress.update(bar, description=f"{group.task} {group.finder}", advance=cells)
+        if team.leads and share < missing:
+            progress.update(bar, description="the other processes", total=total)
+            _await_others(jobs, progress, bar, total)
     return missing
 
 
-def _prepared(work: Sequence[_Work], size: int, devices: int) -> Iterator[tuple[_Work, sweeps.Run]]:
-    """The work with its programs; those of the next groups compile while one runs."""
-    work = [item for item in work if item[2]]
-    threads = ThreadPoolExecutor(AHEAD)
-    started: list[sweeps.Run] = []
-    try:
-        for index, item in enumerate(work):
-            for _, group, rest in work[len(started) : index + 1 + AHEAD]:
-                started.append(group.run())
-                threads.submit(sweeps.prepare, started[-1], min(size, len(rest)), devices)
-            yield item, started[index]
-    finally:
-        threads.shutdown(wait=False, cancel_futures=True)
+def _block_size(operation: cli.Operation, team: Team) -> int:
+    """Cells that run, and are saved, as one."""
+    if operation.chunk is not None:
+        return operation.chunk
+    devices = min(operation.devices or max(team.devices), max(team.devices))
+    return devices * (8 if jax.default_backend() == "cpu" else 512)
 
 
-def _missing(folder: Path, groups: Sequence[Group]) -> list[_Work]:
-    """The cells of every group that the folder does not hold."""
-    done = {name for saved in store.load(folder) for name in saved.ids}
-    return [(folder, group, [c for c in group.cells() if c["id"] not in done]) for group in groups]
+def _missing(
+    jobs: Jobs, size: int
+) -> Iterator[tuple[Work, list[tuple[int, list[dict[str, Any]]]]]]:
+    """Every group that is not finished, with its blocks of missing cells.
+
+    Blocks are numbered by their place among all cells, done or not: processes that look at the
+    folder at different times still agree whose a block is.
+    """
+    number = 0
+    for folder, groups in jobs.items():
+        done = {name for saved in store.load(folder) for name in saved.ids}
+        for group in groups:
+            cells, blocks = group.cells(), []
+            for start in range(0, len(cells), size):
+                block = [c for c in cells[start : start + size] if c["id"] not in done]
+                blocks += [(number, block)] if block else []
+                number += 1
+            if blocks:
+                yield Work(folder, group, []), blocks
+
+
+def _await_others(jobs: Jobs, progress: Progress, bar: TaskID, total: int) -> None:
+    missing = total
+    while missing:
+        time.sleep(POLL_SECONDS)
+        left = _missing(jobs, total)
+        missing = sum(len(block) for _, blocks in left for _, block in blocks)
+        progress.update(bar, completed=total - missing)
 
 
 def tables(folder: Path, groups: Sequence[Group]) -> tuple[pd.DataFrame, pd.DataFrame]:

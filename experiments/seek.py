@@ -5,17 +5,18 @@ how good the tickets are strong (masked only) and weak (after training), beside 
 """
 
 import shlex
-import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import pandas as pd
 import tyro
 from rich.console import Console
 
-from experiments import cli, plots, runner, store, summary
-from experiments.grids import TICKET, Grid, parse_density
+from experiments import cli, plots, runner, summary
+from experiments.grids import TICKET, Grid, Group, parse_density
+from experiments.machines import Team
 from plantjax import checks, masks
 from plantjax.finders import FINDERS, REFERENCES
 from plantjax.scores import SCORES
@@ -106,8 +107,6 @@ class Settings(cli.Operation):
         if self.search_learning_rate is not None:
             rate = self.search_learning_rate
             checks.interval("--search-learning-rate", rate, 0.0, 1e30, open_low=True)
-        if self.chunk is not None:
-            checks.integer("--chunk", self.chunk, 1)
         self.grid().groups()
 
     def grid(self) -> Grid:
@@ -130,22 +129,29 @@ class Settings(cli.Operation):
         )
 
 
-def run(settings: Settings, console: Console) -> None:
+def run(settings: Settings, console: Console, team: Team) -> None:
     """Computes what is missing, then rebuilds table and figure from the folder."""
-    groups, note = settings.grid().groups(), _note(settings)
-    store.start(settings.out, settings.settings(), sys.argv, settings.force)
+    groups = settings.grid().groups()
     try:
-        computed = runner.run({settings.out: groups}, settings.chunk, console, settings.devices)
+        computed = runner.run({settings.out: groups}, settings, console, team)
     finally:
-        table = runner.write_tables(settings.out, groups)
-        if len(table):
-            panels = plots.stage_panels(list(table["task"].unique()), list(table["stage"].unique()))
-            columns = table["stage"].nunique()
-            plots.density_figure(table, panels, columns, settings.out / "figure.png", note)
+        table = _write(settings, groups) if team.leads else None
+    if table is None:
+        return
     summary.show(table, console)
     if not computed:
         console.print(f"All cells were done before; nothing was computed ({settings.out}).")
     console.print(f"Results, settings and figure: {settings.out}")
+
+
+def _write(settings: Settings, groups: Sequence[Group]) -> pd.DataFrame:
+    table = runner.write_tables(settings.out, groups)
+    if len(table):
+        panels = plots.stage_panels(list(table["task"].unique()), list(table["stage"].unique()))
+        columns = table["stage"].nunique()
+        path = settings.out / "figure.png"
+        plots.density_figure(table, panels, columns, path, _note(settings))
+    return table
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -158,12 +164,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         console.print("finders:   " + ", ".join(FINDERS))
         console.print("reference: " + ", ".join(REFERENCES) + " (always run)")
         return
-    with cli.checking_input():
-        cli.use_devices(settings.devices)
-        settings.check()
-        store.check(settings.out, settings.settings(), settings.force)
-    cli.use_compilation_cache()
-    run(settings, console)
+    with cli.job(settings) as team:
+        run(settings, console, team)
 
 
 def _names(option: str, names: Sequence[str], allowed: Collection[str]) -> None:

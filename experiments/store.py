@@ -1,42 +1,32 @@
-"""The results folder: settings, one file per finished chunk, and the table rebuilt from them.
+"""The results folder: settings, a lock, one file per finished chunk, and tables rebuilt from them.
 
-A chunk is written to a temporary name, synced and renamed, so a file under its final name is whole;
-one that is damaged later is set aside with a warning, and its cells are computed again.
+A chunk file that is damaged or edited is set aside with a warning, and its cells are computed
+again. Reading needs no JAX device.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
+import secrets
 import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from experiments import chunks, locks
+from experiments.chunks import Chunk, StoreError
+from experiments.machines import Team
 
-FORMAT = 1
-LABELS = "labels"
+FORMAT = 2
+__all__ = ["Chunk", "StoreError", "check", "load", "opened", "origin", "save", "write_json"]
+__all__ += ["write_table"]
 VERSIONS = ("plantjax", "jax", "jaxlib", "flax", "optax", "numpy")
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Finished cells: labels (one value per cell and column) and result arrays [C, ...]."""
-
-    labels: dict[str, list[Any]]
-    results: dict[str, np.ndarray]
-
-    @property
-    def ids(self) -> list[str]:
-        """The identity of each cell."""
-        return list(self.labels["id"])
 
 
 def check(folder: Path, settings: Mapping[str, Any], force: bool) -> None:
@@ -67,9 +57,10 @@ def check(folder: Path, settings: Mapping[str, Any], force: bool) -> None:
             "cannot be read; name another folder, or --force to start afresh."
         ) from None
     if version != FORMAT:
+        written = config.get("versions", {}).get("plantjax", "unknown")
         raise ValueError(
-            f"--out must hold results of format {FORMAT}, got {folder} with format {version}; "
-            "name another folder, or --force to start afresh."
+            f"--out must hold results of format {FORMAT}, got {folder} with format {version}, of "
+            f"plantjax {written}; name another folder, or --force to start afresh."
         )
     new = json.loads(json.dumps(dict(settings)))
     names = [name for name in {**new, **old} if old.get(name) != new.get(name)]
@@ -81,7 +72,81 @@ def check(folder: Path, settings: Mapping[str, Any], force: bool) -> None:
         )
 
 
-def start(folder: Path, settings: Mapping[str, Any], command: Sequence[str], force: bool) -> None:
+@contextlib.contextmanager
+def opened(
+    folders: Mapping[Path, Mapping[str, Any]],
+    command: Sequence[str],
+    force: bool,
+    team: Team,
+) -> Iterator[None]:
+    """Holds the folders for a job while it writes to them, and makes what is missing of them.
+
+    The leading process locks every folder and tells the others the job's number, by which they are
+    admitted. A folder that is lost, or a process of the job that dies, ends this process at once:
+    what was written stays valid, and the same command goes on.
+
+    Args:
+      folders: settings by folder.
+      command: the command line.
+      force: clear the folders first.
+      team: the processes of the job.
+
+    Raises:
+      ValueError: if another job holds a folder, or this process cannot see it.
+    """
+    with contextlib.ExitStack() as stack:
+        job = 1 + secrets.randbelow(2**31 - 2)
+        if team.leads:
+            try:
+                _take(stack, folders, job, team)
+                for folder, settings in folders.items():
+                    _make(folder, settings, command, force)
+            except BaseException:
+                team.broadcast(0)
+                raise
+        job = team.broadcast(job)
+        if not team.leads:
+            if not job:
+                raise ValueError("--out was refused to the first process of this job; see there.")
+            for folder in folders:
+                holder = locks.read(locks.path_of(folder, 0))
+                if holder is None or holder.job != job:
+                    raise ValueError(
+                        f"--out must be a folder that all processes of the job share, got {folder},"
+                        " where this process does not find the first one's lock."
+                    )
+            _take(stack, folders, job, team)
+        team.broadcast(1)  # none goes on before all are in
+        yield
+
+
+def _take(stack: contextlib.ExitStack, folders: Mapping[Path, Any], job: int, team: Team) -> None:
+    mine = locks.myself(job, team.process)
+    paths = []
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths.append(locks.path_of(folder, team.process))
+        locks.acquire(paths[-1], mine)
+        stack.callback(locks.release, paths[-1], mine)
+
+    def trouble() -> str | None:
+        found = [locks.renew(path, mine) for path in paths]
+        found += [locks.dead_peer(folder, job) for folder in folders]
+        return next((message for message in found if message is not None), None)
+
+    stack.enter_context(locks.watched(trouble, _give_up))
+
+
+def _give_up(message: str) -> None:
+    """Ends the process, whatever it waits for."""
+    print(f"error: {message}. {SAVED}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+SAVED = "What is done is saved; the same command goes on."
+
+
+def _make(folder: Path, settings: Mapping[str, Any], command: Sequence[str], force: bool) -> None:
     """Makes the folder and its config.json, or leaves them as they are; `force` clears it first."""
     if force:
         shutil.rmtree(folder / "chunks", ignore_errors=True)
@@ -89,11 +154,12 @@ def start(folder: Path, settings: Mapping[str, Any], command: Sequence[str], for
             path.unlink(missing_ok=True)
     (folder / "chunks").mkdir(parents=True, exist_ok=True)
     for leftover in [*folder.glob("*.tmp"), *(folder / "chunks").glob("*.tmp")]:
-        leftover.unlink()
-    if (folder / "config.json").exists():
-        return
-    config = {"format": FORMAT, "settings": dict(settings), **origin(command)}
-    write_json(folder / "config.json", config)
+        leftover.unlink(missing_ok=True)
+    for lock in folder.glob(f"{locks.NAME}-*"):  # of processes of a former job, which has ended
+        lock.unlink(missing_ok=True)
+    if not (folder / "config.json").exists():
+        config = {"format": FORMAT, "settings": dict(settings), **origin(command)}
+        write_json(folder / "config.json", config)
 
 
 def origin(command: Sequence[str]) -> dict[str, Any]:
@@ -113,29 +179,29 @@ def origin(command: Sequence[str]) -> dict[str, Any]:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file, in one step."""
-    _write(path, (json.dumps(content, indent=2) + "\n").encode())
+    with chunks.replacing(path) as file:
+        file.write((json.dumps(content, indent=2) + "\n").encode())
 
 
 def save(folder: Path, chunk: Chunk) -> None:
-    """Writes a finished chunk; its name follows from its cells."""
+    """Writes a finished chunk; its name follows from its cells.
+
+    Raises:
+      StoreError: if the disk is full, or the folder gone or read-only.
+    """
     name = hashlib.sha256("\n".join(chunk.ids).encode()).hexdigest()[:16]
-    path = folder / "chunks" / f"{name}.npz"
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-        arrays: dict[str, Any] = {LABELS: np.array(json.dumps(chunk.labels)), **chunk.results}
-        np.savez(file, **arrays)
-        _finish(file, path)
+    chunks.write(folder / "chunks" / f"{name}.npz", chunk, _settings_hash(folder))
 
 
 def load(folder: Path) -> Iterator[Chunk]:
-    """All whole chunks; a damaged one is set aside with a warning on stderr."""
+    """All whole chunks; a damaged or edited one is set aside with a warning on stderr."""
+    wanted = _settings_hash(folder) if (folder / "chunks").exists() else ""
     for path in sorted((folder / "chunks").glob("*.npz")):
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                results = {name: arrays[name] for name in arrays.files}
-            labels = json.loads(str(results.pop(LABELS)))
-            yield Chunk(labels, results)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            path.rename(path.with_suffix(".damaged"))
+            yield chunks.read(path, wanted)
+        except chunks.DAMAGES as error:
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
+                path.rename(path.with_suffix(".damaged"))
             print(
                 f"warning: {path} is damaged ({error}); its cells are computed again.",
                 file=sys.stderr,
@@ -145,22 +211,17 @@ def load(folder: Path) -> Iterator[Chunk]:
 def write_table(folder: Path, table: Any, name: str = "results.csv") -> Path:
     """Writes a table as CSV."""
     path = folder / name
-    _write(path, table.to_csv(index=False).encode())
+    with chunks.replacing(path) as file:
+        file.write(table.to_csv(index=False).encode())
     return path
 
 
-def _write(path: Path, content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-        file.write(content)
-        _finish(file, path)
-
-
-def _finish(file: Any, path: Path) -> None:
-    """Syncs a temporary file and gives it its final name, in one step."""
-    file.flush()
-    os.fsync(file.fileno())
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+def _settings_hash(folder: Path) -> str:
+    try:
+        settings = json.loads((folder / "config.json").read_text())["settings"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"the results folder {folder} is gone or damaged: {error}") from error
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def _commit() -> str | None:

@@ -1,0 +1,143 @@
+"""Executors: where cells are computed, in this process or by the workers of a Ray cluster.
+
+An executor takes the work and yields every piece once it is saved.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+
+from experiments import cli, store
+from experiments.grids import Group
+from plantjax import sweeps
+
+AHEAD = 2
+"""Groups whose programs compile while another runs."""
+RETRIES = 20
+"""How often Ray starts a task anew whose worker died."""
+
+
+class Work(NamedTuple):
+    """Cells of one group that are still missing in a folder, in blocks that run as one."""
+
+    folder: Path
+    group: Group
+    blocks: list[list[dict[str, Any]]]
+
+
+class Done(NamedTuple):
+    """Cells that were computed and saved."""
+
+    group: Group
+    cells: int
+
+
+Say: TypeAlias = Callable[[str], None]
+Executor: TypeAlias = Callable[[Sequence[Work], cli.Operation, Say], Iterator[Done]]
+"""`(work, operation, say) -> pieces that are done`; `say` prints a line."""
+
+
+def here(work: Sequence[Work], operation: cli.Operation, say: Say) -> Iterator[Done]:
+    """In this process, on all its devices; the programs of the next groups compile ahead."""
+    devices = operation.devices or jax.local_device_count()
+    most: int | None = None
+    for item, run in _prepared(work, devices):
+        for block in item.blocks:
+            for cells, size in compute(item, block, run, devices, say, most):
+                most = size if size < len(block) else most
+                yield Done(item.group, cells)
+
+
+def on_ray(work: Sequence[Work], operation: cli.Operation, say: Say) -> Iterator[Done]:
+    """A block is a task of a Ray cluster, started anew if its worker dies; workers save it."""
+    del say
+    import ray
+
+    if not ray.is_initialized():
+        ray.init(
+            operation.ray_address,
+            include_dashboard=None if operation.ray_address else False,
+            log_to_driver=False,
+        )
+    task = ray.remote(
+        num_cpus=operation.ray_cpus, num_gpus=operation.ray_gpus, max_retries=RETRIES
+    )(_task)
+    pending = {
+        task.remote(item._replace(folder=item.folder.absolute(), blocks=[block])): item.group
+        for item in work
+        for block in item.blocks
+    }
+    try:
+        while pending:
+            finished, _ = ray.wait(list(pending))
+            for reference in finished:
+                try:
+                    cells = ray.get(reference)
+                except ray.exceptions.RayTaskError as error:
+                    raise error.cause from error
+                yield Done(pending.pop(reference), cells)
+    finally:
+        for reference in pending:
+            ray.cancel(reference, force=True)
+
+
+def compute(
+    item: Work,
+    cells: Sequence[dict[str, Any]],
+    run: sweeps.Run,
+    devices: int,
+    say: Say,
+    most: int | None = None,
+) -> Iterator[tuple[int, int]]:
+    """Computes and saves cells, at most so many at a time, and fewer if memory does not suffice.
+
+    Yields:
+      (cells saved, cells at a time).
+
+    Raises:
+      jax.errors.JaxRuntimeError: if memory does not suffice for two cells a device.
+    """
+    size = min(most or len(cells), len(cells))
+    start = 0
+    while start < len(cells):
+        part = cells[start : start + size]
+        try:
+            chunk = item.group.compute(run, part, devices)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error) or size <= 2 * devices:
+                raise
+            size = max(2 * devices, -(-size // 2))
+            say(f"Out of memory: going on with {size} cells at a time.")
+            continue
+        store.save(item.folder, chunk)
+        start += len(part)
+        yield len(part), size
+
+
+def _task(item: Work) -> int:
+    """Runs on a Ray worker."""
+    cli.use_compilation_cache()
+    devices, run = jax.local_device_count(), item.group.run()
+    (block,) = item.blocks
+    return sum(cells for cells, _ in compute(item, block, run, devices, print))
+
+
+def _prepared(work: Sequence[Work], devices: int) -> Iterator[tuple[Work, sweeps.Run]]:
+    """The work with its programs; those of the next groups compile while one runs."""
+    threads = ThreadPoolExecutor(AHEAD)
+    started: list[sweeps.Run] = []
+    try:
+        for index, item in enumerate(work):
+            for _, group, blocks in work[len(started) : index + 1 + AHEAD]:
+                started.append(group.run())
+                threads.submit(sweeps.prepare, started[-1], max(map(len, blocks)), devices)
+            yield item, started[index]
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+
+
+EXECUTORS: dict[str, Executor] = {"local": here, "ray": on_ray}
+"""The registry of executors."""
