@@ -37,6 +37,8 @@ class Operation:
     """Devices that share the cells (default: all; on a CPU one for every core)."""
     force: bool = False
     """Start afresh: delete the results that are in the folder."""
+    checkpoint_seconds: float | None = None
+    """Keep searches in levels (multishot) under way, so often, and resume in mid-cell."""
     coordinator: str | None = None
     """Several processes share the job: HOST:PORT of the first, or "auto", as JAX detects it."""
     processes: int | None = None
@@ -58,6 +60,8 @@ class Operation:
             checks.integer("--chunk", self.chunk, 1)
         if self.devices is not None:
             checks.integer("--devices", self.devices, 1)
+        if self.checkpoint_seconds is not None:
+            checks.interval("--checkpoint-seconds", self.checkpoint_seconds, 0.0, 1e9)
         machines.check(self.coordinator, self.processes, self.process)
         checks.interval("--ray-cpus", self.ray_cpus, 0.0, 1e6)
         checks.interval("--ray-gpus", self.ray_gpus, 0.0, 1e6)

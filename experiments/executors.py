@@ -46,7 +46,7 @@ def here(work: Sequence[Work], operation: cli.Operation, say: Say) -> Iterator[D
     most: int | None = None
     for item, run in _prepared(work, devices):
         for block in item.blocks:
-            for cells, size in compute(item, block, run, devices, say, most):
+            for cells, size in compute(item, block, run, devices, operation, say, most):
                 most = size if size < len(block) else most
                 yield Done(item.group, cells)
 
@@ -66,7 +66,9 @@ def on_ray(work: Sequence[Work], operation: cli.Operation, say: Say) -> Iterator
         num_cpus=operation.ray_cpus, num_gpus=operation.ray_gpus, max_retries=RETRIES
     )(_task)
     pending = {
-        task.remote(item._replace(folder=item.folder.absolute(), blocks=[block])): item.group
+        task.remote(
+            item._replace(folder=item.folder.absolute(), blocks=[block]), operation
+        ): item.group
         for item in work
         for block in item.blocks
     }
@@ -89,6 +91,7 @@ def compute(
     cells: Sequence[dict[str, Any]],
     run: sweeps.Run,
     devices: int,
+    operation: cli.Operation,
     say: Say,
     most: int | None = None,
 ) -> Iterator[tuple[int, int]]:
@@ -105,7 +108,7 @@ def compute(
     while start < len(cells):
         part = cells[start : start + size]
         try:
-            chunk = item.group.compute(run, part, devices)
+            chunk = item.group.compute(run, part, devices, _keeping(item, part, operation))
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error) or size <= 2 * devices:
                 raise
@@ -117,12 +120,25 @@ def compute(
         yield len(part), size
 
 
-def _task(item: Work) -> int:
+def _keeping(
+    item: Work, cells: Sequence[dict[str, Any]], operation: cli.Operation
+) -> Callable[[int], sweeps.Keeper] | None:
+    """Keepers of searches in levels, named after the cells; None if none were asked for."""
+    seconds = operation.checkpoint_seconds
+    if seconds is None:
+        return None
+    from experiments.checkpoints import Checkpoint  # Orbax takes a second to import
+
+    name = store.name_of([c["id"] for c in cells])
+    return lambda start: Checkpoint(item.folder / "levels" / f"{name}-{start}", seconds)
+
+
+def _task(item: Work, operation: cli.Operation) -> int:
     """Runs on a Ray worker."""
     cli.use_compilation_cache()
     devices, run = jax.local_device_count(), item.group.run()
     (block,) = item.blocks
-    return sum(cells for cells, _ in compute(item, block, run, devices, print))
+    return sum(cells for cells, _ in compute(item, block, run, devices, operation, print))
 
 
 def _prepared(work: Sequence[Work], devices: int) -> Iterator[tuple[Work, sweeps.Run]]:

@@ -1,6 +1,6 @@
 """Grids: tasks x finders x densities x seeds, and the groups of one static shape they fall into."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,16 +75,20 @@ class Group:
         ]
 
     def compute(
-        self, run: sweeps.Run, cells: Sequence[dict[str, Any]], devices: int
+        self,
+        run: sweeps.Run,
+        cells: Sequence[dict[str, Any]],
+        devices: int,
+        keep: Callable[[int], sweeps.Keeper] | None = None,
     ) -> store.Chunk:
-        """Runs some of the group's cells, shared by so many devices."""
+        """Runs some of the group's cells, shared by so many devices; `keep` as of `sweep`."""
         task = TASKS[self.task]
         parts = [
             sweeps.make_cells(task, [c["seed"]], [c["density"]], self.noise, self.learning_rate)
             for c in cells
         ]
         stacked = jax.tree.map(lambda *leaves: jax.numpy.concatenate(leaves), *parts)
-        results = sweeps.sweep(run, stacked, devices=devices)
+        results = sweeps.sweep(run, stacked, devices=devices, keep=keep)
         results["mask"] = np.packbits(results["mask"], axis=1)
         return store.Chunk({name: [c[name] for c in cells] for name in cells[0]}, results)
 

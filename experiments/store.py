@@ -149,7 +149,8 @@ SAVED = "What is done is saved; the same command goes on."
 def _make(folder: Path, settings: Mapping[str, Any], command: Sequence[str], force: bool) -> None:
     """Makes the folder and its config.json, or leaves them as they are; `force` clears it first."""
     if force:
-        shutil.rmtree(folder / "chunks", ignore_errors=True)
+        for name in ("chunks", "levels"):
+            shutil.rmtree(folder / name, ignore_errors=True)
         for path in (*folder.glob("*.csv"), *folder.glob("*.png"), folder / "config.json"):
             path.unlink(missing_ok=True)
     (folder / "chunks").mkdir(parents=True, exist_ok=True)
@@ -189,8 +190,13 @@ def save(folder: Path, chunk: Chunk) -> None:
     Raises:
       StoreError: if the disk is full, or the folder gone or read-only.
     """
-    name = hashlib.sha256("\n".join(chunk.ids).encode()).hexdigest()[:16]
-    chunks.write(folder / "chunks" / f"{name}.npz", chunk, _settings_hash(folder))
+    path = folder / "chunks" / f"{name_of(chunk.ids)}.npz"
+    chunks.write(path, chunk, _settings_hash(folder))
+
+
+def name_of(ids: Sequence[str]) -> str:
+    """A name that follows from the identities of some cells."""
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
 
 
 def load(folder: Path) -> Iterator[Chunk]:

@@ -18,7 +18,19 @@ import optax
 from plantjax import checks, masks, nets, programs, recovery, tasks, training, worlds
 from plantjax.finders import FINDERS, REFERENCES, common
 from plantjax.planting import RULES
-from plantjax.types import Batch, Cell, Finder, Found, Head, Mask, Metrics, Task
+from plantjax.types import (
+    Batch,
+    Cell,
+    Finder,
+    Found,
+    Head,
+    Key,
+    Levels,
+    Mask,
+    Metrics,
+    Params,
+    Task,
+)
 from plantjax.worlds import World
 
 RESCALES = {"none": lambda params, mask: params, "rms": nets.rescale_to_he}
@@ -39,6 +51,7 @@ class Run:
       judge: `(world, found) -> metrics` of the ticket without training; never looks at its info,
         in which finders differ.
       fit: `(cell, world, found) -> metrics` after weak training; None for 0 epochs.
+      levels: the search in pieces, functions of (cell, world, ...); None if it has none.
       scope: the selection scope that the finder uses.
       rounds: the rounds that the finder uses.
     """
@@ -47,6 +60,7 @@ class Run:
     search: Callable[[Cell, World], Found]
     judge: Callable[[World, Found], Metrics]
     fit: Callable[[Cell, World, Found], Metrics] | None
+    levels: Levels | None
     scope: str
     rounds: int
 
@@ -126,6 +140,7 @@ def make_run(
         search=_search(finder, name or "finder", name in REFERENCES),
         judge=_judge(task, finder.scope, finder.head),
         fit=_fit(task, finder.head, epochs, batch_size, rescale) if epochs else None,
+        levels=_levels(finder, name or "finder"),
         scope=finder.scope,
         rounds=finder.rounds,
     )
@@ -167,16 +182,34 @@ def _world(
 
 @lru_cache(maxsize=programs.KEPT)
 def _search(finder: Finder, name: str, told: bool) -> Callable[[Cell, World], Found]:
-    label = zlib.crc32(name.encode())
-
     def search(cell: Cell, world: World) -> Found:
-        density = jnp.asarray(cell.density, jnp.float32)
-        key = jax.random.fold_in(worlds.fold(cell.key, "finder"), label)
-        key = jax.random.fold_in(key, jax.lax.bitcast_convert_type(density, jnp.uint32))
         truth = (world.planted,) if told else ()
-        return finder(key, world.planted.params, world.train, density, *truth)
+        return finder(*_arguments(cell, world, name), *truth)
 
     return search
+
+
+@lru_cache(maxsize=programs.KEPT)
+def _levels(finder: Finder, name: str) -> Levels | None:
+    levels = finder.levels
+    if levels is None:
+        return None
+
+    def begin(cell: Cell, world: World) -> Any:
+        return levels.begin(*_arguments(cell, world, name))
+
+    def advance(cell: Cell, world: World, state: Any, level: jax.Array) -> tuple[Any, Metrics]:
+        return levels.advance(*_arguments(cell, world, name), state, level)
+
+    return Levels(begin, advance, levels.finish)
+
+
+def _arguments(cell: Cell, world: World, name: str) -> tuple[Key, Params, Batch, jax.Array]:
+    """What a finder is called with; its key follows from cell, name and density."""
+    density = jnp.asarray(cell.density, jnp.float32)
+    key = jax.random.fold_in(worlds.fold(cell.key, "finder"), zlib.crc32(name.encode()))
+    key = jax.random.fold_in(key, jax.lax.bitcast_convert_type(density, jnp.uint32))
+    return key, world.planted.params, world.train, density
 
 
 def search_info(found: Found) -> Metrics:

@@ -5,8 +5,8 @@ only the finder's key, so all finders and densities of a seed see the same world
 """
 
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,10 @@ from plantjax import checks, worlds
 from plantjax.programs import compiled, mesh_of, share
 from plantjax.runs import Run, flat_mask, make_run, options, search_info
 from plantjax.tables import to_frame, to_levels
-from plantjax.types import Cell, Task
+from plantjax.types import Cell, Found, Task
 
 __all__ = [
+    "Keeper",
     "Run",
     "flat_mask",
     "make_cells",
@@ -61,8 +62,25 @@ def make_cells(
     )
 
 
+class Keeper(Protocol):
+    """Keeps a search that is under way: its last finished level, and a pytree of arrays."""
+
+    def restore(self, like: Any) -> tuple[int, Any]:
+        """The last level kept and its tree, of the structure of `like`; (0, like) if none is."""
+
+    def save(self, level: int, tree: Any) -> None:
+        """Keeps the tree after a level, if it is worth while."""
+
+    def clear(self) -> None:
+        """Forgets everything: the search is done."""
+
+
 def sweep(
-    run: Run, cells: Cell, batch: int | None = None, devices: int | None = None
+    run: Run,
+    cells: Cell,
+    batch: int | None = None,
+    devices: int | None = None,
+    keep: Callable[[int], Keeper] | None = None,
 ) -> dict[str, np.ndarray]:
     """Runs all cells, in batches of one compiled program each for search and training.
 
@@ -75,6 +93,8 @@ def sweep(
       batch: cells per device and call of a program, at least 2; by default 2 on CPU, else at most
         512.
       devices: how many of this process's devices share the cells; by default all.
+      keep: the keeper of the batch that starts at a cell: searches that have levels then run level
+        by level, and go on where they stopped.
 
     Returns:
       Arrays over the cells [C]: "pruned/value", "pruned/value_raw", "pruned/constant", the same
@@ -97,7 +117,8 @@ def sweep(
     for start in range(0, n, step):
         index = np.minimum(np.arange(start, start + step), n - 1)
         part = share(mesh, jax.tree.map(lambda a, index=index: a[index], cells))
-        parts.append((_run_batch(run, part, mesh), min(step, n - start)))
+        keeper = None if keep is None or run.levels is None else keep(start)
+        parts.append((_run_batch(run, part, mesh, keeper), min(step, n - start)))
     return {
         name: np.concatenate([result[name][:size] for result, size in parts])
         for name in parts[0][0]
@@ -151,12 +172,15 @@ def _example(size: int) -> Cell:
     return Cell(jax.random.split(jax.random.key(0), size), numbers, numbers, numbers)
 
 
-def _run_batch(run: Run, cells: Cell, mesh: Mesh) -> dict[str, np.ndarray]:
+def _run_batch(run: Run, cells: Cell, mesh: Mesh, keeper: Keeper | None) -> dict[str, np.ndarray]:
     size = _length(cells)
     programs = _programs(run, cells, mesh)
     clock = time.perf_counter()
     world = programs.world(cells)
-    found = programs.search(cells, world)
+    if keeper is None:
+        found = programs.search(cells, world)
+    else:
+        found = _by_levels(run, cells, world, mesh, keeper)
     metrics, found = search_info(found), found._replace(info={})
     metrics |= jax.block_until_ready(programs.judge(world, found))
     seconds = {"pruned/seconds": time.perf_counter() - clock}
@@ -166,6 +190,27 @@ def _run_batch(run: Run, cells: Cell, mesh: Mesh) -> dict[str, np.ndarray]:
         seconds["trained/seconds"] = time.perf_counter() - clock
     times = {name: np.full(size, value / size) for name, value in seconds.items()}
     return jax.tree.map(np.asarray, metrics) | times
+
+
+def _by_levels(run: Run, cells: Cell, world: Any, mesh: Mesh, keeper: Keeper) -> Found:
+    """The search level by level, from the last one that was kept."""
+    assert run.levels is not None
+    levels, size = run.levels, _length(cells)
+    state = compiled(levels.begin, mesh, cells, world)(cells, world)
+    index = share(mesh, jnp.zeros(size, jnp.int32))
+    advance = compiled(levels.advance, mesh, cells, world, state, index)
+    told = jax.tree.map(lambda a: np.zeros((size, run.rounds), a.dtype), advance.out_info[1])
+    done, (state, told) = keeper.restore((jax.device_get(state), told))
+    state = share(mesh, state)
+    for level in range(done + 1, run.rounds + 1):
+        index = share(mesh, jnp.full(size, level, jnp.int32))
+        state, metrics = advance(cells, world, state, index)
+        for name, values in metrics.items():
+            told[name][:, level - 1] = values
+        keeper.save(level, (jax.device_get(state), told))
+    keeper.clear()
+    told = share(mesh, told)
+    return compiled(levels.finish, mesh, state, told)(state, told)
 
 
 def _length(cells: Cell) -> int:

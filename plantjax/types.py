@@ -77,6 +77,21 @@ class ScoreFn(Protocol):
         """Returns scores with the structure of `params`."""
 
 
+class Levels(NamedTuple):
+    """A long search in pieces, one program a level, so that it can be saved between them.
+
+    Attributes:
+      begin: `(key, params, data, density) -> state`, any pytree of arrays.
+      advance: `(key, params, data, density, state, level) -> (state, metrics of the level)`; levels
+        count from 1, and may be traced.
+      finish: `(state, metrics [L]) -> Found`.
+    """
+
+    begin: Callable[..., Any]
+    advance: Callable[..., tuple[Any, Metrics]]
+    finish: Callable[[Any, Metrics], Found]
+
+
 @dataclass(frozen=True)
 class Finder:
     """A search for a ticket: `finder(key, params, data, density) -> Found`, and what it is.
@@ -88,6 +103,7 @@ class Finder:
       exact_counts: False if the finder may keep another number of parameters than k.
       head: what the finder's networks have after their last layer, `outputs -> outputs`; only
         finders that reproduce the paper's code have one.
+      levels: the same search in `rounds` pieces, for finders whose levels take long.
     """
 
     search: Callable[..., Found]
@@ -95,6 +111,7 @@ class Finder:
     rounds: int = 1
     exact_counts: bool = True
     head: Head | None = None
+    levels: Levels | None = None
 
     def __call__(
         self,

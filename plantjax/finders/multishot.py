@@ -1,5 +1,7 @@
 """Multishot: levels of train, score, select and rewind."""
 
+from typing import NamedTuple
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -8,10 +10,30 @@ import optax
 from plantjax import checks, masks, nets, schedules, training
 from plantjax.finders import common
 from plantjax.scores import SCORES
-from plantjax.types import Apply, Batch, Finder, Found, Key, Mask, Metrics, Params, Schedule, Task
+from plantjax.types import (
+    Apply,
+    Batch,
+    Finder,
+    Found,
+    Key,
+    Levels,
+    Mask,
+    Metrics,
+    Params,
+    Schedule,
+    Task,
+)
 
 REWINDS = ("init", "step", "learning_rate")
 """Where a level starts: the mother, the mother after some steps, the weights as they are."""
+
+
+class _State(NamedTuple):
+    """Between two levels: the mask, where the next one starts, and where all start again."""
+
+    mask: Mask
+    start: Params
+    later: Params
 
 
 def multishot(
@@ -80,34 +102,48 @@ def multishot(
         "batch_size": batch_size,
     }
 
-    def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
+    def begin(key: Key, params: Params, data: Batch, density: chex.Numeric) -> _State:
         common.check(task, params, data, density, rounds)
-        counts = common.oracle_counts(task, params, scope)
-        train_key, prune_key = jax.random.split(key)
         full, start = masks.full(params), params
         if rewind == "step":
-            first = jax.random.fold_in(train_key, 1)
+            first = jax.random.fold_in(jax.random.split(key)[0], 1)
             start, _ = training.fit(first, params, full, data, steps=rewind_step, **fitting)
+        return _State(full, params, start)
 
-        def level(
-            state: tuple[Mask, Params, Params], index: jax.Array
-        ) -> tuple[tuple[Mask, Params, Params], Metrics]:
-            mask, begin, later = state
-            fit_key = jax.random.fold_in(train_key, index)
-            trained, losses = training.fit(fit_key, begin, mask, data, **fitting)
-            if allow_revive:  # what is pruned competes with the value that it would start from
-                trained = jax.tree.map(jnp.where, mask, trained, begin)
-            keys = jax.random.split(jax.random.fold_in(prune_key, index), 3)
-            batch = common.score_batch(keys[0], task, data)
-            scores = score_fn(keys[1], trained, mask, batch)
-            kept = density_after(density, index, rounds)
-            within = None if allow_revive else mask
-            mask = masks.select(keys[2], scores, kept, scope, within, counts)
-            begin = trained if rewind == "learning_rate" else later
-            return (mask, begin, later), common.progress(params, mask) | {"loss": losses[-1]}
+    def advance(
+        key: Key,
+        params: Params,
+        data: Batch,
+        density: chex.Numeric,
+        state: _State,
+        level: chex.Numeric,
+    ) -> tuple[_State, Metrics]:
+        train_key, prune_key = jax.random.split(key)
+        mask, start, later = state
+        fit_key = jax.random.fold_in(train_key, level)
+        trained, losses = training.fit(fit_key, start, mask, data, **fitting)
+        if allow_revive:  # what is pruned competes with the value that it would start from
+            trained = jax.tree.map(jnp.where, mask, trained, start)
+        keys = jax.random.split(jax.random.fold_in(prune_key, level), 3)
+        batch = common.score_batch(keys[0], task, data)
+        scores = score_fn(keys[1], trained, mask, batch)
+        kept = density_after(density, level, rounds)
+        within = None if allow_revive else mask
+        counts = common.oracle_counts(task, params, scope)
+        mask = masks.select(keys[2], scores, kept, scope, within, counts)
+        start = trained if rewind == "learning_rate" else later
+        return _State(mask, start, later), common.progress(params, mask) | {"loss": losses[-1]}
 
-        levels = jnp.arange(1, rounds + 1)
-        (mask, begin, _), info = jax.lax.scan(level, (full, params, start), levels)
-        return Found(mask, begin, info)
+    def finish(state: _State, told: Metrics) -> Found:
+        return Found(state.mask, state.start, told)
 
-    return Finder(search, scope, rounds, exact_counts=scope in common.EXACT_SCOPES)
+    def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
+        def level(state: _State, index: jax.Array) -> tuple[_State, Metrics]:
+            return advance(key, params, data, density, state, index)
+
+        first = begin(key, params, data, density)
+        return finish(*jax.lax.scan(level, first, jnp.arange(1, rounds + 1)))
+
+    exact = scope in common.EXACT_SCOPES
+    levels = Levels(begin, advance, finish)
+    return Finder(search, scope, rounds, exact_counts=exact, levels=levels)

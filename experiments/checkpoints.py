@@ -1,0 +1,54 @@
+"""Checkpoints of searches that are under way, by Orbax: level by level, resumed in mid-cell."""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+
+class Checkpoint:
+    """Keeps one search in a folder of its own; a `plantjax.sweeps.Keeper`."""
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        """Nothing is written before the first `save`.
+
+        Args:
+          folder: named after the cells, so that no other search finds it.
+          seconds: the least time between two saves.
+        """
+        self._folder, self._seconds = folder.absolute(), seconds
+        self._saved = time.monotonic()
+
+    def restore(self, like: Any) -> tuple[int, Any]:
+        """The last level kept and its tree, of the structure of `like`; (0, like) if none is."""
+        if not self._folder.exists():
+            return 0, like
+        with self._manager() as manager:
+            level = manager.latest_step()
+            if level is None:
+                return 0, like
+            leaves, structure = jax.tree.flatten(like)
+            named = {f"{index:04d}": leaf for index, leaf in enumerate(leaves)}
+            kept = manager.restore(level, args=ocp.args.StandardRestore(named))
+            return level, jax.tree.unflatten(structure, [kept[name] for name in named])
+
+    def save(self, level: int, tree: Any) -> None:
+        """Keeps the tree, in place of the one before, if the last save is long enough ago."""
+        if time.monotonic() - self._saved < self._seconds:
+            return
+        named = {f"{index:04d}": leaf for index, leaf in enumerate(jax.tree.leaves(tree))}
+        with self._manager() as manager:
+            manager.save(level, args=ocp.args.StandardSave(named))
+            manager.wait_until_finished()
+        self._saved = time.monotonic()
+
+    def clear(self) -> None:
+        """Removes the folder: the search is done."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _manager(self) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(max_to_keep=1)
+        return ocp.CheckpointManager(self._folder, options=options)
