@@ -1,6 +1,7 @@
 """Benchmark: time per network of every workload, against the device's limits and a PyTorch peer."""
 
 import platform
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from plantjax import checks, sweeps
 from plantjax.tasks import TASKS
 
 REPEATS = 5
+ROOT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def run(settings: Settings, console: Console) -> list[dict[str, Any]]:
     if peer is not None:
         peer.stop()
     results += growth((8, 512) if settings.quick else (2, 16, 128, 1024), console)
-    return results
+    return results if accelerated else results + scaling(console)
 
 
 def measured(
@@ -176,7 +178,7 @@ def _rivals(row: dict[str, Any]) -> str:
     words += [
         f"{name.removeprefix('ratio_')} {value:.1f}"
         for name, value in row.items()
-        if name.startswith("ratio_")
+        if name.startswith("ratio_") and not name.endswith("spread")
     ]
     return "; ".join(words)
 
@@ -198,6 +200,38 @@ def growth(numbers: Sequence[int], console: Console) -> list[dict[str, Any]]:
                 "seconds_per_network": timing.process / n,
                 "networks_per_second": n / timing.process,
                 "spread": [timing.low / n, timing.high / n],
+            }
+        )
+    return rows
+
+
+def scaling(console: Console, networks: int = 64) -> list[dict[str, Any]]:
+    """Networks per second of a sweep on one core, and on all of them: a device for each.
+
+    In processes of their own, which take turns: this one is pinned to a core.
+    """
+    cores = measure.all_cores()
+    samples: dict[int, list[float]] = {1: [], len(cores): []}
+    for _ in range(REPEATS):
+        for number, seconds in samples.items():
+            console.print(f"  {networks} networks on {number} cores ...", style="dim")
+            command = [sys.executable, "-m", "experiments.throughput", str(networks)]
+            command += map(str, cores[:number])
+            done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+            seconds.append(float(done.stdout))
+    rows = []
+    for number, seconds in samples.items():
+        each = float(np.median(seconds)) / networks
+        ratios = [one / more for one, more in zip(samples[1], seconds, strict=True)]
+        rows.append(
+            {
+                "name": f"sweep_on_{number}_cores",
+                "networks": networks,
+                "seconds_per_network": each,
+                "networks_per_second": 1.0 / each,
+                "spread": [min(seconds) / networks, max(seconds) / networks],
+                "ratio_one_core": float(np.median(ratios)),
+                "ratio_one_core_spread": [min(ratios), max(ratios)],
             }
         )
     return rows

@@ -8,7 +8,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -36,10 +36,21 @@ class Compiled(NamedTuple):
     memory: int
 
 
-def pin(core: int | None = None) -> None:
-    """Keeps this process, and those that it starts, on one core; before the first use of JAX."""
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cores[-1] if core is None else core})
+_CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def all_cores() -> list[int]:
+    """The cores that this process had when it started."""
+    return _CORES
+
+
+def pin(cores: Collection[int] | None = None) -> None:
+    """Keeps this process on these cores (by default its last one); before the first use of JAX.
+
+    Where the system cannot do so, nothing happens.
+    """
+    if _CORES:
+        os.sched_setaffinity(0, _CORES[-1:] if cores is None else cores)
 
 
 def compiled(function: Callable[..., Any], *arguments: Any) -> Compiled:
