@@ -8,7 +8,19 @@ import optax
 from plantjax import checks, masks, nets, schedules, training
 from plantjax.finders import common
 from plantjax.scores import SCORES
-from plantjax.types import Apply, Batch, Finder, Found, Key, Mask, Metrics, Params, Schedule, Task
+from plantjax.types import (
+    Apply,
+    Batch,
+    Finder,
+    Found,
+    Key,
+    Mask,
+    Metrics,
+    Params,
+    Prunable,
+    Schedule,
+    Task,
+)
 
 REWINDS = ("init", "step", "learning_rate")
 """Where a level starts: the mother, the mother after some steps, the weights as they are."""
@@ -29,6 +41,7 @@ def multishot(
     optimizer: optax.GradientTransformation | None = None,
     rewind: str = "init",
     rewind_step: int = 0,
+    prunable: Prunable | None = None,
 ) -> Finder:
     """Trains, scores the trained network, selects and rewinds, level by level.
 
@@ -51,6 +64,7 @@ def multishot(
         https://arxiv.org/abs/1912.05671); "learning_rate": from where the last level ended
         (Renda et al. 2020, https://arxiv.org/abs/2003.02389).
       rewind_step: for "step", at most the steps of a level.
+      prunable: predicate on leaf paths; by default the apply's attribute, or every leaf is.
 
     Returns:
       A Finder. `Found.params` is where the last level would start anew; `Found.info` holds per
@@ -71,6 +85,7 @@ def multishot(
     checks.integer("batch_size", batch_size, 1)
     checks.integer("rewind_step", rewind_step, 0)
     checks.positive("search_learning_rate", search_learning_rate)
+    prunable = common.prunable_of(apply, prunable)
     score_fn = SCORES[score](apply, task.loss)
     fitting = {
         "apply": apply,
@@ -81,7 +96,7 @@ def multishot(
     }
 
     def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
-        common.check(task, params, data, density, rounds)
+        common.check(task, params, data, density, rounds, prunable)
         counts = common.oracle_counts(task, params, scope)
         train_key, prune_key = jax.random.split(key)
         full, start = masks.full(params), params
@@ -102,9 +117,10 @@ def multishot(
             scores = score_fn(keys[1], trained, mask, batch)
             kept = density_after(density, index, rounds)
             within = None if allow_revive else mask
-            mask = masks.select(keys[2], scores, kept, scope, within, counts)
+            mask = masks.select(keys[2], scores, kept, scope, within, counts, prunable=prunable)
             begin = trained if rewind == "learning_rate" else later
-            return (mask, begin, later), common.progress(params, mask) | {"loss": losses[-1]}
+            told = common.progress(params, mask, apply, prunable)
+            return (mask, begin, later), told | {"loss": losses[-1]}
 
         levels = jnp.arange(1, rounds + 1)
         (mask, begin, _), info = jax.lax.scan(level, (full, params, start), levels)
