@@ -1,10 +1,11 @@
 """Plant sparse tickets in large random networks, and let pruning algorithms seek them.
 
 See README.md; the modules, from what stands alone to what uses it: types, targets, tasks, nets,
-planting, masks, scores, training, finders, recovery, sweeps, theory.
+wirings, convnets, planting, masks, scores, training, finders, recovery, sweeps, theory.
 """
 
 from plantjax import (
+    convnets,
     existence,
     finders,
     losses,
@@ -21,6 +22,7 @@ from plantjax import (
     theory,
     training,
     types,
+    wirings,
     worlds,
 )
 from plantjax.finders import FINDERS, REFERENCES
@@ -35,6 +37,7 @@ __all__ = [
     "REFERENCES",
     "SCORES",
     "TASKS",
+    "convnets",
     "existence",
     "finders",
     "losses",
@@ -52,5 +55,6 @@ __all__ = [
     "theory",
     "training",
     "types",
+    "wirings",
     "worlds",
 ]

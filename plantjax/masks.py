@@ -4,7 +4,6 @@ A mask is a pytree of bool arrays with the structure of the parameters. `prunabl
 a leaf's path ("layer_00/kernel"); leaves that it refuses are kept whole and never counted.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import chex
@@ -12,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plantjax import budgets, checks, nets, ranking
+from plantjax import budgets, checks, ranking, wirings
 from plantjax.budgets import number_kept
-from plantjax.types import Key, Mask, Params
+from plantjax.types import Key, Mask, Params, Prunable
 
 __all__ = [
     "SCOPES",
@@ -35,8 +34,6 @@ __all__ = [
 
 SCOPES = ("global", "local", "layer", "oracle")
 """Where parameters compete: everywhere, in their array, their layer, layers of given counts."""
-
-Prunable = Callable[[str], bool]
 
 
 def select(
@@ -137,9 +134,9 @@ def reselect(
     return jax.tree.unflatten(structure, masks), thresholds
 
 
-def unknown(params: Params, scope: str = "global") -> jax.Array:
+def unknown(params: Params, scope: str = "global", prunable: Prunable | None = None) -> jax.Array:
     """Thresholds for the first `reselect`: zeros uint32 [G]."""
-    return jnp.zeros(len(_groups(_leaves(params)[0], scope, None)), jnp.uint32)
+    return jnp.zeros(len(_groups(_leaves(params)[0], scope, prunable)), jnp.uint32)
 
 
 def full(params: Params) -> Mask:
@@ -206,42 +203,27 @@ def group_counts(mask: Mask, scope: str = "layer") -> jax.Array:
     )
 
 
-def live(params: Params, mask: Mask) -> Mask:
+def live(params: Params, mask: Mask, wiring: wirings.Wiring | None = None) -> Mask:
     """The part of a mask that lies on paths from an input, or a positive bias, to an output.
 
     fwd of an input is true, of unit j: any_i(m_ij fwd_i) or (b_j kept and b_j > 0); bwd of an
     output is true, of unit i: any_j(m_ij bwd_j). A weight is live if m_ij fwd_i bwd_j; a bias if it
-    is kept, bwd_j and, in hidden layers, fwd_j.
+    is kept, bwd_j and, in hidden layers, fwd_j. A channel of an image is one unit.
 
     Args:
-      params: a chain of dense layers; only the signs of the biases are used.
+      params: a chain of dense layers and convolutions, or what the wiring says; only the signs of
+        the biases are used.
       mask: of the same structure.
+      wiring: how the layers hang together; by default a chain.
 
     Returns:
       A mask, contained in `mask`; the masked network computes the same function with it.
 
     Raises:
-      ValueError: if params is no chain or the mask does not match.
+      ValueError: if params is no chain, or not what the wiring says, or the mask does not match.
     """
     checks.mask("mask", mask, "params", params)
-    chain, masked = nets.layers(params), nets.layers(mask)
-    forward = [jnp.ones(chain[0]["kernel"].shape[0], bool)]
-    for layer, kept in zip(chain, masked, strict=True):
-        reached = jnp.any(kept["kernel"] & forward[-1][:, None], axis=0)
-        forward.append(reached | (kept["bias"] & (layer["bias"] > 0)))
-    backward = [jnp.ones(chain[-1]["kernel"].shape[1], bool)]
-    for kept, fed in zip(masked[::-1], forward[-2::-1], strict=True):
-        backward.append(jnp.any(kept["kernel"] & backward[-1][None, :], axis=1) & fed)
-    backward.reverse()
-    result = {}
-    for index, name in enumerate(sorted(params)):
-        kept, after = masked[index], backward[index + 1]
-        fed = forward[index + 1] if index + 1 < len(chain) else jnp.ones_like(after)
-        result[name] = {
-            "kernel": kept["kernel"] & forward[index][:, None] & after[None, :],
-            "bias": kept["bias"] & after & fed,
-        }
-    return result
+    return wirings.live(params, mask, wirings.chain(params) if wiring is None else wiring)
 
 
 def _leaves(tree: Params) -> tuple[list[str], list[Any], Any]:

@@ -139,14 +139,19 @@ def init(key: Key, widths: Sequence[int], scheme: str = "he") -> Params:
     draws = iter(draw(key, shapes, uniform=scheme == "uniform"))
     params, bias_size = {}, 1.0
     for index, n_in in enumerate(widths[:-1]):
-        kernel_size = ((6.0 if scheme == "uniform" else 2.0) / n_in) ** 0.5
-        bias_size *= kernel_size
+        size = kernel_size((n_in,), scheme)
+        bias_size *= size
         kernel, bias = next(draws), next(draws)
         params[layer_name(index)] = {
-            "kernel": kernel_size * kernel,
+            "kernel": size * kernel,
             "bias": jnp.zeros_like(bias) if scheme == "he_zero_bias" else bias_size * bias,
         }
     return params
+
+
+def kernel_size(window: Sequence[int], scheme: str) -> float:
+    """Standard deviation of a kernel [*window, O], or for "uniform" its largest size."""
+    return float(((6.0 if scheme == "uniform" else 2.0) / math.prod(window)) ** 0.5)
 
 
 def draw(key: Key, shapes: Sequence[tuple[int, ...]], uniform: bool = False) -> list[jax.Array]:

@@ -2,33 +2,42 @@
 
 Layer by layer, every target neuron takes the unused mother neuron whose parameters point most
 nearly in its own direction, and overwrites them by a positive multiple of its own; ReLU carries the
-factor to the next layer. The planted mask alone then computes scale_j * target_j.
+factor to the next layer. The planted mask alone then computes scale_j * target_j. A neuron of a
+convolution is a channel. One of a residual stream is matched where it is first written, by all
+layers that write it there; later layers have to add to it in its place and by its factor.
 
 Source: Fischer and Burkholz, ICLR 2022, Algorithm 1, https://arxiv.org/abs/2111.11153
 """
 
+import math
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from plantjax import checks, masks, nets
+from plantjax import checks, masks, nets, wirings
 from plantjax.types import Key, Params, Planted
+from plantjax.wirings import INPUT, Layer, Wiring
 
 RULES = ("norm", "paper")
 _TIE = 1e-5  # cosines closer than this are ties
 
 
 class _Match(NamedTuple):
-    """Where the neurons of one target layer went, and by which factor they grew."""
+    """Where the channels of one target node went, and by which factor they grew."""
 
-    place: jax.Array  # int32 [O], mother neuron of each target neuron; out of range if it is dead
+    place: jax.Array  # int32 [O], mother channel of each target channel; out of range if it is dead
     factor: jax.Array  # [O]
 
 
 def plant(
-    key: Key, target: Params, mother: Params, rule: str = "norm", shared_scale: bool = True
+    key: Key,
+    target: Params,
+    mother: Params,
+    rule: str = "norm",
+    shared_scale: bool = True,
+    wiring: Wiring | None = None,
 ) -> Planted:
     """Plants a target network in a mother network of the same depth.
 
@@ -38,21 +47,25 @@ def plant(
 
     Args:
       key: consumed.
-      target: a chain of L dense layers with few nonzero parameters.
-      mother: a chain of L dense layers, the same inputs and outputs, at least as wide everywhere.
+      target: L layers with few nonzero parameters, dense or convolutions, with ReLU between them;
+        pools (of maxima or means), strides and flattening are of no account. A batch norm is to be
+        folded first (`convnets.fold`).
+      mother: L layers, the same inputs, outputs and kernel sizes, at least as wide everywhere.
       rule: the factor of a neuron with parameters theta put in the place of m. "norm":
         ||m|| / ||theta||, the best hidden; "paper": ||m||^2 / (theta . m), or the norm rule where
         the cosine is not positive.
       shared_scale: one factor for all outputs (classification: the argmax is kept), else one per
         output (regression: evaluation rescales per output).
+      wiring: how the layers of target and mother hang together; by default they are chains.
 
     Returns:
-      Planted(params, mask, scale [O]): `nets.apply(masks.apply(params, mask), x)` equals
-      `scale * nets.apply(target, x)` to float32 rounding.
+      Planted(params, mask, scale [O]): `apply(masks.apply(params, mask), x)` equals
+      `scale * apply(target, x)` to float32 rounding, with the network's own apply (`nets.apply`).
 
     Raises:
-      ValueError: if the rule is unknown, depth, inputs or outputs differ, the mother is narrower
-        than the target in a layer, or (concrete) parameters are not finite.
+      ValueError: if the rule is unknown, depth, inputs, outputs or kernels differ, the mother is
+        narrower than the target in a layer, target or mother are no chains or not what the wiring
+        says, or (concrete) parameters are not finite.
 
     >>> import jax, plantjax
     >>> target = plantjax.targets.relu(depth=4)
@@ -61,63 +74,154 @@ def plant(
     >>> int(plantjax.masks.count(planted.mask))
     3
     """
-    _check(target, mother, rule)
-    return _plant(key, target, mother, rule, shared_scale)
-
-
-@partial(jax.jit, static_argnames=("rule", "shared_scale"))
-def _plant(key: Key, target: Params, mother: Params, rule: str, shared_scale: bool) -> Planted:
-    target = masks.apply(target, masks.live(target, masks.nonzero(target)))
-    pairs = list(zip(nets.layers(target), nets.layers(mother), strict=True))
-    n_in = pairs[0][0]["kernel"].shape[0]
-    before = _Match(jnp.arange(n_in), jnp.ones(n_in))
-    shapes = [(small["bias"].size, large["bias"].size) for small, large in pairs[:-1]]
-    priorities = nets.draw(key, shapes, uniform=True)  # of the hidden layers, [O, M] each
-    params, mask = {}, {}
-    for index, (name, (small, large)) in enumerate(zip(sorted(mother), pairs, strict=True)):
-        theta = jnp.concatenate(  # [O, 1 + I]: bias and weights, inputs already matched
-            [small["bias"][:, None], small["kernel"].T / before.factor[None, :]], axis=1
-        )
-        rows = jnp.concatenate([large["bias"][:, None], large["kernel"][before.place, :].T], axis=1)
-        if index + 1 < len(pairs):
-            match = _match_hidden(priorities[index], theta, rows, rule)
-        else:
-            match = _match_outputs(theta, rows, rule, shared_scale)
-        params[name], mask[name] = _write(large, theta, before.place, match)
-        before = match
-    return Planted(params, mask, before.factor)
-
-
-def _check(target: Params, mother: Params, rule: str) -> None:
     checks.choice("rule", rule, RULES)
     checks.finite("target", target)
     checks.finite("mother", mother)
-    small, large = nets.widths(target), nets.widths(mother)
-    if len(small) != len(large):
+    pair = (wiring or wirings.chain(target), wiring or wirings.chain(mother))
+    _check(target, mother, pair)
+    return _plant(key, target, mother, pair, rule, shared_scale)
+
+
+@partial(jax.jit, static_argnames=("pair", "rule", "shared_scale"))
+def _plant(
+    key: Key,
+    target: Params,
+    mother: Params,
+    pair: tuple[Wiring, Wiring],
+    rule: str,
+    shared_scale: bool,
+) -> Planted:
+    """Plants node by node; the two wirings differ at most in the paths of leaves."""
+    need, width = wirings.channels(target, pair[0]), wirings.channels(mother, pair[1])
+    target = masks.apply(target, masks.live(target, masks.nonzero(target), pair[0]))
+    small, large = wirings.leaves(target), wirings.leaves(mother)
+    *hidden, output = pair[1].nodes
+    shapes = [(need[node], width[node]) for node in hidden]
+    priorities = dict(zip(hidden, nets.draw(key, shapes, uniform=True), strict=True))
+    matches = {INPUT: _Match(jnp.arange(need[INPUT]), jnp.ones(need[INPUT]))}
+    params: dict[str, jax.Array] = {}
+    mask: dict[str, jax.Array] = {}
+    for node in pair[1].nodes:
+        writers = list(zip(pair[0].writers(node), pair[1].writers(node), strict=True))
+        source = pair[1].carried(node)
+        cells, thetas, rows = [], [], []
+        for old, new in writers:
+            before = matches[new.reads]
+            cells.append(_rows_of(before.place, width[new.reads], large[new.kernel]))
+            thetas.append(_theta(small, old, before.factor))
+            rows.append(_replaced(large, new, cells[-1]))
+        theta, row = (jnp.concatenate(parts, axis=1) for parts in (thetas, rows))
+        if node == output:
+            match = _match_outputs(theta, row, rule, shared_scale)
+        elif source is None:
+            match = _match_hidden(priorities[node], theta, row, rule)
+        else:
+            begun = _widened(matches[source], width[source], need[node], width[node])
+            match = _match_hidden(priorities[node], theta, row, rule, begun)
+        for (_, new), part, place in zip(writers, thetas, cells, strict=True):
+            written, planted = _write(large, new, part, place, match)
+            params, mask = params | written, mask | planted
+        matches[node] = match
+    return Planted(wirings.replace(mother, params), wirings.replace(mother, mask), match.factor)
+
+
+def _check(target: Params, mother: Params, pair: tuple[Wiring, Wiring]) -> None:
+    """Raises ValueError unless the target fits into the mother."""
+    few, many = (len(wiring.layers) for wiring in pair)
+    if few != many:
+        raise ValueError(f"mother must have the target's {few} layers, got {many}.")
+    need = wirings.channels(target, pair[0], "target")
+    width = wirings.channels(mother, pair[1], "mother")
+    output = pair[1].nodes[-1]
+    small, large = ((sizes[INPUT], sizes[output]) for sizes in (need, width))
+    if small != large:
         raise ValueError(
-            f"mother must have the target's {len(small) - 1} layers, got {len(large) - 1}."
+            f"mother must have the target's {small[0]} inputs and {small[1]} outputs, "
+            f"got {large[0]} and {large[1]}."
         )
-    if small[0] != large[0] or small[-1] != large[-1]:
-        raise ValueError(
-            f"mother must have the target's {small[0]} inputs and {small[-1]} outputs, "
-            f"got {large[0]} and {large[-1]}."
-        )
-    for name, need, width in zip(sorted(mother), small[1:], large[1:], strict=True):
-        if width < need:
+    below, above = wirings.leaves(target), wirings.leaves(mother)
+    for old, new in zip(*(wiring.layers for wiring in pair), strict=True):
+        if width[new.writes] < need[new.writes]:
             raise ValueError(
-                f"mother must be at least as wide as the target in every layer, got width {width} "
-                f"in {name}, where the target has {need}."
+                "mother must be at least as wide as the target in every layer, got width "
+                f"{width[new.writes]} in {new.name}, where the target has {need[new.writes]}."
             )
+        window, other = (
+            _window(leaves[part.kernel], sizes[part.reads])
+            for leaves, part, sizes in ((below, old, need), (above, new, width))
+        )
+        if window != other or (old.bias is None) != (new.bias is None):
+            raise ValueError(
+                f"mother must have the target's kernel size {window} (kernel "
+                f"{below[old.kernel].shape}), and a bias where it has one, in {new.name}, got "
+                f"{other} (kernel {above[new.kernel].shape})."
+            )
+        if old.scale is not None or old.shift is not None:
+            raise ValueError(f"batch norms must be folded before planting, got {old.scale}.")
 
 
-def _match_hidden(priority: jax.Array, theta: jax.Array, rows: jax.Array, rule: str) -> _Match:
+def _window(kernel: jax.Array, channels: int) -> tuple[int, ...]:
+    """What of a kernel [..., I, O] is not channels: its spatial size, of a flattened image H W."""
+    return (*kernel.shape[:-2], kernel.shape[-2] // channels)
+
+
+def _theta(leaves: dict[str, jax.Array], layer: Layer, factor: jax.Array) -> jax.Array:
+    """Bias and weights [O, 1 + rows] of a target's layer, its inputs already matched."""
+    kernel = leaves[layer.kernel]
+    weights = wirings.matrix(kernel).T / wirings.rows(factor, kernel)[None, :]
+    return _beside(leaves, layer.bias, weights)
+
+
+def _replaced(leaves: dict[str, jax.Array], layer: Layer, rows: jax.Array) -> jax.Array:
+    """The parameters [M, 1 + rows] of a mother's layer that a theta may replace."""
+    weights = wirings.matrix(leaves[layer.kernel])[rows, :].T
+    return _beside(leaves, layer.bias, weights)
+
+
+def _beside(leaves: dict[str, jax.Array], bias: str | None, weights: jax.Array) -> jax.Array:
+    if bias is None:
+        return weights
+    return jnp.concatenate([leaves[bias][:, None], weights], axis=1)
+
+
+def _rows_of(place: jax.Array, width: int, kernel: jax.Array) -> jax.Array:
+    """Rows of a mother's kernel matrix that read these channels; out of range for the dead."""
+    times = math.prod(kernel.shape[:-1]) // width
+    if times == 1:
+        return place
+    rows = jnp.arange(times)[:, None] * width + place[None, :]
+    return jnp.where(place[None, :] < width, rows, times * width).ravel()
+
+
+def _widened(match: _Match, width: int, wanted: int, new_width: int) -> _Match:
+    """The match of a carried node [O] in a wider one [wanted], whose other channels have none."""
+    more = wanted - match.place.size
+    place = jnp.where(match.place < width, match.place, new_width)
+    return _Match(
+        jnp.pad(place, (0, more), constant_values=new_width),
+        jnp.pad(match.factor, (0, more), constant_values=1.0),
+    )
+
+
+def _match_hidden(
+    priority: jax.Array,
+    theta: jax.Array,
+    rows: jax.Array,
+    rule: str,
+    begun: _Match | None = None,
+) -> _Match:
     """Greedy matching in the target's order: theta [O, K] against mother neurons rows [M, K].
 
-    Among tied mother neurons a target neuron takes the one of highest priority [O, M].
+    Among tied mother neurons a target neuron takes the one of highest priority [O, M]. Neurons that
+    have begun with a place and a factor keep them.
     """
     support = theta != 0
     alive = jnp.any(support, axis=1)
     width = rows.shape[0]
+    used = jnp.zeros(width, bool)
+    if begun is not None:
+        used = used.at[begun.place].set(True, mode="drop")
+        alive = alive & (begun.place >= width)
 
     def take(
         used: jax.Array, item: tuple[jax.Array, jax.Array, jax.Array]
@@ -130,9 +234,13 @@ def _match_hidden(priority: jax.Array, theta: jax.Array, rows: jax.Array, rule: 
         return used.at[place].set(True, mode="drop"), place
 
     items = (_cosine(theta, rows), priority, alive)
-    _, place = jax.lax.scan(take, jnp.zeros(width, bool), items)
+    _, place = jax.lax.scan(take, used, items)
     chosen = jnp.where(support, rows[jnp.minimum(place, width - 1)], 0.0)
-    return _Match(place, _factor(theta, chosen, rule))
+    factor = _factor(theta, chosen, rule)
+    if begun is None:
+        return _Match(place, factor)
+    kept = begun.place < width
+    return _Match(jnp.where(kept, begun.place, place), jnp.where(kept, begun.factor, factor))
 
 
 def _match_outputs(theta: jax.Array, rows: jax.Array, rule: str, shared_scale: bool) -> _Match:
@@ -172,23 +280,24 @@ def _factor(theta: jax.Array, chosen: jax.Array, rule: str) -> jax.Array:
 
 
 def _write(
-    layer: dict[str, jax.Array], theta: jax.Array, place_in: jax.Array, match: _Match
+    leaves: dict[str, jax.Array], layer: Layer, theta: jax.Array, rows: jax.Array, match: _Match
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """Writes factor * theta over the mother's layer; returns the new layer and its planted mask."""
-    new = theta * match.factor[:, None]
-    old_kernel, old_bias = layer["kernel"], layer["bias"]
-    cells = (place_in[:, None], match.place[None, :])
-    support = theta != 0
-    mask = {
-        "kernel": jnp.zeros(old_kernel.shape, bool).at[cells].set(support[:, 1:].T, mode="drop"),
-        "bias": jnp.zeros(old_bias.shape, bool).at[match.place].set(support[:, 0], mode="drop"),
-    }
-    kernel = jnp.zeros_like(old_kernel).at[cells].set(new[:, 1:].T, mode="drop")
-    bias = jnp.zeros_like(old_bias).at[match.place].set(new[:, 0], mode="drop")
-    return {
-        "kernel": jnp.where(mask["kernel"], kernel, old_kernel),
-        "bias": jnp.where(mask["bias"], bias, old_bias),
-    }, mask
+    """Writes factor * theta over a mother's layer; returns new leaves and their planted mask."""
+    new, support = theta * match.factor[:, None], theta != 0
+    old_kernel = leaves[layer.kernel]
+    old = wirings.matrix(old_kernel)
+    cells = (rows[:, None], match.place[None, :])
+    first = 0 if layer.bias is None else 1
+    planted = jnp.zeros(old.shape, bool).at[cells].set(support[:, first:].T, mode="drop")
+    kernel = jnp.zeros_like(old).at[cells].set(new[:, first:].T, mode="drop")
+    params = {layer.kernel: jnp.where(planted, kernel, old).reshape(old_kernel.shape)}
+    mask = {layer.kernel: planted.reshape(old_kernel.shape)}
+    if layer.bias is not None:
+        old = leaves[layer.bias]
+        planted = jnp.zeros(old.shape, bool).at[match.place].set(support[:, 0], mode="drop")
+        bias = jnp.zeros_like(old).at[match.place].set(new[:, 0], mode="drop")
+        params[layer.bias], mask[layer.bias] = jnp.where(planted, bias, old), planted
+    return params, mask
 
 
 def _positive(x: jax.Array) -> jax.Array:

@@ -8,12 +8,17 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from plantjax import checks, masks, nets
+from plantjax import checks, masks, wirings
 from plantjax.types import Mask, Metrics, Params, Planted
 
 
 def compare(
-    params: Params, found_mask: Mask, planted: Planted, *, scope: str = "global"
+    params: Params,
+    found_mask: Mask,
+    planted: Planted,
+    *,
+    scope: str = "global",
+    wiring: wirings.Wiring | None = None,
 ) -> Metrics:
     """Compares a found mask F with the planted mask T.
 
@@ -22,6 +27,7 @@ def compare(
       found_mask: F.
       planted: the ground truth, its mask T.
       scope: where parameters competed, for the feasible recall.
+      wiring: how the layers hang together; by default they are a chain, or nothing is known.
 
     Returns:
       Float32 scalars. Over all parameters, and with suffix "_weights" over kernels alone:
@@ -29,8 +35,8 @@ def compare(
       "layer_00/precision", "layer_00/recall", ... Also "lift" (precision / density of T),
       "feasible_recall" (the most that the budgets of the scope allow), "live_density" (live
       parameters / n), "connected" (1 if some output is reached from the inputs), "collapsed"
-      (layers without a kept weight). For params that are no dense chain, the last three but
-      "collapsed" are left out.
+      (layers without a kept weight). For params that are no chain of dense layers and convolutions
+      and have no wiring, the last three but "collapsed" are left out.
 
     Raises:
       ValueError: if masks and params do not match, or the scope is unknown.
@@ -47,12 +53,15 @@ def compare(
     result |= {f"{k}_weights": v for k, v in _agreement(weights, true_weights).items()}
     result["feasible_recall"] = feasible_recall(found_mask, planted.mask, scope)
     result["collapsed"] = collapsed(found_mask)
-    if nets.is_chain(params):
-        for name in sorted(params):
-            agreement = _agreement(found_mask[name], planted.mask[name])
-            result |= {f"{name}/{key}": agreement[key] for key in ("precision", "recall")}
-        result["live_density"] = masks.density(masks.live(params, found_mask))
-        result["connected"] = _connected(found_mask)
+    wiring = wiring or wirings.find(params)
+    if wiring is not None:
+        found, true = wirings.leaves(found_mask), wirings.leaves(planted.mask)
+        for layer in wiring.layers:
+            pair = ({path: mask[path] for path in layer.leaves} for mask in (found, true))
+            agreement = _agreement(*pair)
+            result |= {f"{layer.name}/{key}": agreement[key] for key in ("precision", "recall")}
+        result["live_density"] = masks.density(masks.live(params, found_mask, wiring))
+        result["connected"] = wirings.connected(found_mask, wiring).astype(jnp.float32)
     return result
 
 
@@ -96,15 +105,6 @@ def _agreement(found: Mask, true: Mask) -> Metrics:
         "f1": _ratio(2 * both, n_found + n_true),
         "iou": _ratio(both, n_found + n_true - both),
     }
-
-
-def _connected(mask: Mask) -> jax.Array:
-    """1 if a path of kept weights leads from an input to an output."""
-    chain = nets.layers(mask)
-    reached = jnp.ones(chain[0]["kernel"].shape[0], bool)
-    for layer in chain:
-        reached = jnp.any(layer["kernel"] & reached[:, None], axis=0)
-    return jnp.any(reached).astype(jnp.float32)
 
 
 def _ratio(part: jax.Array, whole: jax.Array) -> jax.Array:

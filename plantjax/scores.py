@@ -4,10 +4,12 @@
 at names or shapes: params is any pytree of float arrays, apply any function of it.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
-from plantjax import masks, nets
+from plantjax import balancing, masks, nets, wirings
 from plantjax.types import Apply, Batch, Key, Loss, Mask, Params, ScoreFn
 
 GRASP_TEMPERATURE = 200.0
@@ -72,54 +74,30 @@ def grasp(apply: Apply, loss: Loss) -> ScoreFn:
 def synflow(apply: Apply, loss: Loss) -> ScoreFn:
     """Scores |theta dR/dtheta|, R = sum of outputs of the network |m theta| on an all-ones input.
 
-    Chains of dense layers are first rescaled layer by layer, by powers of two that keep every
-    activation near one: all scores change by one common factor, and deep or wide networks neither
-    overflow nor vanish (Tanaka et al. 2020, https://arxiv.org/abs/2006.05467).
+    Chains of dense layers and convolutions, and networks whose apply has a `wiring`, are first
+    rescaled layer by layer, by powers of two that keep every activation near one: all scores change
+    by one common factor, and deep or wide networks neither overflow nor vanish. If the apply has a
+    `flow`, R is that of `flow(params, x)`: batch norm is to be the identity there (Tanaka et al.
+    2020, https://arxiv.org/abs/2006.05467).
     """
     del loss
+    flow = getattr(apply, "flow", apply)
 
     def score(key: Key, params: Params, mask: Mask, batch: Batch) -> Params:
         del key
         ones = jnp.ones((1, *batch.x.shape[1:]), batch.x.dtype)
         positive = jax.tree.map(jnp.abs, masks.apply(params, mask))
-        if nets.is_chain(positive):
-            positive = _balanced(positive, ones)
-        gradient = jax.grad(lambda p: jnp.sum(apply(p, ones)))(positive)
+        wiring = wirings.of(apply, positive)
+        if wiring is not None:
+            balanced = balancing.balance(positive, wiring)
+            if apply is not nets.apply and not hasattr(apply, "wiring"):  # a guess: try it
+                follows = balancing.follows(flow, balanced, ones, wiring)
+                balanced = jax.tree.map(partial(jnp.where, follows), balanced, positive)
+            positive = balanced
+        gradient = jax.grad(lambda p: jnp.sum(flow(p, ones)))(positive)
         return jax.tree.map(lambda p, g: jnp.abs(p * g), positive, gradient)
 
     return score
-
-
-def _balanced(params: Params, x: jax.Array) -> Params:
-    """Rescales a positive chain so that the largest activation of every layer is about one.
-
-    Kernels are divided by powers of two, biases by the product so far: nothing is rounded.
-    """
-    balanced, total = {}, jnp.int32(0)
-    for name, layer in zip(sorted(params), nets.layers(params), strict=True):
-        grown = jnp.matmul(x, layer["kernel"], precision="highest")
-        grown = grown + _times_power(layer["bias"], total)[None, :]
-        peak = jnp.max(grown)
-        _, exponent = jnp.frexp(jnp.where(peak > 0, peak, 1.0))
-        total = total - exponent
-        balanced[name] = {
-            "kernel": _times_power(layer["kernel"], -exponent),
-            "bias": _times_power(layer["bias"], total),
-        }
-        x = _times_power(grown, -exponent)
-    return balanced
-
-
-def _times_power(x: jax.Array, exponent: jax.Array) -> jax.Array:
-    """Multiplies by 2^exponent as `ldexp` does, in a fifth of the time.
-
-    Three powers of two, none beyond the floats, reach from the largest float to zero and back.
-    """
-    exponent = jnp.clip(exponent, -378, 378)
-    third = exponent // 3
-    for part in (third, third, exponent - 2 * third):
-        x = x * jnp.ldexp(jnp.float32(1.0), part)
-    return x
 
 
 SCORES = {

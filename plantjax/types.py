@@ -21,7 +21,15 @@ Mask: TypeAlias = Any
 """A pytree of bool arrays with the structure and shapes of the parameters; True is kept."""
 
 Apply: TypeAlias = Callable[[Params, jax.Array], jax.Array]
-"""`(params, x [N, I]) -> outputs [N, O]`."""
+"""`(params, x [N, I]) -> outputs [N, O]`; images are x [N, H, W, C].
+
+It may have attributes, which finders respect: `wiring`, how its layers hang together (see
+`wirings`) where they are no chain; `prunable`, which leaves may be pruned; `flow`, the same network
+as SynFlow should run it, where batch norm makes a difference.
+"""
+
+Prunable: TypeAlias = Callable[[str], bool]
+"""Whether the leaf at a path, "layer_00/kernel", may be pruned."""
 
 Loss: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
 """`(outputs [N, O], y) -> scalar`."""

@@ -3,20 +3,27 @@
 import chex
 import jax
 
-from plantjax import checks, masks, nets, recovery
-from plantjax.types import Apply, Batch, Head, Key, Mask, Metrics, Params, Task
+from plantjax import checks, masks, nets, recovery, wirings
+from plantjax.types import Apply, Batch, Head, Key, Mask, Metrics, Params, Prunable, Task
 
 EXACT_SCOPES = ("global", "oracle")
 """Scopes whose counts add up to exactly k; the others round per array or layer."""
 
 
-def check(task: Task, params: Params, data: Batch, density: chex.Numeric, rounds: int = 1) -> None:
+def check(
+    task: Task,
+    params: Params,
+    data: Batch,
+    density: chex.Numeric,
+    rounds: int = 1,
+    prunable: Prunable | None = None,
+) -> None:
     """Raises ValueError if a finder's input is not finite, out of range or does not fit."""
     checks.finite("params", params)
     checks.batch(data)
     checks.labels(data.y, task.n_out)
     checks.density(density)
-    checks.integer("rounds", rounds, 1, masks.size(params))
+    checks.integer("rounds", rounds, 1, masks.size(params, prunable))
 
 
 def score_batch(key: Key, task: Task, data: Batch) -> Batch:
@@ -27,12 +34,19 @@ def score_batch(key: Key, task: Task, data: Batch) -> Batch:
     return Batch(data.x[chosen], data.y[chosen])
 
 
-def progress(params: Params, mask: Mask) -> Metrics:
+def progress(params: Params, mask: Mask, apply: Apply, prunable: Prunable | None = None) -> Metrics:
     """What finders tell about each of their rounds: densities, kept and live, collapsed layers."""
-    told = {"kept_density": masks.density(mask), "collapsed": recovery.collapsed(mask)}
-    if nets.is_chain(params):
-        told["live_density"] = masks.density(masks.live(params, mask))
+    kept = masks.density(mask, prunable)
+    told = {"kept_density": kept, "collapsed": recovery.collapsed(mask)}
+    wiring = wirings.of(apply, params)
+    if wiring is not None:
+        told["live_density"] = masks.density(masks.live(params, mask, wiring), prunable)
     return told
+
+
+def prunable_of(apply: Apply, prunable: Prunable | None) -> Prunable | None:
+    """The predicate given, or that of the network, if it has one."""
+    return prunable or getattr(apply, "prunable", None)
 
 
 def with_head(apply: Apply, head: Head | None) -> Apply:

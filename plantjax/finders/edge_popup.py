@@ -10,7 +10,7 @@ import optax
 
 from plantjax import checks, losses, masks, nets, schedules, training
 from plantjax.finders import common
-from plantjax.types import Apply, Batch, Finder, Found, Key, Mask, Params, Schedule, Task
+from plantjax.types import Apply, Batch, Finder, Found, Key, Mask, Params, Prunable, Schedule, Task
 
 ANNEALS = ("none", "epoch", "step")
 HEADS = {"none": None, "reference": jax.nn.softmax}
@@ -32,6 +32,7 @@ def edge_popup(
     loss: str = "scale-free",
     head: str = "none",
     init: str = "fan_in",
+    prunable: Prunable | None = None,
 ) -> Finder:
     """Learns scores s of frozen parameters theta; the mask keeps the highest |s|.
 
@@ -53,6 +54,7 @@ def edge_popup(
       head: "reference" appends the softmax of the paper's code, which makes regression impossible.
       init: "fan_in": U(+-1 / sqrt(fan_in)), biases like the weights of their layer; "equal":
         |0.1 U| everywhere.
+      prunable: predicate on leaf paths; by default the apply's attribute, or every leaf is.
 
     Returns:
       A Finder. `Found.info` holds "losses", the search loss of each epoch [E], and "scale", the
@@ -73,11 +75,12 @@ def edge_popup(
     checks.integer("search_epochs", search_epochs, 1)
     checks.integer("batch_size", batch_size, 1)
     checks.positive("search_learning_rate", search_learning_rate)
+    prunable = common.prunable_of(apply, prunable)
     search_loss = losses.SEARCH_LOSSES[loss](task)
     network = common.with_head(apply, HEADS[head])
 
     def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
-        common.check(task, params, data, density)
+        common.check(task, params, data, density, prunable=prunable)
         checks.integer("batch_size", batch_size, 1, data.x.shape[0])
         counts = common.oracle_counts(task, params, scope)
         init_key, select_key, train_key = jax.random.split(key, 3)
@@ -97,7 +100,9 @@ def edge_popup(
         ) -> tuple[Mask, jax.Array]:
             sizes = jax.tree.map(jnp.abs, jax.lax.stop_gradient(scores))
             tie_key = jax.random.fold_in(select_key, step)
-            return masks.reselect(tie_key, sizes, density, near, scope, counts=counts)
+            return masks.reselect(
+                tie_key, sizes, density, near, scope, counts=counts, prunable=prunable
+            )
 
         def objective(
             learned: Params, near: jax.Array, batch: Batch, step: jax.Array
@@ -112,7 +117,7 @@ def edge_popup(
         learned, near, values = training.minimize(
             train_key,
             {"scores": _initial(init_key, params, init), "log_scale": jnp.float32(0.0)},
-            masks.unknown(params, scope),
+            masks.unknown(params, scope, prunable),
             data,
             objective,
             optimizer=optimizer or sgd(search_learning_rate, steps),

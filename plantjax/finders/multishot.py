@@ -20,6 +20,7 @@ from plantjax.types import (
     Mask,
     Metrics,
     Params,
+    Prunable,
     Schedule,
     Task,
 )
@@ -51,6 +52,7 @@ def multishot(
     optimizer: optax.GradientTransformation | None = None,
     rewind: str = "init",
     rewind_step: int = 0,
+    prunable: Prunable | None = None,
 ) -> Finder:
     """Trains, scores the trained network, selects and rewinds, level by level.
 
@@ -73,6 +75,7 @@ def multishot(
         https://arxiv.org/abs/1912.05671); "learning_rate": from where the last level ended
         (Renda et al. 2020, https://arxiv.org/abs/2003.02389).
       rewind_step: for "step", at most the steps of a level.
+      prunable: predicate on leaf paths; by default the apply's attribute, or every leaf is.
 
     Returns:
       A Finder. `Found.params` is where the last level would start anew; `Found.info` holds per
@@ -93,6 +96,7 @@ def multishot(
     checks.integer("batch_size", batch_size, 1)
     checks.integer("rewind_step", rewind_step, 0)
     checks.positive("search_learning_rate", search_learning_rate)
+    prunable = common.prunable_of(apply, prunable)
     score_fn = SCORES[score](apply, task.loss)
     fitting = {
         "apply": apply,
@@ -103,7 +107,7 @@ def multishot(
     }
 
     def begin(key: Key, params: Params, data: Batch, density: chex.Numeric) -> _State:
-        common.check(task, params, data, density, rounds)
+        common.check(task, params, data, density, rounds, prunable)
         full, start = masks.full(params), params
         if rewind == "step":
             first = jax.random.fold_in(jax.random.split(key)[0], 1)
@@ -130,9 +134,10 @@ def multishot(
         kept = density_after(density, level, rounds)
         within = None if allow_revive else mask
         counts = common.oracle_counts(task, params, scope)
-        mask = masks.select(keys[2], scores, kept, scope, within, counts)
+        mask = masks.select(keys[2], scores, kept, scope, within, counts, prunable=prunable)
         start = trained if rewind == "learning_rate" else later
-        return _State(mask, start, later), common.progress(params, mask) | {"loss": losses[-1]}
+        told = common.progress(params, mask, apply, prunable)
+        return _State(mask, start, later), told | {"loss": losses[-1]}
 
     def finish(state: _State, told: Metrics) -> Found:
         return Found(state.mask, state.start, told)

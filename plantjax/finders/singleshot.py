@@ -7,7 +7,19 @@ import jax.numpy as jnp
 from plantjax import checks, masks, nets, schedules
 from plantjax.finders import common
 from plantjax.scores import SCORES
-from plantjax.types import Apply, Batch, Finder, Found, Key, Mask, Metrics, Params, Schedule, Task
+from plantjax.types import (
+    Apply,
+    Batch,
+    Finder,
+    Found,
+    Key,
+    Mask,
+    Metrics,
+    Params,
+    Prunable,
+    Schedule,
+    Task,
+)
 
 
 def singleshot(
@@ -19,6 +31,7 @@ def singleshot(
     schedule: str | Schedule = "exponential",
     scope: str = "global",
     allow_revive: bool = False,
+    prunable: Prunable | None = None,
 ) -> Finder:
     """Scores the untrained network and selects, in one round or several.
 
@@ -31,6 +44,7 @@ def singleshot(
       scope: see `masks.select`.
       allow_revive: let later rounds keep what earlier ones pruned (as the paper's code does for
         random, magnitude and SNIP).
+      prunable: predicate on leaf paths; by default the apply's attribute, or every leaf is.
 
     Returns:
       A Finder; `Found.info` holds per round "kept_density", "live_density" (of chains) and
@@ -45,10 +59,11 @@ def singleshot(
     density_after = schedules.get(schedule)
     checks.choice("scope", scope, masks.SCOPES)
     checks.integer("rounds", rounds, 1)
+    prunable = common.prunable_of(apply, prunable)
     score_fn = SCORES[score](apply, task.loss)
 
     def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
-        common.check(task, params, data, density, rounds)
+        common.check(task, params, data, density, rounds, prunable)
         counts = common.oracle_counts(task, params, scope)
         batch_key, key = jax.random.split(key)
         batch = common.score_batch(batch_key, task, data)
@@ -61,10 +76,12 @@ def singleshot(
             scores = score_fn(score_key, params, mask, batch)
             kept = density_after(density, index, rounds)
             within = None if allow_revive else mask
-            mask, near = masks.reselect(select_key, scores, kept, near, scope, within, counts)
-            return (mask, near), common.progress(params, mask)
+            mask, near = masks.reselect(
+                select_key, scores, kept, near, scope, within, counts, prunable=prunable
+            )
+            return (mask, near), common.progress(params, mask, apply, prunable)
 
-        start = (masks.full(params), masks.unknown(params, scope))
+        start = (masks.full(params), masks.unknown(params, scope, prunable))
         (mask, _), info = jax.lax.scan(prune, start, jnp.arange(1, rounds + 1))
         return Found(mask, params, info)
 

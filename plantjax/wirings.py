@@ -1,0 +1,325 @@
+"""Wirings: how the layers of a parameter tree hang together, as a graph of channels.
+
+A node is a group of channels: the input, a hidden activation after its ReLU, the output. A layer
+reads one node and writes one. All that is written into a hidden node is added before its ReLU,
+
+    node = relu(sum of the layers that write it + the node that it carries on),
+
+so residual networks are wirings as well as chains: an identity shortcut carries its node on, one
+padded with zeros carries it into a wider node, a projection is one more layer. Pools, strides,
+padding and flattening keep channels apart and need no mention. Whatever holds per channel (what is
+live, where a target's channel is planted, by which factor it is scaled) follows from the wiring.
+
+The kernel [kh, kw, I, O] of a convolution is read as the matrix [kh kw I, O]. Its rows, and those
+of a dense layer behind a flattened image [H, W, C], index (h W + w) C + c, repeat the channels.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from plantjax import checks
+from plantjax.types import Apply, Mask, Params
+
+INPUT = "input"
+
+
+class Layer(NamedTuple):
+    """A convolution or dense layer; leaves are named by their paths, "layer_00/kernel"."""
+
+    kernel: str
+    bias: str | None
+    reads: str
+    writes: str
+    scale: str | None = None  # of a batch norm behind it
+    shift: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What a message calls it, `layer_00` for the kernel `layer_00/kernel`."""
+        return self.kernel.removesuffix("/kernel")
+
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        """The paths of all its parameters."""
+        paths = (self.kernel, self.bias, self.scale, self.shift)
+        return tuple(path for path in paths if path is not None)
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """Layers in an order in which the network may run, and which nodes carry which others on.
+
+    Attributes:
+      layers: every node but "input" is written before it is read. The last one is the output.
+      carries: pairs (node, the node whose channels are added to its first ones).
+
+    A block with an identity shortcut, between two other layers:
+
+    >>> block = Wiring(
+    ...     layers=(
+    ...         layer("layer_00", INPUT, "stem"),
+    ...         layer("layer_01", "stem", "inner"),
+    ...         layer("layer_02", "inner", "block"),
+    ...         layer("layer_03", "block", "output"),
+    ...     ),
+    ...     carries=(("block", "stem"),),
+    ... )
+    >>> block.nodes
+    ('stem', 'inner', 'block', 'output')
+    """
+
+    layers: tuple[Layer, ...]
+    carries: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """All nodes but the input, in the order in which they are complete."""
+        last = {layer.writes: index for index, layer in enumerate(self.layers)}
+        return tuple(sorted(last, key=lambda node: last[node]))
+
+    def writers(self, node: str) -> tuple[Layer, ...]:
+        """The layers that write a node."""
+        return tuple(layer for layer in self.layers if layer.writes == node)
+
+    def carried(self, node: str) -> str | None:
+        """The node that a node carries on, if any."""
+        return dict(self.carries).get(node)
+
+
+def layer(name: str, reads: str, writes: str) -> Layer:
+    """The layer with the parameters `name/kernel` and `name/bias`."""
+    return Layer(f"{name}/kernel", f"{name}/bias", reads, writes)
+
+
+def chain(params: Params, names: Sequence[str] | None = None) -> Wiring:
+    """The wiring in which every layer reads what the one before it writes.
+
+    Args:
+      params: tree of layers, each with `kernel` [I, O] or [..., I, O], and perhaps `bias` [O].
+      names: the layers' paths in network order; by default sorted.
+
+    Returns:
+      A Wiring.
+
+    Raises:
+      ValueError: if params is no chain, or sorting would put layer_10 before a convolution layer_2.
+
+    >>> import jax.numpy as jnp
+    >>> image = {"kernel": jnp.ones((3, 3, 1, 8)), "bias": jnp.ones(8)}
+    >>> flat = {"kernel": jnp.ones((4 * 4 * 8, 10)), "bias": jnp.ones(10)}
+    >>> [layer.name for layer in chain({"layer_00": image, "layer_01": flat}).layers]
+    ['layer_00', 'layer_01']
+    """
+    found = leaves(params)
+    if names is None:
+        names = sorted({path.rpartition("/")[0] for path in found})
+        dense = all(jnp.ndim(leaf) <= 2 for leaf in found.values())
+        if not dense and names != sorted(names, key=_natural):
+            raise ValueError(f"names must give the layers in network order, for {names} may not.")
+    nodes = [INPUT, *(str(index + 1) for index in range(len(names)))]
+    layers = []
+    for name, reads, writes in zip(names, nodes[:-1], nodes[1:], strict=True):
+        part = layer(name, reads, writes)
+        layers.append(part if part.bias in found else part._replace(bias=None))
+    wiring = Wiring(tuple(layers))
+    try:
+        channels(params, wiring)
+    except ValueError as error:
+        raise ValueError(
+            "params must be a chain of dense layers or convolutions, {'layer_00': {'kernel': "
+            "[I, O] or [kh, kw, I, O], 'bias': [O]}, ...}, or come with its wiring, got "
+            f"{jax.tree.map(jnp.shape, params)}: {error}"
+        ) from None
+    return wiring
+
+
+def find(params: Params) -> Wiring | None:
+    """The wiring of a chain, or None if params is none."""
+    try:
+        return chain(params)
+    except ValueError:
+        return None
+
+
+def of(apply: Apply, params: Params) -> Wiring | None:
+    """The wiring of a network: the attribute `wiring` of its apply, or that of a chain, or None."""
+    return getattr(apply, "wiring", None) or find(params)
+
+
+def channels(params: Params, wiring: Wiring, tree: str = "params") -> dict[str, int]:
+    """The number of channels of every node, the input first.
+
+    Args:
+      params: any tree.
+      wiring: its wiring.
+      tree: what an error calls params.
+
+    Raises:
+      ValueError: if the wiring reads what is not written before, or is not one of params: its
+        paths, and all of them, name leaves whose shapes fit on one another.
+    """
+    found = leaves(params)
+    _check_order(wiring)
+    _check_paths(found, wiring, tree)
+    sizes = {INPUT: _inputs(found, wiring)}
+    images = {INPUT}  # nodes that a dense layer may read flattened
+    for node in wiring.nodes:
+        writers, source = wiring.writers(node), wiring.carried(node)
+        width = jnp.shape(found[writers[0].kernel])[-1]
+        if source is not None and sizes[source] > width:
+            raise ValueError(
+                f"node {node} must have the {sizes[source]} channels of {source}, got {width}."
+            )
+        for part in writers:
+            shape = jnp.shape(found[part.kernel])
+            need = sizes[part.reads]
+            flat = len(shape) == 2 and part.reads in images and shape[0] % need == 0
+            if not (shape[-2] == need or flat):
+                raise ValueError(
+                    f"{tree}[{part.kernel}] must read {need} channels, got shape {shape}."
+                )
+            for path in part.leaves:
+                wanted = (*shape[:-1], width) if path == part.kernel else (width,)
+                if jnp.shape(found[path]) != wanted:
+                    raise ValueError(
+                        f"{tree}[{path}] must have shape {wanted}, got {jnp.shape(found[path])}."
+                    )
+        sizes[node] = width
+        if source in images or any(jnp.ndim(found[part.kernel]) > 2 for part in writers):
+            images.add(node)
+    return sizes
+
+
+def live(params: Params, mask: Mask, wiring: Wiring) -> Mask:
+    """The part of a mask on paths from an input, or a positive bias, to an output.
+
+    See `masks.live`. A channel of an image is one unit; one behind a batch norm counts as fed.
+
+    Raises:
+      ValueError: as `channels`.
+    """
+    sizes = channels(params, wiring)
+    kept, fed = leaves(mask), _fed(leaves(params), leaves(mask), wiring, sizes)
+    output = wiring.nodes[-1]
+    read = {node: jnp.zeros(size, bool) for node, size in sizes.items()}
+    read[output], fed[output] = ~read[output], ~read[output]
+    result = dict(kept)
+    for node in reversed(wiring.nodes):
+        used, source = read[node] & fed[node], wiring.carried(node)
+        if source is not None:
+            read[source] = read[source] | used[: sizes[source]]
+        for part in wiring.writers(node):
+            needed = matrix(kept[part.kernel]) & used[None, :]
+            sources = jnp.any(needed, axis=1).reshape(-1, sizes[part.reads])
+            read[part.reads] = read[part.reads] | jnp.any(sources, axis=0)
+            result |= {path: kept[path] & used for path in part.leaves if path != part.kernel}
+            paths = needed & rows(fed[part.reads], kept[part.kernel])[:, None]
+            result[part.kernel] = paths.reshape(kept[part.kernel].shape)
+    return replace(mask, result)
+
+
+def connected(mask: Mask, wiring: Wiring) -> jax.Array:
+    """Whether a path of kept weights leads from an input to an output; bool []."""
+    fed = _fed(None, leaves(mask), wiring, channels(mask, wiring, "mask"))
+    return jnp.any(fed[wiring.nodes[-1]])
+
+
+def _fed(
+    values: Mapping[str, jax.Array] | None,
+    kept: Mapping[str, jax.Array],
+    wiring: Wiring,
+    sizes: Mapping[str, int],
+) -> dict[str, jax.Array]:
+    """Which channels paths of kept weights reach; they begin at inputs and positive biases.
+
+    Biases count only if their values are given. A batch norm may then feed any channel.
+    """
+    fed = {INPUT: jnp.ones(sizes[INPUT], bool)}
+    for node in wiring.nodes:
+        source = wiring.carried(node)
+        reached = jnp.zeros(sizes[node], bool)
+        if source is not None:
+            reached = reached.at[: sizes[source]].set(fed[source])
+        for part in wiring.writers(node):
+            paths = matrix(kept[part.kernel]) & rows(fed[part.reads], kept[part.kernel])[:, None]
+            reached = reached | jnp.any(paths, axis=0)
+            if values is not None and part.bias is not None:
+                reached = reached | (kept[part.bias] & (values[part.bias] > 0))
+            if values is not None and part.scale is not None:
+                reached = jnp.ones_like(reached)
+        fed[node] = reached
+    return fed
+
+
+def leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by their paths."""
+    pairs = jax.tree_util.tree_leaves_with_path(tree)
+    return {checks.path_name(path): leaf for path, leaf in pairs}
+
+
+def replace(tree: Any, values: Mapping[str, Any]) -> Any:
+    """The tree with the leaves of these paths replaced."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: values.get(checks.path_name(path), leaf), tree
+    )
+
+
+def matrix(kernel: jax.Array) -> jax.Array:
+    """A kernel [..., I, O] as the matrix [rows, O] that acts on patches."""
+    return kernel if kernel.ndim == 2 else kernel.reshape(-1, kernel.shape[-1])
+
+
+def rows(per_channel: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Numbers per channel [C], one for every row of the kernel's matrix."""
+    times = int(np.prod(kernel.shape[:-1])) // per_channel.size
+    return per_channel if times == 1 else jnp.tile(per_channel, times)
+
+
+def _natural(name: str) -> list[Any]:
+    """Sorts layer_2 before layer_10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def _check_order(wiring: Wiring) -> None:
+    nodes = wiring.nodes
+    sources = [source for _, source in wiring.carries]
+    if not nodes:
+        raise ValueError("a wiring must have at least one layer, got none.")
+    last = {part.writes: index for index, part in enumerate(wiring.layers)}
+    for index, part in enumerate(wiring.layers):
+        if part.reads != INPUT and last.get(part.reads, index) >= index:
+            raise ValueError(f"{part.name} reads {part.reads}, which is not written before it.")
+    if INPUT in nodes or nodes[-1] in (*sources, *[part.reads for part in wiring.layers]):
+        raise ValueError(f"the last node, {nodes[-1]}, must be the output, and never read.")
+    for node, source in wiring.carries:
+        if node not in nodes or source not in (INPUT, *nodes[: nodes.index(node)]):
+            raise ValueError(f"{node} carries {source}, which is not written before it.")
+        if node == nodes[-1]:
+            raise ValueError(f"the output {node} must not carry {source}: it is matched in place.")
+
+
+def _check_paths(found: Mapping[str, Any], wiring: Wiring, tree: str) -> None:
+    named = [path for part in wiring.layers for path in part.leaves]
+    for path in named:
+        if path not in found:
+            raise ValueError(f"{tree} must have the leaf {path} that the wiring names.")
+    if sorted(named) != sorted(found):
+        odd = sorted(set(found) - set(named)) or [p for p in named if named.count(p) > 1]
+        raise ValueError(f"the wiring must name every leaf of {tree} once, but not {odd[0]}.")
+    for part in wiring.layers:
+        if jnp.ndim(found[part.kernel]) < 2:
+            raise ValueError(f"{tree}[{part.kernel}] must be a kernel of two axes or more.")
+
+
+def _inputs(found: Mapping[str, Any], wiring: Wiring) -> int:
+    """Channels of the input: what convolutions read, or else the inputs of the dense layers."""
+    readers = [jnp.shape(found[part.kernel]) for part in wiring.layers if part.reads == INPUT]
+    if not readers:
+        raise ValueError("a layer must read the input.")
+    return max(readers, key=len)[-2]
