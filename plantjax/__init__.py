@@ -1,10 +1,11 @@
 """Plant sparse tickets in large random networks, and let pruning algorithms seek them.
 
 See README.md; the modules, from what stands alone to what uses it: types, targets, tasks, nets,
-planting, masks, scores, training, finders, recovery, sweeps, theory.
+planting, masks, scores, training, finders, recovery, sweeps, theory, data.
 """
 
 from plantjax import (
+    data,
     existence,
     finders,
     losses,
@@ -23,6 +24,7 @@ from plantjax import (
     types,
     worlds,
 )
+from plantjax.data import DATASETS
 from plantjax.finders import FINDERS, REFERENCES
 from plantjax.planting import plant
 from plantjax.scores import SCORES
@@ -31,10 +33,12 @@ from plantjax.tasks import TASKS
 __version__ = "0.1.0"
 
 __all__ = [
+    "DATASETS",
     "FINDERS",
     "REFERENCES",
     "SCORES",
     "TASKS",
+    "data",
     "existence",
     "finders",
     "losses",
