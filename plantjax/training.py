@@ -125,6 +125,41 @@ def minimize(
     Raises:
       ValueError: if epochs, batch_size or steps is out of range.
     """
+    (params, _, carry), losses = descend(
+        key,
+        params,
+        carry,
+        data,
+        objective,
+        optimizer=optimizer,
+        epochs=epochs,
+        batch_size=batch_size,
+        steps=steps,
+        project=project,
+        transform=transform,
+    )
+    return params, carry, losses
+
+
+def descend(
+    key: Key,
+    params: Params,
+    carry: Carry,
+    data: Batch,
+    objective: Callable[[Params, Carry, Batch, jax.Array], tuple[jax.Array, Carry]],
+    *,
+    optimizer: optax.GradientTransformation,
+    epochs: int,
+    batch_size: int,
+    steps: int | None = None,
+    project: Callable[[Params], Params] = lambda tree: tree,
+    transform: Transform | None = None,
+) -> tuple[State, jax.Array]:
+    """The same as `minimize`, for optimizers whose state is part of the result.
+
+    Returns:
+      ((params, state of the optimizer, carry), mean objective of each epoch [epochs]).
+    """
     checks.batch(data)
     n = data.x.shape[0]
     checks.integer("epochs", epochs, 0)
@@ -162,4 +197,4 @@ def minimize(
     if rest:
         state, last = epoch(state, whole, rest)
         losses = jnp.append(losses, last)
-    return state[0], state[2], losses
+    return state, losses
