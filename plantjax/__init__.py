@@ -5,6 +5,7 @@ planting, masks, scores, training, finders, recovery, sweeps, theory, data.
 """
 
 from plantjax import (
+    allocations,
     data,
     existence,
     finders,
@@ -13,6 +14,7 @@ from plantjax import (
     nets,
     planting,
     recovery,
+    rewiring,
     runs,
     schedules,
     scores,
@@ -38,6 +40,7 @@ __all__ = [
     "REFERENCES",
     "SCORES",
     "TASKS",
+    "allocations",
     "data",
     "existence",
     "finders",
@@ -47,6 +50,7 @@ __all__ = [
     "plant",
     "planting",
     "recovery",
+    "rewiring",
     "runs",
     "schedules",
     "scores",

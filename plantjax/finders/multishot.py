@@ -5,9 +5,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plantjax import checks, masks, nets, schedules, training
+from plantjax import checks, masks, nets, schedules, scores, training
 from plantjax.finders import common
-from plantjax.scores import SCORES
 from plantjax.types import Apply, Batch, Finder, Found, Key, Mask, Metrics, Params, Schedule, Task
 
 REWINDS = ("init", "step", "learning_rate")
@@ -17,7 +16,7 @@ REWINDS = ("init", "step", "learning_rate")
 def multishot(
     task: Task,
     *,
-    score: str,
+    score: str | scores.MakeScore,
     apply: Apply = nets.apply,
     rounds: int = 10,
     schedule: str | Schedule = "exponential",
@@ -36,7 +35,7 @@ def multishot(
 
     Args:
       task: gives loss and score batches.
-      score: a name in `scores.SCORES`.
+      score: a name in `scores.SCORES`, or such a function.
       apply: `(params, x) -> outputs`.
       rounds: number of levels L.
       schedule: a name in `schedules.SCHEDULES`, or such a function.
@@ -62,7 +61,7 @@ def multishot(
 
     Source: paper, section 4.2, https://arxiv.org/abs/2111.11153
     """
-    checks.choice("score", score, SCORES)
+    make_score = scores.get(score)
     density_after = schedules.get(schedule)
     checks.choice("scope", scope, masks.SCOPES)
     checks.choice("rewind", rewind, REWINDS)
@@ -71,7 +70,7 @@ def multishot(
     checks.integer("batch_size", batch_size, 1)
     checks.integer("rewind_step", rewind_step, 0)
     checks.positive("search_learning_rate", search_learning_rate)
-    score_fn = SCORES[score](apply, task.loss)
+    score_fn = make_score(apply, task.loss)
     fitting = {
         "apply": apply,
         "loss": task.loss,
@@ -99,10 +98,10 @@ def multishot(
                 trained = jax.tree.map(jnp.where, mask, trained, begin)
             keys = jax.random.split(jax.random.fold_in(prune_key, index), 3)
             batch = common.score_batch(keys[0], task, data)
-            scores = score_fn(keys[1], trained, mask, batch)
+            values = score_fn(keys[1], trained, mask, batch)
             kept = density_after(density, index, rounds)
             within = None if allow_revive else mask
-            mask = masks.select(keys[2], scores, kept, scope, within, counts)
+            mask = masks.select(keys[2], values, kept, scope, within, counts)
             begin = trained if rewind == "learning_rate" else later
             return (mask, begin, later), common.progress(params, mask) | {"loss": losses[-1]}
 
