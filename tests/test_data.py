@@ -278,6 +278,8 @@ HOSTILE = {
         b"\x80\x02}S'data'\ncnumpy.core.numeric\n_frombuffer\n(C\x01xcnumpy\ndtype\n(S'u1'\ntR"
         b"(L1099511627776L\ntS'C'\ntRs."
     ),
+    "stack by a nested key": lambda path: b"\x80\x02})" + b"\x85" * 300_000 + b"Ns.",
+    "stack by a memo": lambda path: b"\x80\x02})q\x00" + b"0h\x00\x85q\x00" * 300_000 + b"Ns.",
     "a list": lambda path: pickle.dumps([1, 2]),
     "no pickle": lambda path: b"hello",
 }

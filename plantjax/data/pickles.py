@@ -19,6 +19,7 @@ _OPCODES = re.compile(
     r"(SHORT_)?BINBYTES8?|BYTEARRAY8|(EMPTY_)?(DICT|LIST|TUPLE)|TUPLE[123]|SETITEMS?|APPENDS?|"
     r"(STACK_)?GLOBAL|REDUCE|BUILD"
 )
+_FREE_TUPLES = 100
 _NUMPY = ("numpy.core", "numpy._core")
 
 
@@ -126,12 +127,22 @@ def load(path: Path, content: bytes) -> dict[str, Any]:
 
 
 def _check_opcodes(content: bytes) -> None:
-    """Raises on opcodes that are not allowed, memo places that waste memory, and a missing end."""
+    """Raises on opcodes not allowed, a missing end, and what would exhaust memory or stack.
+
+    That is a far memo place, or nested tuples: but for a few, tuples are there to be passed on.
+    """
+    last, free = "", 0
     for opcode, argument, _ in pickletools.genops(content):
         if not _OPCODES.fullmatch(opcode.name):
             raise pickle.UnpicklingError(f"the opcode {opcode.name}")
-        if opcode.name.endswith("PUT") and not 0 <= int(argument or 0) <= len(content):
-            raise pickle.UnpicklingError(f"the memo place {argument}")
+        if opcode.name == "MEMOIZE" or opcode.name.endswith("PUT"):
+            if not 0 <= int(argument or 0) <= len(content):
+                raise pickle.UnpicklingError(f"the memo place {argument}")
+            continue
+        free += last.startswith("TUPLE") and opcode.name not in ("REDUCE", "BUILD")
+        if free > _FREE_TUPLES:
+            raise pickle.UnpicklingError(f"more than {_FREE_TUPLES} tuples")
+        last = opcode.name
 
 
 def _array(content: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
