@@ -17,14 +17,14 @@ from experiments.plots import Panel
 from experiments.summary import STAGES
 from plantjax import sweeps
 from plantjax.finders import REFERENCES
-from plantjax.scores import SCORES
+from plantjax.scores import PAPER_SCORES
 from plantjax.tasks import TASKS
 
 Draw: TypeAlias = Callable[[pd.DataFrame, Path, str], None]
 """`(tidy table, path of the PNG, small print)`."""
 
-SINGLESHOT = tuple(SCORES)
-MULTISHOT = tuple(f"multishot_{name}" for name in SCORES)
+SINGLESHOT = PAPER_SCORES
+MULTISHOT = tuple(f"multishot_{name}" for name in PAPER_SCORES)
 EDGE_POPUP = ("edge_popup", "edge_popup_annealed")
 DENSITIES = (TICKET, "0.01", "0.1", "0.5", "1")
 NOISES = (0.0, 0.001, 0.01, 0.1)

@@ -19,7 +19,7 @@ from experiments.grids import TICKET, Grid, Group, parse_density
 from experiments.machines import Team
 from plantjax import checks, masks
 from plantjax.finders import FINDERS, REFERENCES
-from plantjax.scores import SCORES
+from plantjax.scores import PAPER_SCORES
 from plantjax.tasks import SAMPLES, TASKS
 
 FINDER_OPTIONS = (
@@ -42,7 +42,7 @@ class Settings(cli.Operation):
     """Folder for results; a run with the same settings goes on where it stopped."""
     tasks: tuple[str, ...] = ("circle",)
     """Tasks, see --list."""
-    finders: tuple[str, ...] = tuple(SCORES)
+    finders: tuple[str, ...] = PAPER_SCORES
     """Finders, see --list; the references dense, planted and oracle_random are always added."""
     densities: tuple[str, ...] = (TICKET, "0.01", "0.1", "0.5", "1")
     """Fractions of the parameters to keep, in (0, 1]; "ticket" is that of the planted ticket."""

@@ -1,11 +1,13 @@
 """Plant sparse tickets in large random networks, and let pruning algorithms seek them.
 
 See README.md; the modules, from what stands alone to what uses it: types, targets, tasks, nets,
-wirings, convnets, planting, masks, scores, training, finders, recovery, sweeps, theory.
+wirings, convnets, planting, masks, scores, training, finders, recovery, sweeps, theory, data.
 """
 
 from plantjax import (
+    allocations,
     convnets,
+    data,
     existence,
     finders,
     losses,
@@ -13,6 +15,7 @@ from plantjax import (
     nets,
     planting,
     recovery,
+    rewiring,
     runs,
     schedules,
     scores,
@@ -25,6 +28,7 @@ from plantjax import (
     wirings,
     worlds,
 )
+from plantjax.data import DATASETS
 from plantjax.finders import FINDERS, REFERENCES
 from plantjax.planting import plant
 from plantjax.scores import SCORES
@@ -33,11 +37,14 @@ from plantjax.tasks import TASKS
 __version__ = "0.1.0"
 
 __all__ = [
+    "DATASETS",
     "FINDERS",
     "REFERENCES",
     "SCORES",
     "TASKS",
+    "allocations",
     "convnets",
+    "data",
     "existence",
     "finders",
     "losses",
@@ -46,6 +53,7 @@ __all__ = [
     "plant",
     "planting",
     "recovery",
+    "rewiring",
     "runs",
     "schedules",
     "scores",

@@ -31,13 +31,21 @@ def split(
         raise ValueError(f"counts must be [{len(sizes)}], one per layer, got {jnp.shape(counts)}.")
     if checks.is_concrete(counts) and (np.asarray(counts) < 0).any():
         raise ValueError(f"counts must not be negative, got {counts}.")
-    return _apportion(jnp.asarray(counts), sizes, number_kept(density, sum(sizes)))
+    return apportion(jnp.asarray(counts), sizes, number_kept(density, sum(sizes)))
 
 
-def _apportion(counts: jax.Array, sizes: list[int], k: jax.Array) -> jax.Array:
+def apportion(counts: jax.Array, sizes: list[int], k: jax.Array) -> jax.Array:
     """Splits k in proportion to counts by largest remainder, none above its size; int32 [L].
 
     All in integers, so exact for any sizes. Layers without a count of their own are filled last.
+
+    Args:
+      counts: int [L], not negative, of a sum below 2^30.
+      sizes: of the L layers.
+      k: int32, at most the sum of the sizes.
+
+    Returns:
+      Numbers int32 [L] that sum to k.
     """
     capacity, counts = jnp.asarray(sizes, jnp.int32), counts.astype(jnp.int32)
     named = counts > 0

@@ -155,7 +155,7 @@ def options(finder: str) -> frozenset[str]:
     make = _maker(finder)
     known = inspect.signature(make).parameters
     fixed = getattr(make, "keywords", {})
-    return frozenset(known) - {"task"} - ({"score"} & set(fixed))
+    return frozenset(known) - {"task"} - ({"score", "allocation", "grow"} & set(fixed))
 
 
 @lru_cache(maxsize=programs.KEPT)

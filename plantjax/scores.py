@@ -4,13 +4,20 @@
 at names or shapes: params is any pytree of float arrays, apply any function of it.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-from plantjax import balancing, masks, nets, wirings
+from plantjax import balancing, checks, masks, nets, wirings
+from plantjax.scoring.lamp import lamp
+from plantjax.scoring.ntk_sap import ntk_sap
+from plantjax.scoring.prospr import prospr
 from plantjax.types import Apply, Batch, Key, Loss, Mask, Params, ScoreFn
+
+MakeScore: TypeAlias = Callable[[Apply, Loss], ScoreFn]
 
 GRASP_TEMPERATURE = 200.0
 
@@ -100,11 +107,29 @@ def synflow(apply: Apply, loss: Loss) -> ScoreFn:
     return score
 
 
-SCORES = {
+def get(score: str | MakeScore) -> MakeScore:
+    """The score of this name, or the function itself, such as `partial(ntk_sap, resample=False)`.
+
+    Raises:
+      ValueError: if the name is unknown.
+    """
+    if callable(score):
+        return score
+    checks.choice("score", score, SCORES)
+    return SCORES[score]
+
+
+SCORES: dict[str, MakeScore] = {
     "random": random,
     "magnitude": magnitude,
     "snip": snip,
     "grasp": grasp,
     "synflow": synflow,
+    "lamp": lamp,
+    "ntk_sap": ntk_sap,
+    "prospr": prospr,
 }
 """The registry of scores: a new one takes one function and one entry here."""
+
+PAPER_SCORES = ("random", "magnitude", "snip", "grasp", "synflow")
+"""The scores that the paper compares."""

@@ -6,6 +6,7 @@ from typing import Any, TypeAlias, TypeVar
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from plantjax import checks, masks, nets, shuffling
@@ -13,6 +14,10 @@ from plantjax.types import Apply, Batch, Key, Loss, Mask, Params
 
 Carry = TypeVar("Carry")
 State: TypeAlias = tuple[Params, optax.OptState, Any]
+Transform: TypeAlias = Callable[[Key, jax.Array], jax.Array]
+"""`(key, x [N, ...]) -> x`, the inputs of a step changed at random."""
+
+_TRANSFORMS = np.uint32(0xFFFFFFFF)  # folded in for transforms; epochs count up from 0
 
 
 def fit(
@@ -27,6 +32,7 @@ def fit(
     epochs: int,
     batch_size: int,
     steps: int | None = None,
+    transform: Transform | None = None,
 ) -> tuple[Params, jax.Array]:
     """Trains the kept parameters; the pruned ones start, stay and end at exactly zero.
 
@@ -45,6 +51,8 @@ def fit(
       epochs: number of passes over the data, 0 or more.
       batch_size: samples per step, 1 to N.
       steps: stop after so many steps, at most those of `epochs`; by default after all.
+      transform: `(key, x) -> x`, applied to the inputs of every step with a key of its own, such as
+        `data.augment`; by default none.
 
     Returns:
       (trained params, mean training loss of each epoch [epochs]). With `steps`, only the epochs
@@ -77,6 +85,7 @@ def fit(
         batch_size=batch_size,
         steps=steps,
         project=lambda tree: masks.apply(tree, mask),
+        transform=transform,
     )
     return params, losses
 
@@ -93,6 +102,7 @@ def minimize(
     batch_size: int,
     steps: int | None = None,
     project: Callable[[Params], Params] = lambda tree: tree,
+    transform: Transform | None = None,
 ) -> tuple[Params, Carry, jax.Array]:
     """Minimises an objective over batches: the loop behind `fit` and behind every mask learner.
 
@@ -107,12 +117,48 @@ def minimize(
       batch_size: samples per step, 1 to N.
       steps: as in `fit`.
       project: applied to gradients and to updates.
+      transform: as in `fit`.
 
     Returns:
       (params, carry, mean objective of each epoch [epochs]).
 
     Raises:
       ValueError: if epochs, batch_size or steps is out of range.
+    """
+    (params, _, carry), losses = descend(
+        key,
+        params,
+        carry,
+        data,
+        objective,
+        optimizer=optimizer,
+        epochs=epochs,
+        batch_size=batch_size,
+        steps=steps,
+        project=project,
+        transform=transform,
+    )
+    return params, carry, losses
+
+
+def descend(
+    key: Key,
+    params: Params,
+    carry: Carry,
+    data: Batch,
+    objective: Callable[[Params, Carry, Batch, jax.Array], tuple[jax.Array, Carry]],
+    *,
+    optimizer: optax.GradientTransformation,
+    epochs: int,
+    batch_size: int,
+    steps: int | None = None,
+    project: Callable[[Params], Params] = lambda tree: tree,
+    transform: Transform | None = None,
+) -> tuple[State, jax.Array]:
+    """The same as `minimize`, for optimizers whose state is part of the result.
+
+    Returns:
+      ((params, state of the optimizer, carry), mean objective of each epoch [epochs]).
     """
     checks.batch(data)
     n = data.x.shape[0]
@@ -124,6 +170,10 @@ def minimize(
 
     def step(state: State, item: tuple[Batch, jax.Array]) -> tuple[State, jax.Array]:
         params, opt_state, carry = state
+        if transform is not None:
+            batch, number = item
+            x = transform(jax.random.fold_in(transform_key, number), batch.x)
+            item = (batch._replace(x=x), number)
         (value, carry), gradient = gradient_of(params, carry, *item)
         with jax.numpy_dtype_promotion("standard"):  # optax does not run under "strict"
             updates, opt_state = optimizer.update(project(gradient), opt_state, params)
@@ -139,6 +189,7 @@ def minimize(
         state, values = jax.lax.scan(step, state, (batches, numbers))
         return state, jnp.mean(values)
 
+    transform_key = jax.random.fold_in(key, _TRANSFORMS)
     whole, rest = divmod(epochs * per_epoch if steps is None else steps, per_epoch)
     gradient_of = jax.value_and_grad(objective, has_aux=True)
     state: State = (params, optimizer.init(params), carry)
@@ -146,4 +197,4 @@ def minimize(
     if rest:
         state, last = epoch(state, whole, rest)
         losses = jnp.append(losses, last)
-    return state[0], state[2], losses
+    return state, losses

@@ -19,9 +19,17 @@ UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_
 COMPILERS = {"quick": UNOPTIMISED, "thorough": None}  # only "thorough" runs eagerly as well
 
 
+CIRCLE_ONLY = {"lamp", "snip100", "ntk_sap", "prospr", "random_erk", "random_igq", "smart_ratio"}
+CIRCLE_ONLY |= {"phew", "set", "rigl"}
+
+
 def likeness(task: str, name: str) -> bool:
-    """Multishot with another score and task runs the same code: the slow tests have all."""
-    return name.startswith("multishot") and name != "multishot_synflow" and task != "circle"
+    """Whether a case runs the code of another one: the slow tests have all.
+
+    Multishot with another score, and what treats all tasks alike, on other tasks than circle.
+    """
+    multishot = name.startswith("multishot") and name != "multishot_synflow"
+    return task != "circle" and (multishot or name in CIRCLE_ONLY)
 
 
 CASES = [

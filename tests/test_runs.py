@@ -49,6 +49,12 @@ def test_options_of_finders(finder, known):
     assert not (MULTISHOT | EDGE_POPUP) - known & runs.options(finder)
 
 
+def test_what_a_name_has_fixed_is_no_option():
+    assert runs.options("random_erk") == {"apply", "score"}
+    assert "allocation" in runs.options("rigl")
+    assert "grow" not in runs.options("rigl")
+
+
 @pytest.mark.parametrize("finder", [*FINDERS, *REFERENCES])
 def test_options_have_defaults(finder):
     """Every option may be given as its default; a finder needs none."""

@@ -7,9 +7,12 @@ are traced. A finder never sees the planted ticket; the references take it as a 
 from collections.abc import Callable
 from functools import partial
 
+from plantjax.finders.allocated import allocated
 from plantjax.finders.edge_popup import edge_popup
 from plantjax.finders.multishot import multishot
+from plantjax.finders.phew import phew
 from plantjax.finders.references import dense, oracle_random, planted
+from plantjax.finders.rewired import rewired
 from plantjax.finders.singleshot import singleshot
 from plantjax.scores import SCORES
 from plantjax.types import Finder
@@ -17,23 +20,35 @@ from plantjax.types import Finder
 __all__ = [
     "FINDERS",
     "REFERENCES",
+    "allocated",
     "dense",
     "edge_popup",
     "multishot",
     "oracle_random",
+    "phew",
     "planted",
+    "rewired",
     "singleshot",
 ]
 
 FINDERS: dict[str, Callable[..., Finder]] = {
     **{name: partial(singleshot, score=name) for name in SCORES},
     "synflow100": partial(singleshot, score="synflow", rounds=100),
+    "snip100": partial(singleshot, score="snip", rounds=100),
+    "ntk_sap": partial(singleshot, score="ntk_sap", rounds=100),
+    "prospr": partial(singleshot, score="prospr", batches=4),
+    "random_erk": partial(allocated, allocation="erk"),
+    "random_igq": partial(allocated, allocation="igq"),
+    "smart_ratio": partial(allocated, allocation="smart_ratio"),
+    "phew": phew,
     **{f"multishot_{name}": partial(multishot, score=name) for name in SCORES},
     "edge_popup": edge_popup,
     "edge_popup_annealed": partial(edge_popup, anneal="epoch"),
     "edge_popup_global": partial(
         edge_popup, scope="global", anneal="step", anneal_share=0.8, search_epochs=30, init="equal"
     ),
+    "set": partial(rewired, grow="random"),
+    "rigl": partial(rewired, grow="gradient"),
 }
 """The registry of finders: a new one takes one function and one entry here."""
 

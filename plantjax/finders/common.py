@@ -26,9 +26,9 @@ def check(
     checks.integer("rounds", rounds, 1, masks.size(params, prunable))
 
 
-def score_batch(key: Key, task: Task, data: Batch) -> Batch:
-    """Draws 10 samples per class (regression counts as 4 classes), without replacement."""
-    wanted = 10 * (task.n_out if task.metric == "accuracy" else 4)
+def score_batch(key: Key, task: Task, data: Batch, batches: int = 1) -> Batch:
+    """Draws 10 samples per class (regression counts as 4 classes) and batch, all distinct."""
+    wanted = 10 * batches * (task.n_out if task.metric == "accuracy" else 4)
     n = data.x.shape[0]
     chosen = jax.random.choice(key, n, (min(wanted, n),), replace=False)
     return Batch(data.x[chosen], data.y[chosen])

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plantjax import checks, masks, nets, schedules, training
+from plantjax import checks, masks, nets, schedules, scores, training
 from plantjax.finders import common
-from plantjax.scores import SCORES
 from plantjax.types import (
     Apply,
     Batch,
@@ -40,7 +39,7 @@ class _State(NamedTuple):
 def multishot(
     task: Task,
     *,
-    score: str,
+    score: str | scores.MakeScore,
     apply: Apply = nets.apply,
     rounds: int = 10,
     schedule: str | Schedule = "exponential",
@@ -60,7 +59,7 @@ def multishot(
 
     Args:
       task: gives loss and score batches.
-      score: a name in `scores.SCORES`.
+      score: a name in `scores.SCORES`, or such a function.
       apply: `(params, x) -> outputs`.
       rounds: number of levels L.
       schedule: a name in `schedules.SCHEDULES`, or such a function.
@@ -87,7 +86,7 @@ def multishot(
 
     Source: paper, section 4.2, https://arxiv.org/abs/2111.11153
     """
-    checks.choice("score", score, SCORES)
+    make_score = scores.get(score)
     density_after = schedules.get(schedule)
     checks.choice("scope", scope, masks.SCOPES)
     checks.choice("rewind", rewind, REWINDS)
@@ -97,7 +96,7 @@ def multishot(
     checks.integer("rewind_step", rewind_step, 0)
     checks.positive("search_learning_rate", search_learning_rate)
     prunable = common.prunable_of(apply, prunable)
-    score_fn = SCORES[score](apply, task.loss)
+    score_fn = make_score(apply, task.loss)
     fitting = {
         "apply": apply,
         "loss": task.loss,
@@ -130,11 +129,11 @@ def multishot(
             trained = jax.tree.map(jnp.where, mask, trained, start)
         keys = jax.random.split(jax.random.fold_in(prune_key, level), 3)
         batch = common.score_batch(keys[0], task, data)
-        scores = score_fn(keys[1], trained, mask, batch)
+        values = score_fn(keys[1], trained, mask, batch)
         kept = density_after(density, level, rounds)
         within = None if allow_revive else mask
         counts = common.oracle_counts(task, params, scope)
-        mask = masks.select(keys[2], scores, kept, scope, within, counts, prunable=prunable)
+        mask = masks.select(keys[2], values, kept, scope, within, counts, prunable=prunable)
         start = trained if rewind == "learning_rate" else later
         told = common.progress(params, mask, apply, prunable)
         return _State(mask, start, later), told | {"loss": losses[-1]}

@@ -4,9 +4,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from plantjax import checks, masks, nets, schedules
+from plantjax import checks, masks, nets, schedules, scores
 from plantjax.finders import common
-from plantjax.scores import SCORES
 from plantjax.types import (
     Apply,
     Batch,
@@ -25,25 +24,27 @@ from plantjax.types import (
 def singleshot(
     task: Task,
     *,
-    score: str,
+    score: str | scores.MakeScore,
     apply: Apply = nets.apply,
     rounds: int = 1,
     schedule: str | Schedule = "exponential",
     scope: str = "global",
     allow_revive: bool = False,
     prunable: Prunable | None = None,
+    batches: int = 1,
 ) -> Finder:
     """Scores the untrained network and selects, in one round or several.
 
     Args:
       task: gives the loss, the number of score samples and, for scope "oracle", the layer counts.
-      score: a name in `scores.SCORES`.
+      score: a name in `scores.SCORES`, or such a function.
       apply: `(params, x) -> outputs`.
       rounds: rounds R of scoring and selection; round r keeps `schedule(density, r, R)`.
       schedule: a name in `schedules.SCHEDULES`, or such a function.
       scope: see `masks.select`.
       allow_revive: let later rounds keep what earlier ones pruned (as the paper's code does for
         random, magnitude and SNIP).
+      batches: how many times the usual score samples (10 per class) are drawn.
       prunable: predicate on leaf paths; by default the apply's attribute, or every leaf is.
 
     Returns:
@@ -51,33 +52,35 @@ def singleshot(
       "collapsed" (layers without a kept weight), each [R].
 
     Raises:
-      ValueError: if score, schedule or scope is unknown, or rounds is not in [1, P].
+      ValueError: if score, schedule or scope is unknown, rounds is not in [1, P], or batches is
+        below 1.
 
     Source: paper, section 4.1, https://arxiv.org/abs/2111.11153
     """
-    checks.choice("score", score, SCORES)
+    make_score = scores.get(score)
     density_after = schedules.get(schedule)
     checks.choice("scope", scope, masks.SCOPES)
     checks.integer("rounds", rounds, 1)
+    checks.integer("batches", batches, 1)
     prunable = common.prunable_of(apply, prunable)
-    score_fn = SCORES[score](apply, task.loss)
+    score_fn = make_score(apply, task.loss)
 
     def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
         common.check(task, params, data, density, rounds, prunable)
         counts = common.oracle_counts(task, params, scope)
         batch_key, key = jax.random.split(key)
-        batch = common.score_batch(batch_key, task, data)
+        batch = common.score_batch(batch_key, task, data, batches)
 
         def prune(
             state: tuple[Mask, jax.Array], index: jax.Array
         ) -> tuple[tuple[Mask, jax.Array], Metrics]:
             mask, near = state
             score_key, select_key = jax.random.split(jax.random.fold_in(key, index))
-            scores = score_fn(score_key, params, mask, batch)
+            values = score_fn(score_key, params, mask, batch)
             kept = density_after(density, index, rounds)
             within = None if allow_revive else mask
             mask, near = masks.reselect(
-                select_key, scores, kept, near, scope, within, counts, prunable=prunable
+                select_key, values, kept, near, scope, within, counts, prunable=prunable
             )
             return (mask, near), common.progress(params, mask, apply, prunable)
 

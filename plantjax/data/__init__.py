@@ -1,0 +1,42 @@
+"""Image data sets from a local folder or an installed package; nothing is ever downloaded.
+
+`DATASETS[name](folder) -> (train, test)`, two Batches with x float32 [N, H, W, C] in [0, 1] and
+labels y int32 [N]. Every file is checked before its first image is used.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from plantjax.data.augment import augment, crop, flip, moments, normalise
+from plantjax.data.cifar import cifar10, cifar100
+from plantjax.data.idx import fashion_mnist, mnist
+from plantjax.data.installed import digits, mnist5k
+from plantjax.types import Batch
+
+__all__ = [
+    "DATASETS",
+    "augment",
+    "cifar10",
+    "cifar100",
+    "crop",
+    "digits",
+    "fashion_mnist",
+    "flip",
+    "mnist",
+    "mnist5k",
+    "moments",
+    "normalise",
+]
+
+Loader = Callable[[str | Path | None], tuple[Batch, Batch]]
+"""`(folder, or None for the data sets of packages) -> (train, test)`."""
+
+DATASETS: dict[str, Loader] = {
+    "cifar10": cifar10,
+    "cifar100": cifar100,
+    "mnist": mnist,
+    "fashion_mnist": fashion_mnist,
+    "mnist5k": mnist5k,
+    "digits": digits,
+}
+"""The registry of data sets: a new one takes one function and one entry here."""

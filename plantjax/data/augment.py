@@ -1,0 +1,90 @@
+"""Images on device: normalisation, random crops and flips, pure functions of a key and a batch.
+
+`augment` is a `transform` of `training.fit`: drawn anew in every step, inside the scan.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from plantjax import checks
+from plantjax.types import Key
+
+
+def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and standard deviation [C] of the channels of images [N, H, W, C]."""
+    chex.assert_rank(x, 4)
+    return jnp.mean(x, axis=(0, 1, 2)), jnp.std(x, axis=(0, 1, 2))
+
+
+def normalise(x: jax.Array, mean: chex.Numeric = 0.5, std: chex.Numeric = 0.5) -> jax.Array:
+    """(x - mean) / std per channel; the default brings [0, 1] to [-1, 1].
+
+    Args:
+      x: float [N, H, W, C].
+      mean: scalar or [C].
+      std: scalar or [C], positive; a channel that does not vary is better left alone.
+
+    Returns:
+      Images of the same shape and dtype.
+
+    Raises:
+      ValueError: if a (concrete) std is not positive.
+    """
+    chex.assert_rank(x, 4)
+    checks.positive("std", std)
+    shape = (1, 1, 1, x.shape[3])
+    mean, std = (jnp.broadcast_to(jnp.asarray(v, x.dtype), shape[3:]) for v in (mean, std))
+    return (x - mean.reshape(shape)) / std.reshape(shape)
+
+
+def crop(key: Key, x: jax.Array, pad: int = 4) -> jax.Array:
+    """Pads every image with zeros and cuts a window of the old size at a random place.
+
+    Args:
+      key: consumed.
+      x: [N, H, W, C].
+      pad: pixels on each side, 0 or more; every offset 0, ..., 2 pad is as likely.
+
+    Returns:
+      Images of the same shape and dtype.
+
+    Raises:
+      ValueError: if pad is negative.
+    """
+    chex.assert_rank(x, 4)
+    checks.integer("pad", pad, 0)
+    wide = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    corners = jax.random.randint(key, (x.shape[0], 2), 0, 2 * pad + 1)
+
+    def window(image: jax.Array, corner: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), x.shape[1:])
+
+    return jax.vmap(window)(wide, corners)
+
+
+def flip(key: Key, x: jax.Array) -> jax.Array:
+    """Mirrors each of the images [N, H, W, C] left to right with probability 1/2."""
+    chex.assert_rank(x, 4)
+    chosen = jax.random.bernoulli(key, 0.5, (x.shape[0], 1, 1, 1))
+    return jnp.where(chosen, x[:, :, ::-1], x)
+
+
+def augment(key: Key, x: jax.Array, pad: int = 4) -> jax.Array:
+    """Random crop (`crop`), then random mirror image (`flip`): the usual for CIFAR.
+
+    Digits should be cropped only.
+
+    Args:
+      key: consumed.
+      x: [N, H, W, C].
+      pad: of the crop.
+
+    Returns:
+      Images of the same shape and dtype.
+
+    Raises:
+      ValueError: if pad is negative.
+    """
+    crop_key, flip_key = jax.random.split(key)
+    return flip(flip_key, crop(crop_key, x, pad))

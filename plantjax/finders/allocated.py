@@ -1,0 +1,45 @@
+"""Allocated: a budget for every layer from the shapes alone, filled at random or by a score."""
+
+import chex
+import jax
+
+from plantjax import checks, masks, nets, scores
+from plantjax.allocations import ALLOCATIONS
+from plantjax.finders import common
+from plantjax.types import Apply, Batch, Finder, Found, Key, Params, Task
+
+
+def allocated(
+    task: Task,
+    *,
+    allocation: str,
+    score: str | scores.MakeScore = "random",
+    apply: Apply = nets.apply,
+) -> Finder:
+    """Keeps the highest scores of every layer, as many as the allocation gives it.
+
+    Args:
+      task: gives loss and score batch.
+      allocation: a name in `allocations.ALLOCATIONS`.
+      score: a name in `scores.SCORES`, or such a function.
+      apply: `(params, x) -> outputs`.
+
+    Returns:
+      A Finder of scope "oracle": budgets per layer, in all exactly k.
+
+    Raises:
+      ValueError: if a name is unknown.
+    """
+    checks.choice("allocation", allocation, ALLOCATIONS)
+    score_fn = scores.get(score)(apply, task.loss)
+
+    def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
+        common.check(task, params, data, density)
+        batch_key, score_key, select_key = jax.random.split(key, 3)
+        batch = common.score_batch(batch_key, task, data)
+        values = score_fn(score_key, params, masks.full(params), batch)
+        counts = ALLOCATIONS[allocation](params, density)
+        mask = masks.select(select_key, values, density, "oracle", counts=counts)
+        return Found(mask, params, {})
+
+    return Finder(search, scope="oracle")

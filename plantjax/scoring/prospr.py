@@ -1,0 +1,63 @@
+"""ProsPr: what a mask at the start does to the loss some training steps later."""
+
+import jax
+import jax.numpy as jnp
+
+from plantjax import checks, masks
+from plantjax.types import Apply, Batch, Key, Loss, Mask, Params, ScoreFn
+
+
+def prospr(apply: Apply, loss: Loss, *, steps: int = 3, learning_rate: float = 0.1) -> ScoreFn:
+    """Scores |dL(theta_K) / dm|: theta_0 = m theta, then K steps of SGD on the kept parameters.
+
+    The batch is cut into K + 1 equal parts (or, if it is smaller, used whole each time): one for
+    each step, one for L. The gradient goes through all steps.
+
+    Args:
+      apply: `(params, x) -> outputs`.
+      loss: `(outputs, y) -> scalar`.
+      steps: K, 0 or more; 0 is SNIP.
+      learning_rate: of plain SGD.
+
+    Returns:
+      A ScoreFn.
+
+    Raises:
+      ValueError: if a number is out of range.
+
+    Source: Alizadeh et al. 2022, algorithm 1, https://arxiv.org/abs/2202.08132. The released code
+    steps with momentum 0.9 and a rate of 0.5, at which regression on our mothers diverges.
+    """
+    checks.integer("steps", steps, 0)
+    checks.positive("learning_rate", learning_rate)
+
+    def score(key: Key, params: Params, mask: Mask, batch: Batch) -> Params:
+        del key
+        parts = _parts(batch, steps + 1)
+        masked = masks.apply(params, mask)  # NaN in a pruned entry cannot leak
+
+        def objective(weights: Params, part: Batch) -> jax.Array:
+            return loss(apply(weights, part.x), part.y)
+
+        def trained_loss(gates: Params) -> jax.Array:
+            weights = jax.tree.map(jnp.multiply, gates, masked)
+            for part in parts[:-1]:
+                gradient = jax.grad(objective)(weights, part)
+                weights = jax.tree.map(
+                    lambda w, g, m: jnp.where(m, w - learning_rate * g, w), weights, gradient, mask
+                )
+            return objective(weights, parts[-1])
+
+        gates = jax.tree.map(lambda m, p: m.astype(p.dtype), mask, params)
+        return jax.tree.map(jnp.abs, jax.grad(trained_loss)(gates))
+
+    return score
+
+
+def _parts(batch: Batch, number: int) -> list[Batch]:
+    """Equal parts of a batch, or the batch so many times if it is too small to be cut."""
+    size = batch.x.shape[0] // number
+    if size == 0:
+        return [batch] * number
+    cuts = [slice(i * size, (i + 1) * size) for i in range(number)]
+    return [Batch(batch.x[cut], batch.y[cut]) for cut in cuts]
