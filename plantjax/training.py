@@ -93,6 +93,7 @@ def minimize(
     batch_size: int,
     steps: int | None = None,
     project: Callable[[Params], Params] = lambda tree: tree,
+    constrain: Callable[[Params, jax.Array], Params] = lambda tree, step: tree,
 ) -> tuple[Params, Carry, jax.Array]:
     """Minimises an objective over batches: the loop behind `fit` and behind every mask learner.
 
@@ -107,6 +108,7 @@ def minimize(
       batch_size: samples per step, 1 to N.
       steps: as in `fit`.
       project: applied to gradients and to updates.
+      constrain: `(params, step) -> params`, applied to the values after every step.
 
     Returns:
       (params, carry, mean objective of each epoch [epochs]).
@@ -127,7 +129,8 @@ def minimize(
         (value, carry), gradient = gradient_of(params, carry, *item)
         with jax.numpy_dtype_promotion("standard"):  # optax does not run under "strict"
             updates, opt_state = optimizer.update(project(gradient), opt_state, params)
-        return (optax.apply_updates(params, project(updates)), opt_state, carry), value
+        params = constrain(optax.apply_updates(params, project(updates)), item[1])
+        return (params, opt_state, carry), value
 
     def epoch(
         state: State, index: chex.Numeric, length: int = per_epoch
