@@ -7,7 +7,13 @@ are traced. A finder never sees the planted ticket; the references take it as a 
 from collections.abc import Callable
 from functools import partial
 
+from plantjax.finders.bernoulli_gates import bernoulli_gates
+from plantjax.finders.concrete_ticket import concrete_ticket
+from plantjax.finders.continuous_sparsification import continuous_sparsification
 from plantjax.finders.edge_popup import edge_popup
+from plantjax.finders.gem_miner import gem_miner
+from plantjax.finders.genetic import genetic
+from plantjax.finders.hard_concrete import hard_concrete
 from plantjax.finders.multishot import multishot
 from plantjax.finders.references import dense, oracle_random, planted
 from plantjax.finders.singleshot import singleshot
@@ -17,8 +23,14 @@ from plantjax.types import Finder
 __all__ = [
     "FINDERS",
     "REFERENCES",
+    "bernoulli_gates",
+    "concrete_ticket",
+    "continuous_sparsification",
     "dense",
     "edge_popup",
+    "gem_miner",
+    "genetic",
+    "hard_concrete",
     "multishot",
     "oracle_random",
     "planted",
@@ -34,6 +46,12 @@ FINDERS: dict[str, Callable[..., Finder]] = {
     "edge_popup_global": partial(
         edge_popup, scope="global", anneal="step", anneal_share=0.8, search_epochs=30, init="equal"
     ),
+    "gem_miner": gem_miner,
+    "continuous_sparsification": continuous_sparsification,
+    "hard_concrete": hard_concrete,
+    "bernoulli_gates": bernoulli_gates,
+    "concrete_ticket": concrete_ticket,
+    "genetic": genetic,
 }
 """The registry of finders: a new one takes one function and one entry here."""
 
