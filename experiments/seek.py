@@ -61,13 +61,13 @@ class Settings(cli.Operation):
     rounds: int | None = None
     """Rounds or levels of scoring and selection (default: the finder's own)."""
     search_epochs: int | None = None
-    """Epochs of edge-popup's search (default: the finder's own)."""
+    """Epochs of searches that learn masks (default: the finder's own)."""
     level_epochs: int | None = None
     """Epochs of training per level of multishot (default: 5)."""
     search_learning_rate: float | None = None
     """Learning rate of searches that train (default: the finder's own)."""
     loss: Literal["scale-free", "plain"] | None = None
-    """Loss of edge-popup's search (default: scale-free)."""
+    """Loss of searches that learn masks (default: scale-free)."""
     head: Literal["none", "reference"] | None = None
     """Edge-popup: "reference" adds the softmax of the paper's code (default: none)."""
     rescale: Literal["none", "rms"] = "none"

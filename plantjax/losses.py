@@ -12,6 +12,7 @@ from plantjax import checks
 from plantjax.types import Task
 
 _ROUNDING = 1e-6  # outputs of unit size that differ by less between classes rank nothing
+_SMALLEST = 1e-35  # outputs of at most this size count as dead: one over them would overflow
 
 SearchLoss: TypeAlias = Callable[[jax.Array, jax.Array, chex.Numeric], jax.Array]
 """`(outputs [N, O], y, log_scale) -> scalar`; log_scale is learned with the scores."""
@@ -97,12 +98,32 @@ def scale_free_cross_entropy(
       ValueError: on wrong shapes or dtypes, or (concrete) labels out of range.
     """
     checks.outputs_and_labels(outputs, y)
-    unit = _unit(outputs)
-    centred = unit - jnp.mean(unit, axis=1, keepdims=True)
-    square = jnp.mean(jnp.square(centred))
-    alive = square > _ROUNDING**2
-    size = jnp.sqrt(jnp.where(alive, square, 1.0))
-    return cross_entropy(jnp.where(alive, centred / size, 0.0) * jnp.exp(log_scale), y)
+    return cross_entropy(_unit_logits(outputs) * jnp.exp(log_scale), y)
+
+
+def scale_free_divergence(
+    outputs: jax.Array, reference: jax.Array, log_scale: chex.Numeric = 0.0
+) -> jax.Array:
+    """Mean reverse KL divergence KL(p || q) of class probabilities, of logits of unit size.
+
+    p is the softmax of the outputs and q that of the reference, both brought to unit size as in
+    `scale_free_cross_entropy`; only the outputs are multiplied by exp(log_scale).
+
+    Args:
+      outputs: float [N, O].
+      reference: float [N, O].
+      log_scale: a trained scalar.
+
+    Returns:
+      A scalar, 0 or more.
+
+    Raises:
+      ValueError: on wrong shapes or dtypes.
+    """
+    checks.outputs_and_values(outputs, reference)
+    log_p = jax.nn.log_softmax(_unit_logits(outputs) * jnp.exp(log_scale))
+    log_q = jax.nn.log_softmax(_unit_logits(reference))
+    return jnp.mean(jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=1))
 
 
 def scale_free_squared_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
@@ -131,10 +152,20 @@ def scale_free_squared_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.mean(jnp.where(factor >= 0, error, beyond))
 
 
+def _unit_logits(outputs: jax.Array) -> jax.Array:
+    """Outputs minus their mean over classes, of root mean square 1; zeros if they rank nothing."""
+    unit = _unit(outputs)
+    centred = unit - jnp.mean(unit, axis=1, keepdims=True)
+    square = jnp.mean(jnp.square(centred))
+    alive = square > _ROUNDING**2
+    size = jnp.sqrt(jnp.where(alive, square, 1.0))
+    return jnp.where(alive, centred / size, 0.0)
+
+
 def _unit(outputs: jax.Array, axis: int | None = None) -> jax.Array:
     """The outputs divided by their largest size, which counts as a constant; zeros stay zero."""
     size = jax.lax.stop_gradient(jnp.max(jnp.abs(outputs), axis=axis, keepdims=True))
-    return outputs / jnp.where(size > 0, size, 1.0)
+    return outputs / jnp.where(size > _SMALLEST, size, 1.0)
 
 
 def plain(task: Task) -> SearchLoss:

@@ -103,6 +103,7 @@ def minimize(
     steps: int | None = None,
     project: Callable[[Params], Params] = lambda tree: tree,
     transform: Transform | None = None,
+    constrain: Callable[[Params, jax.Array], Params] = lambda tree, step: tree,
 ) -> tuple[Params, Carry, jax.Array]:
     """Minimises an objective over batches: the loop behind `fit` and behind every mask learner.
 
@@ -118,6 +119,7 @@ def minimize(
       steps: as in `fit`.
       project: applied to gradients and to updates.
       transform: as in `fit`.
+      constrain: `(params, step) -> params`, applied to the values after every step.
 
     Returns:
       (params, carry, mean objective of each epoch [epochs]).
@@ -177,7 +179,8 @@ def descend(
         (value, carry), gradient = gradient_of(params, carry, *item)
         with jax.numpy_dtype_promotion("standard"):  # optax does not run under "strict"
             updates, opt_state = optimizer.update(project(gradient), opt_state, params)
-        return (optax.apply_updates(params, project(updates)), opt_state, carry), value
+        params = constrain(optax.apply_updates(params, project(updates)), item[1])
+        return (params, opt_state, carry), value
 
     def epoch(
         state: State, index: chex.Numeric, length: int = per_epoch

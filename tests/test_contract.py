@@ -13,7 +13,14 @@ from plantjax import finders, masks, nets, tasks, worlds
 from plantjax.types import Finder, Found
 
 DEPTH, MIN_WIDTH = 4, 12
-BRIEF = {"epochs": 1, "search_epochs": 1, "level_epochs": 1}  # for finders that train
+BRIEF = {
+    **{"epochs": 1, "search_epochs": 1, "level_epochs": 1},  # for finders that train
+    **{"generations": 2, "population": 6},
+}
+LEARNERS = {
+    *("bernoulli_gates", "concrete_ticket", "continuous_sparsification"),
+    *("gem_miner", "genetic", "hard_concrete"),
+}
 REGISTRIES = {"finder": finders.FINDERS, "reference": finders.REFERENCES}
 UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 COMPILERS = {"quick": UNOPTIMISED, "thorough": None}  # only "thorough" runs eagerly as well
@@ -29,7 +36,7 @@ def likeness(task: str, name: str) -> bool:
     Multishot with another score, and what treats all tasks alike, on other tasks than circle.
     """
     multishot = name.startswith("multishot") and name != "multishot_synflow"
-    return task != "circle" and (multishot or name in CIRCLE_ONLY)
+    return task != "circle" and (multishot or name in (CIRCLE_ONLY | LEARNERS))
 
 
 CASES = [

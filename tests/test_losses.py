@@ -224,6 +224,51 @@ def test_values_of_zero_are_fitted_by_nothing():
     np.testing.assert_array_equal(error_slope(OUTPUTS, 0 * VALUES), 0.0)
 
 
+def divergence_64(outputs, reference, log_scale=0.0):
+    log_p, log_q = (
+        np.log(np.exp(f) / np.exp(f).sum(axis=1, keepdims=True))
+        for f in (np.exp(log_scale) * unit_64(outputs), unit_64(reference))
+    )
+    return np.mean((np.exp(log_p) * (log_p - log_q)).sum(axis=1))
+
+
+def unit_64(outputs):
+    f = np.asarray(outputs, np.float64)
+    f = f - f.mean(axis=1, keepdims=True)
+    return f / np.sqrt(np.mean(f**2))
+
+
+@pytest.mark.parametrize("size", TINY)
+def test_divergence_is_that_of_unit_logits(size):
+    found = losses.scale_free_divergence(size * OUTPUTS, VALUES, 0.7)
+    np.testing.assert_allclose(found, divergence_64(OUTPUTS, VALUES, 0.7), rtol=1e-5)
+    shifted = 3.0 * OUTPUTS + np.arange(N, dtype=np.float32)[:, None]
+    assert abs(float(losses.scale_free_divergence(shifted, OUTPUTS))) < 1e-6
+    dead = losses.scale_free_divergence(jnp.zeros((N, O)), VALUES)
+    np.testing.assert_allclose(
+        dead, np.mean(-np.log(3) - np.log(np.exp(log_q_64())).mean(axis=1)), rtol=1e-5
+    )
+
+
+def log_q_64():
+    f = unit_64(VALUES)
+    return f - np.log(np.exp(f).sum(axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("size", [1e-34, 1e-36, 1e-40, 0.0])
+def test_outputs_too_small_to_divide_by_have_finite_slopes(size):
+    outputs = jnp.asarray(OUTPUTS) * size
+    for loss, y in (
+        (losses.scale_free_cross_entropy, LABELS),
+        (losses.scale_free_squared_error, VALUES),
+        (losses.scale_free_divergence, VALUES),
+    ):
+        value, slope = jax.jit(jax.value_and_grad(loss))(outputs, jnp.asarray(y))
+        chex.assert_tree_all_finite((value, slope))
+        assert (np.abs(slope).max() > 1e30) == (size == 1e-34)  # below: as good as none
+        assert (np.abs(slope).max() < 1e-30) == (size < 1e-34)
+
+
 def test_search_losses_by_name():
     circle, helix = tasks.TASKS["circle"], tasks.TASKS["helix"]
     assert list(losses.SEARCH_LOSSES) == ["scale-free", "plain"]

@@ -313,6 +313,25 @@ def test_minimising_any_objective_with_steps_counted_from_zero(steps):
         assert len(np.unique(rows, axis=0)) == 20
 
 
+def test_values_are_constrained_after_every_step():
+    steps = []
+
+    def constrain(params, step):
+        jax.debug.callback(lambda s: steps.append(int(s)), step, ordered=True)
+        return {"w": jnp.maximum(params["w"], 1.2 + 0.01 * step.astype(jnp.float32))}
+
+    found, _, losses = minimize(
+        lambda params, carry, batch, step: (params["w"], carry), epochs=2, constrain=constrain
+    )
+    jax.effects_barrier()
+    assert steps == [*range(10)]
+    path = [1.5]
+    for step in range(10):
+        path.append(max(path[-1] - 0.1, 1.2 + 0.01 * step))
+    np.testing.assert_allclose(found["w"], path[-1], rtol=1e-6)
+    np.testing.assert_allclose(losses, np.reshape(path[:-1], (2, 5)).mean(axis=1), rtol=1e-6)
+
+
 def test_projections_apply_to_gradients_and_updates():
     calls = []
 

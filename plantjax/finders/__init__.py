@@ -8,7 +8,13 @@ from collections.abc import Callable
 from functools import partial
 
 from plantjax.finders.allocated import allocated
+from plantjax.finders.bernoulli_gates import bernoulli_gates
+from plantjax.finders.concrete_ticket import concrete_ticket
+from plantjax.finders.continuous_sparsification import continuous_sparsification
 from plantjax.finders.edge_popup import edge_popup
+from plantjax.finders.gem_miner import gem_miner
+from plantjax.finders.genetic import genetic
+from plantjax.finders.hard_concrete import hard_concrete
 from plantjax.finders.multishot import multishot
 from plantjax.finders.phew import phew
 from plantjax.finders.references import dense, oracle_random, planted
@@ -21,8 +27,14 @@ __all__ = [
     "FINDERS",
     "REFERENCES",
     "allocated",
+    "bernoulli_gates",
+    "concrete_ticket",
+    "continuous_sparsification",
     "dense",
     "edge_popup",
+    "gem_miner",
+    "genetic",
+    "hard_concrete",
     "multishot",
     "oracle_random",
     "phew",
@@ -49,6 +61,12 @@ FINDERS: dict[str, Callable[..., Finder]] = {
     ),
     "set": partial(rewired, grow="random"),
     "rigl": partial(rewired, grow="gradient"),
+    "gem_miner": gem_miner,
+    "continuous_sparsification": continuous_sparsification,
+    "hard_concrete": hard_concrete,
+    "bernoulli_gates": bernoulli_gates,
+    "concrete_ticket": concrete_ticket,
+    "genetic": genetic,
 }
 """The registry of finders: a new one takes one function and one entry here."""
 

@@ -1,0 +1,211 @@
+"""A genetic algorithm over masks: no gradients, whole populations in one vmap."""
+
+import math
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from plantjax import checks, masks, nets
+from plantjax.finders import common, gates
+from plantjax.types import Apply, Batch, Finder, Found, Key, Mask, Params, Task
+
+STRONGEST = 0.1
+"""The largest share of its parameters that a mutant draws anew."""
+
+
+class Population(NamedTuple):
+    """Masks [M, ...], their scores [M] (higher is better), and their live counts int32 [M]."""
+
+    masks: Mask
+    score: jax.Array
+    live: jax.Array
+
+
+class Sizes(NamedTuple):
+    """How many of a population have children, and how many new masks there are of each kind."""
+
+    parents: int
+    children: int
+    mutants: int
+    migrants: int
+
+
+def genetic(
+    task: Task,
+    *,
+    apply: Apply = nets.apply,
+    generations: int = 300,
+    population: int = 100,
+    mutation: float = 0.1,
+    migration: float = 0.1,
+    recombination: float = 0.3,
+    parents: float = 0.3,
+    samples: int = 512,
+) -> Finder:
+    """Breeds masks of exactly k parameters; the best M of each generation and its offspring stay.
+
+    In every generation, as shares of M: `recombination` children of two of the best `parents` (all
+    that both keep, and a random part of what one keeps), `mutation` mutants (a random member, each
+    parameter drawn anew with a probability that is log-uniform between 1 / n and 0.1), `migration`
+    random masks. Fitness: the task's metric first, then fewer parameters. As all masks keep exactly
+    k, these are the live ones, where params is a chain; what is dead is free to mutate.
+
+    The best is never lost, so its score never falls. Rates and fitness are published; how strongly
+    a mutant differs, and that counts are fixed, is ours.
+
+    Args:
+      task: gives the metric.
+      apply: `(params, x) -> outputs`.
+      generations: G.
+      population: M, number of masks.
+      mutation: share of mutants.
+      migration: share of random masks.
+      recombination: share of children.
+      parents: share of the best that have children.
+      samples: training samples, drawn once, on which masks are scored (all, if there are fewer).
+
+    Returns:
+      A Finder. `Found.info` holds "best", the highest score after every generation [G] (of the
+      metric, a mse negative), and "live_kept" of the mask, where params is a chain.
+
+    Raises:
+      ValueError: if a number is out of range.
+
+    Source: Altmann et al. 2024, https://arxiv.org/abs/2411.04658
+    """
+    checks.integer("generations", generations, 1)
+    checks.integer("population", population, 2)
+    checks.integer("samples", samples, 1)
+    for name, share in {
+        "mutation": mutation,
+        "migration": migration,
+        "recombination": recombination,
+    }.items():
+        checks.interval(name, share, 0.0, 1.0)
+    checks.interval("parents", parents, 0.0, 1.0, open_low=True)
+    sizes = Sizes(
+        parents=max(1, round(parents * population)),
+        children=round(recombination * population),
+        mutants=round(mutation * population),
+        migrants=round(migration * population),
+    )
+    if sum(sizes[1:]) == 0:
+        raise ValueError(
+            "recombination, mutation and migration must make at least one new mask of "
+            f"{population}, got {recombination}, {mutation} and {migration}."
+        )
+
+    def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
+        common.check(task, params, data, density)
+        batch_key, start_key, key = jax.random.split(key, 3)
+        n = data.x.shape[0]
+        chosen = jax.random.choice(batch_key, n, (min(samples, n),), replace=False)
+        batch = Batch(data.x[chosen], data.y[chosen])
+
+        def judged(members: Mask) -> Population:
+            score, live = jax.vmap(lambda mask: _judge(task, apply, params, mask, batch))(members)
+            return Population(members, score, live)
+
+        def generation(old: Population, index: jax.Array) -> tuple[Population, jax.Array]:
+            new = judged(_offspring(jax.random.fold_in(key, index), old.masks, density, sizes))
+            best = fittest_of(_joined(old, new), population)
+            return best, best.score[0]
+
+        ties = jax.tree.map(lambda p: jnp.zeros((population, *jnp.shape(p))), params)
+        first = judged(_elected(start_key, ties, density))
+        start = fittest_of(first, population)
+        last, best = jax.lax.scan(generation, start, jnp.arange(generations))
+        info = {"best": best}
+        if nets.is_chain(params):
+            info["live_kept"] = last.live[0]
+        return Found(_rows(last.masks, 0), params, info)
+
+    return Finder(search)
+
+
+def _offspring(key: Key, old: Mask, density: chex.Numeric, sizes: Sizes) -> Mask:
+    """New masks of one generation, from old ones [M, ...] in the order of their fitness.
+
+    All are the highest votes of one selection, and all noise is of one draw, which compiles fast.
+    """
+    noise_key, pair_key, member_key, rate_key, select_key = jax.random.split(key, 5)
+    population, new = jax.tree.leaves(old)[0].shape[0], sum(sizes[1:])
+    like = _rows(old, 0)
+    noise, chance = jax.vmap(lambda key: gates.uniform(key, (like, like)))(
+        jax.random.split(noise_key, new)
+    )
+    mothers, fathers = jax.random.randint(pair_key, (2, sizes.children), 0, sizes.parents)
+    changed = jax.random.randint(member_key, (sizes.mutants,), 0, population)
+    weakest = math.log(min(1.0 / masks.size(like), STRONGEST))
+    rates = jnp.exp(
+        jax.random.uniform(rate_key, (sizes.mutants,), minval=weakest, maxval=math.log(STRONGEST))
+    )
+    children = slice(0, sizes.children)
+    mutants = slice(sizes.children, sizes.children + sizes.mutants)
+    migrants = slice(sizes.children + sizes.mutants, new)
+    votes = _joined(
+        recombined(_rows(old, mothers), _rows(old, fathers), _rows(noise, children)),
+        jax.vmap(mutated)(
+            _rows(old, changed), rates, _rows(chance, mutants), _rows(noise, mutants)
+        ),
+        _rows(noise, migrants),
+    )
+    return _elected(select_key, votes, density)
+
+
+def recombined(mother: Mask, father: Mask, noise: Params) -> Params:
+    """Votes for what both keep, then for what one keeps, at random; noise in [0, 1)."""
+    return jax.tree.map(
+        lambda one, other, u: jnp.where(
+            one & other, 2.0, jnp.where(one | other, 1.0, 0.0) + 0.9 * u
+        ),
+        mother,
+        father,
+        noise,
+    )
+
+
+def mutated(mask: Mask, rate: jax.Array, chance: Params, noise: Params) -> Params:
+    """Votes for the mask, but at random where chance is below rate; both noises in [0, 1).
+
+    The highest k of them, k that of the mask, are what it keeps elsewhere, and as many of those
+    drawn anew as it kept there.
+    """
+    return jax.tree.map(
+        lambda kept, c, u: jnp.where(c < rate, 0.05 + 0.9 * u, jnp.where(kept, 1.0, 0.0)),
+        mask,
+        chance,
+        noise,
+    )
+
+
+def _elected(key: Key, votes: Params, density: chex.Numeric) -> Mask:
+    """Masks [C, ...] of the highest votes [C, ...]."""
+    keys = jax.random.split(key, jax.tree.leaves(votes)[0].shape[0])
+    return jax.vmap(masks.select, (0, 0, None))(keys, votes, density)
+
+
+def fittest_of(population: Population, size: int) -> Population:
+    """The best `size` in order: higher score first, then fewer live parameters, then older."""
+    order = jnp.lexsort((population.live, -population.score))[:size]
+    return jax.tree.map(lambda leaf: leaf[order], population)
+
+
+def _judge(
+    task: Task, apply: Apply, params: Params, mask: Mask, batch: Batch
+) -> tuple[jax.Array, jax.Array]:
+    value = task.evaluate(apply(masks.apply(params, mask), batch.x), batch.y)[task.metric]
+    score = value if task.metric == "accuracy" else -value
+    finite = jnp.where(jnp.isfinite(score), score, jnp.finfo(jnp.float32).min)
+    live = masks.live(params, mask) if nets.is_chain(params) else mask
+    return finite, masks.count(live)
+
+
+def _rows(tree: Any, index: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def _joined(*trees: Any) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *trees)
