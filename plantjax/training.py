@@ -96,50 +96,16 @@ def minimize(
     carry: Carry,
     data: Batch,
     objective: Callable[[Params, Carry, Batch, jax.Array], tuple[jax.Array, Carry]],
-    *,
-    optimizer: optax.GradientTransformation,
-    epochs: int,
-    batch_size: int,
-    steps: int | None = None,
-    project: Callable[[Params], Params] = lambda tree: tree,
-    transform: Transform | None = None,
-    constrain: Callable[[Params, jax.Array], Params] = lambda tree, step: tree,
+    **options: Any,
 ) -> tuple[Params, Carry, jax.Array]:
     """Minimises an objective over batches: the loop behind `fit` and behind every mask learner.
 
-    Args:
-      key: consumed.
-      params: pytree of float arrays, whatever the objective takes.
-      carry: what the objective hands on from step to step, or None.
-      data: N training samples.
-      objective: `(params, carry, batch, step) -> (scalar, carry)`; step counts from 0, int32.
-      optimizer: any optax optimizer.
-      epochs: number of passes over the data, 0 or more.
-      batch_size: samples per step, 1 to N.
-      steps: as in `fit`.
-      project: applied to gradients and to updates.
-      transform: as in `fit`.
-      constrain: `(params, step) -> params`, applied to the values after every step.
+    Takes the arguments of `descend`, and raises its errors.
 
     Returns:
       (params, carry, mean objective of each epoch [epochs]).
-
-    Raises:
-      ValueError: if epochs, batch_size or steps is out of range.
     """
-    (params, _, carry), losses = descend(
-        key,
-        params,
-        carry,
-        data,
-        objective,
-        optimizer=optimizer,
-        epochs=epochs,
-        batch_size=batch_size,
-        steps=steps,
-        project=project,
-        transform=transform,
-    )
+    (params, _, carry), losses = descend(key, params, carry, data, objective, **options)
     return params, carry, losses
 
 
@@ -156,11 +122,29 @@ def descend(
     steps: int | None = None,
     project: Callable[[Params], Params] = lambda tree: tree,
     transform: Transform | None = None,
+    constrain: Callable[[Params, jax.Array], Params] = lambda tree, step: tree,
 ) -> tuple[State, jax.Array]:
     """The same as `minimize`, for optimizers whose state is part of the result.
 
+    Args:
+      key: consumed.
+      params: pytree of float arrays, whatever the objective takes.
+      carry: what the objective hands on from step to step, or None.
+      data: N training samples.
+      objective: `(params, carry, batch, step) -> (scalar, carry)`; step counts from 0, int32.
+      optimizer: any optax optimizer.
+      epochs: number of passes over the data, 0 or more.
+      batch_size: samples per step, 1 to N.
+      steps: as in `fit`.
+      project: applied to gradients and to updates.
+      transform: as in `fit`.
+      constrain: `(params, step) -> params`, applied to the values after every step.
+
     Returns:
       ((params, state of the optimizer, carry), mean objective of each epoch [epochs]).
+
+    Raises:
+      ValueError: if epochs, batch_size or steps is out of range.
     """
     checks.batch(data)
     n = data.x.shape[0]
