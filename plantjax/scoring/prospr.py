@@ -7,7 +7,7 @@ from plantjax import checks, masks
 from plantjax.types import Apply, Batch, Key, Loss, Mask, Params, ScoreFn
 
 
-def prospr(apply: Apply, loss: Loss, *, steps: int = 3, learning_rate: float = 0.1) -> ScoreFn:
+def prospr(apply: Apply, loss: Loss, *, steps: int = 3, learning_rate: float = 1e-3) -> ScoreFn:
     """Scores |dL(theta_K) / dm|: theta_0 = m theta, then K steps of SGD on the kept parameters.
 
     The batch is cut into K + 1 equal parts (or, if it is smaller, used whole each time): one for
@@ -26,7 +26,9 @@ def prospr(apply: Apply, loss: Loss, *, steps: int = 3, learning_rate: float = 0
       ValueError: if a number is out of range.
 
     Source: Alizadeh et al. 2022, algorithm 1, https://arxiv.org/abs/2202.08132. The released code
-    steps with momentum 0.9 and a rate of 0.5, at which regression on our mothers diverges.
+    steps with momentum 0.9 and a rate of 0.5; on mothers of the regression tasks (depth 5, width
+    100) three steps of 0.1 take the loss to infinity, of 0.003 and less they lower it. For
+    classification larger rates serve: `partial(prospr, learning_rate=0.1)`.
     """
     checks.integer("steps", steps, 0)
     checks.positive("learning_rate", learning_rate)
