@@ -97,7 +97,8 @@ def _plant(
     small, large = wirings.leaves(target), wirings.leaves(mother)
     *hidden, output = pair[1].nodes
     shapes = [(need[node], width[node]) for node in hidden]
-    priorities = dict(zip(hidden, nets.draw(key, shapes, uniform=True), strict=True))
+    draws = nets.draw(key, shapes, uniform=True) if hidden else []
+    priorities = dict(zip(hidden, draws, strict=True))
     matches = {INPUT: _Match(jnp.arange(need[INPUT]), jnp.ones(need[INPUT]))}
     params: dict[str, jax.Array] = {}
     mask: dict[str, jax.Array] = {}

@@ -230,6 +230,15 @@ def test_layers_without_biases_and_any_tree():
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5 * float(jnp.abs(wanted).max()))
 
 
+def test_a_single_layer():
+    target, mother = draw(jax.random.key(0), [(3, 2)]), draw(jax.random.key(1), [(3, 2)])
+    hidden = plant(jax.random.key(2), target, mother)
+    for leaf, wanted in target["layer_00"].items():
+        np.testing.assert_allclose(
+            hidden.params["layer_00"][leaf], wanted * hidden.scale[0], rtol=1e-5
+        )
+
+
 def test_a_folded_network_keeps_its_predictions():
     """Random statistics, scales of both signs and a random mask; in an equal and a wider mother."""
     widths = ((4,), (5, 6))
