@@ -61,8 +61,8 @@ def bernoulli_gates(
 
     def start(key: Key, params: Params, density: chex.Numeric) -> Params:
         del key
-        share, _ = gates.at_density(density)
-        return optax.tree.full_like(params, sigma * jax.scipy.stats.norm.ppf(share))
+        mean = sigma * jax.scipy.stats.norm.ppf(gates.below_one(density))
+        return optax.tree.full_like(params, mean)
 
     def draw(key: Key, means: Params, epoch: jax.Array) -> Params:
         del epoch

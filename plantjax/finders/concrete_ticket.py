@@ -30,10 +30,10 @@ def concrete_ticket(
     """Learns the logits alpha of gates z = sigmoid(logit(u) / tau + alpha) of frozen parameters.
 
     u ~ U(0, 1) for every gate and step, tau = 2/3. alpha starts at logit(density), so that the
-    count sum sigmoid(alpha) starts as wanted. Gradient balancing: where the count is above 1.1
-    density n, its price aims at |task gradient| / |count gradient|, else at 0; it starts at that
-    aim and closes 1% of the distance in every step. The paper leaves the rule to its code, of which
-    this is our reading. The mask keeps the highest alpha.
+    count sum sigmoid(alpha) starts as wanted. Gradients are balanced by our reading of the rule in
+    the authors' code: where the count is above 1.1 density n, its price aims at
+    |task gradient| / |count gradient|, else at 0; it starts at that aim and closes 1% of the
+    distance in every step. The mask keeps the highest alpha.
 
     Args:
       task: gives the loss and, for scope "oracle", the layer counts.
@@ -114,8 +114,7 @@ def _to_dense(task: Task, apply: Apply) -> gates.Criterion:
 
 def _start(key: Key, params: Params, density: chex.Numeric) -> Params:
     del key
-    _, logit = gates.at_density(density)
-    return optax.tree.full_like(params, logit)
+    return optax.tree.full_like(params, jax.scipy.special.logit(gates.below_one(density)))
 
 
 def _draw(key: Key, logits: Params, epoch: jax.Array) -> Params:

@@ -216,10 +216,9 @@ def adam(learning_rate: float, steps: int) -> optax.GradientTransformation:
     return optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
 
-def at_density(density: chex.Numeric) -> tuple[jax.Array, jax.Array]:
-    """A density kept off 1, where logits are infinite, and its logit."""
-    share = jnp.minimum(jnp.asarray(density, jnp.float32), 0.999)
-    return share, jnp.log(share) - jnp.log1p(-share)
+def below_one(density: chex.Numeric) -> jax.Array:
+    """The density, but at most 0.999: at 1 the logits of gates would be infinite."""
+    return jnp.minimum(jnp.asarray(density, jnp.float32), 0.999)
 
 
 def uniform(key: Key, like: Params) -> Params:

@@ -79,7 +79,7 @@ def stretch(s: jax.Array) -> jax.Array:
 
 
 def _start(key: Key, params: Params, density: chex.Numeric) -> Params:
-    _, logit = gates.at_density(density)
+    logit = jax.scipy.special.logit(gates.below_one(density))
     centre = logit + TEMPERATURE * math.log(-LOW / HIGH)
     return jax.tree.map(lambda draw: centre + 0.01 * draw, gates.normal(key, params))
 
