@@ -13,7 +13,10 @@ from plantjax import finders, masks, nets, tasks, worlds
 from plantjax.types import Finder, Found
 
 DEPTH, MIN_WIDTH = 4, 12
-BRIEF = {"epochs": 1, "search_epochs": 1, "level_epochs": 1}  # for finders that train
+BRIEF = {
+    **{"epochs": 1, "search_epochs": 1, "level_epochs": 1},
+    **{"sweeps": 2, "starts": 2, "start_sweeps": 1, "units": 6, "sweep_samples": 64},
+}
 REGISTRIES = {"finder": finders.FINDERS, "reference": finders.REFERENCES}
 UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 COMPILERS = {"quick": UNOPTIMISED, "thorough": None}  # only "thorough" runs eagerly as well
@@ -61,7 +64,7 @@ def world_of(task):
 
 
 def brief(make, task):
-    """The finder, with few epochs if it trains."""
+    """The finder, with few epochs or sweeps if it has any."""
     known = inspect.signature(make).parameters
     return make(task, **{name: value for name, value in BRIEF.items() if name in known})
 

@@ -10,6 +10,7 @@ from functools import partial
 from plantjax.finders.edge_popup import edge_popup
 from plantjax.finders.multishot import multishot
 from plantjax.finders.references import dense, oracle_random, planted
+from plantjax.finders.seek import seek
 from plantjax.finders.singleshot import singleshot
 from plantjax.scores import SCORES
 from plantjax.types import Finder
@@ -22,6 +23,7 @@ __all__ = [
     "multishot",
     "oracle_random",
     "planted",
+    "seek",
     "singleshot",
 ]
 
@@ -34,6 +36,7 @@ FINDERS: dict[str, Callable[..., Finder]] = {
     "edge_popup_global": partial(
         edge_popup, scope="global", anneal="step", anneal_share=0.8, search_epochs=30, init="equal"
     ),
+    "seek": seek,
 }
 """The registry of finders: a new one takes one function and one entry here."""
 
