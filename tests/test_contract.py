@@ -15,7 +15,7 @@ from plantjax.types import Finder, Found
 DEPTH, MIN_WIDTH = 4, 12
 BRIEF = {
     **{"epochs": 1, "search_epochs": 1, "level_epochs": 1},
-    **{"sweeps": 2, "starts": 2, "start_sweeps": 1, "units": 6, "sweep_samples": 64},
+    **{"sweeps": 2, "restarts": 2, "units": 6, "sweep_samples": 64},
 }
 REGISTRIES = {"finder": finders.FINDERS, "reference": finders.REFERENCES}
 UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

@@ -24,7 +24,7 @@ AIM = Aim(jnp.float32(0.3), jnp.float32(0.6))
 EFFORT = Effort(samples=64, candidates=12, finalists=3)
 UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 jit = functools.partial(jax.jit, compiler_options=UNOPTIMISED)
-BRIEF = {"sweeps": 6, "starts": 2, "start_sweeps": 1, "units": 6, "search_epochs": 2}
+BRIEF = {"sweeps": 4, "restarts": 2, "units": 6, "search_epochs": 2}
 
 
 def random_mask(key, share):
@@ -67,7 +67,7 @@ def test_the_loss_of_probabilities_goes_from_cross_entropy_to_error():
     entropy = losses.scale_free_cross_entropy(outputs, batch.y, AIM.log_scale)
     found = goal.log_loss(outputs, batch.y, AIM._replace(power=jnp.float32(0.0)))
     np.testing.assert_allclose(jnp.exp(found), entropy, rtol=2e-3)
-    sharp = goal.log_loss(outputs, batch.y, Aim(jnp.float32(8.0), jnp.float32(1.0)))
+    sharp = goal.log_loss(outputs, batch.y, goals.verdict())
     error = jnp.mean(jnp.argmax(outputs, axis=1) != batch.y)
     np.testing.assert_allclose(jnp.exp(sharp), error, rtol=1e-2)
 
@@ -140,7 +140,7 @@ def test_only_live_parameters_are_kept_and_never_more_than_the_budget(task):
         assert 1 <= int(masks.count(found.mask)) <= k
         chex.assert_trees_all_equal(found.mask, masks.live(params, found.mask))
         chex.assert_trees_all_equal(found.params, params)
-        assert found.info["losses"].shape == found.info["live"].shape == (8,)
+        assert found.info["errors"].shape == found.info["live"].shape == (8,)
 
 
 def test_below_one_path_a_constant_is_kept():
@@ -171,8 +171,8 @@ def test_the_relu_ticket_is_found_with_the_planted_number_of_weights():
 @pytest.mark.parametrize(
     ("static", "message"),
     [
-        ({"sweeps": -1}, "sweeps must be an integer of at least 0, got -1"),
-        ({"starts": 0}, "starts must be an integer of at least 1, got 0"),
+        ({"sweeps": 0}, "sweeps must be an integer of at least 1, got 0"),
+        ({"restarts": 0}, "restarts must be an integer of at least 1, got 0"),
         ({"finalists": 1}, "finalists must be an integer of at least 2, got 1"),
         ({"swell": 0.5}, r"swell must lie in \[1, 100\], got 0.5"),
         ({"power": 2.0}, r"power must lie in \[0, 1\], got 2"),

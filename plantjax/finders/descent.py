@@ -9,13 +9,13 @@ from typing import NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from plantjax.finders import compact, refine
+from plantjax.finders import compact, goals, refine
 from plantjax.finders.compact import Stack
 from plantjax.finders.goals import Aim, Goal
 from plantjax.finders.refine import Effort, Terms
 from plantjax.types import Batch, Key, Metrics
 
-LOWEST_PRICE, HIGHEST_PRICE = 0.01, 8.0  # of all k parameters together, in units of log loss
+LOWEST_PRICE, HIGHEST_PRICE = 0.01, 25.0  # of all k parameters together, in units of log loss
 FIRST_SCALE = 0.5  # log scale of the logits
 
 Tree = TypeVar("Tree")
@@ -25,8 +25,7 @@ class Plan(NamedTuple):
     """The static numbers of a descent, see `seek`."""
 
     sweeps: int
-    starts: int
-    start_sweeps: int
+    restarts: int
     units: int
     sweep_samples: int
     effort: Effort
@@ -45,10 +44,8 @@ class _Point(NamedTuple):
 
 class _State(NamedTuple):
     point: _Point
-    champion: _Point  # the best start so far
-    rating: jax.Array  # of the champion
     best: Stack  # the best mask within the budget
-    value: jax.Array  # its log loss
+    value: jax.Array  # the log of its error
 
 
 def descend(
@@ -61,7 +58,7 @@ def descend(
     safe: Stack,
     plan: Plan,
 ) -> tuple[Stack, Metrics]:
-    """Sweeps from every start, then many more from where the best of them got.
+    """Sweeps from every start, all the way down to the budget; the best of all is kept.
 
     Args:
       key: consumed.
@@ -69,48 +66,33 @@ def descend(
       weights: the mother.
       data: training samples.
       k: int32, the budget.
-      begun: live masks to start from, [starts, ...].
+      begun: live masks to start from, [restarts, ...].
       safe: a mask within the budget, kept if nothing better is found.
       plan: how long and how hard.
 
     Returns:
-      (the best mask within the budget; after each sweep "losses" on all data, "live" counts and
-      "prices" [starts start_sweeps + sweeps]; "loss", that of the mask).
+      (the best mask within the budget; after each sweep "errors" on all data, "live" counts and
+      "prices" [restarts sweeps]; "error", that of the mask).
     """
-    trial = plan.starts * plan.start_sweeps
     wanted = k.astype(jnp.float32)
 
     def body(state: _State, index: jax.Array) -> tuple[_State, Metrics]:
-        fresh = (index < trial) & (index % plan.start_sweeps == 0)
-        number = jnp.minimum(index // plan.start_sweeps, plan.starts - 1)
-        start = _point(tuple(layer[number] for layer in begun))
-        point = _choose(fresh, start, state.point)
-        point = _choose(index == trial, state.champion, point)
-        done = jnp.maximum(index + 1 - trial, 0) / plan.sweeps  # of the second part
+        start = _point(tuple(layer[index // plan.sweeps] for layer in begun))
+        point = _choose(index % plan.sweeps == 0, start, state.point)
+        done = (index % plan.sweeps + 1) / plan.sweeps
         target = _target(wanted, plan.swell, done)
-        power = plan.power * jnp.clip(2.0 * done, 0.0, 1.0)
         point, value = _sweep(
-            jax.random.fold_in(key, index), goal, weights, data, point, target, wanted, power, plan
+            jax.random.fold_in(key, index), goal, weights, data, point, target, wanted, plan
         )
-        rating = value + point.size.astype(jnp.float32) / wanted
-        wins = (index < trial) & ((index + 1) % plan.start_sweeps == 0) & (rating < state.rating)
         better = (point.size <= k) & (value < state.value)
-        told = {"losses": jnp.exp(value), "live": point.size, "prices": point.price / wanted}
-        state = _State(
-            point,
-            _choose(wins, point, state.champion),
-            jnp.where(wins, rating, state.rating),
-            _choose(better, point.kept, state.best),
-            jnp.where(better, value, state.value),
-        )
-        return state, told
+        told = {"errors": jnp.exp(value), "live": point.size, "prices": point.price / wanted}
+        best = _choose(better, point.kept, state.best)
+        return _State(point, best, jnp.where(better, value, state.value)), told
 
-    aim = Aim(jnp.float32(FIRST_SCALE), jnp.float32(plan.power))
-    value = goal.log_loss(refine.run(weights, safe, data.x), data.y, aim)
-    first = _point(tuple(layer[0] for layer in begun))
-    state = _State(first, first, jnp.float32(jnp.inf), safe, value)
-    state, told = jax.lax.scan(body, state, jnp.arange(trial + plan.sweeps))
-    return state.best, told | {"loss": jnp.exp(state.value)}
+    value = goal.log_loss(refine.run(weights, safe, data.x), data.y, goals.verdict())
+    state = _State(_point(tuple(layer[0] for layer in begun)), safe, value)
+    state, told = jax.lax.scan(body, state, jnp.arange(plan.restarts * plan.sweeps))
+    return state.best, told | {"error": jnp.exp(state.value)}
 
 
 def _target(wanted: jax.Array, swell: float, done: jax.Array) -> jax.Array:
@@ -137,21 +119,19 @@ def _sweep(
     point: _Point,
     target: jax.Array,
     wanted: jax.Array,
-    power: jax.Array,
     plan: Plan,
 ) -> tuple[_Point, jax.Array]:
-    """One sweep with fresh samples and slots, and the log loss of its end on all samples."""
+    """One sweep with fresh samples and slots, and the log of the error after it on all samples."""
     part_key, slot_key, move_key = jax.random.split(key, 3)
     samples = min(plan.sweep_samples, data.x.shape[0])
     chosen = jax.random.choice(part_key, data.x.shape[0], (samples,), replace=False)
     batch = jax.tree.map(lambda a: a[chosen], data)
     places = compact.slots(slot_key, point.kept, plan.units)
     small, kept = compact.gather(weights, places), compact.gather(point.kept, places)
-    terms = Terms(Aim(point.log_scale, power), point.price / wanted)
+    terms = Terms(Aim(point.log_scale, jnp.float32(plan.power)), point.price / wanted)
     effort = plan.effort._replace(samples=min(plan.effort.samples, samples))
     kept, log_scale = refine.sweep(move_key, goal, small, kept, batch, terms, effort)
-    aim = Aim(log_scale, jnp.float32(plan.power))
-    value = goal.log_loss(refine.run(small, kept, data.x), data.y, aim)
+    value = goal.log_loss(refine.run(small, kept, data.x), data.y, goals.verdict())
     size = compact.count(kept)
     price = _next_price(point, size.astype(jnp.float32), target)
     return _Point(compact.scatter(kept, point.kept, places), size, log_scale, price), value

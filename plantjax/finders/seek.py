@@ -22,16 +22,15 @@ def seek(
     task: Task,
     *,
     apply: Apply = nets.apply,
-    sweeps: int = 100,
-    starts: int = 4,
-    start_sweeps: int = 8,
-    units: int = 32,
-    sweep_samples: int = 2048,
+    sweeps: int = 80,
+    restarts: int = 3,
+    units: int | None = None,
+    sweep_samples: int | None = None,
     first_samples: int = 512,
     candidates: int = 16,
     finalists: int = 3,
     swell: float = 1.3,
-    power: float = 0.7,
+    power: float = 0.0,
     search_epochs: int = 20,
     widen: float = 2.0,
     batch_size: int = 32,
@@ -42,33 +41,37 @@ def seek(
       task: gives the goal: the scale-free squared error, or a scale-free loss of probabilities.
       apply: `(params, x) -> outputs` of the edge-popup starts; the moves need a chain of dense
         layers with ReLU, whatever `apply` is.
-      sweeps: visits to all units of the small network, from the best start on.
-      starts: edge-popup runs with keys of their own.
-      start_sweeps: sweeps that every start gets before the best is chosen.
-      units: the most live units per hidden layer.
-      sweep_samples: training samples of a sweep, drawn anew for each; all, if there are fewer.
+      sweeps: visits to all units of the small network, per restart.
+      restarts: whole searches, each from an edge-popup run with a key of its own.
+      units: the most live units per hidden layer; by default 32 for classification, 48 for
+        regression.
+      sweep_samples: training samples of a sweep, drawn anew for each; all, if there are fewer; by
+        default 2048 for classification, 1024 for regression.
       first_samples: those of them on which candidates are first evaluated.
       candidates: moves per visit that are evaluated, of all whose effect is predicted.
       finalists: the best of them, evaluated on all samples of the sweep.
       swell: the live count is led to k swell first, and then down to k.
-      power: exponent q in [0, 1] of the loss of probabilities that the second half of the sweeps
-        ends with, see `goals`: 0 is cross entropy, 1 the expected error.
+      power: exponent q in [0, 1] of the loss of probabilities that the moves lower, see `goals`: 0
+        is cross entropy, 1 the expected error. The best mask is chosen by the error itself.
       search_epochs: of every edge-popup run.
       widen: its density is min(1, widen density).
       batch_size: its samples per step.
 
     Returns:
-      A Finder. `Found.info` holds, after each sweep [starts start_sweeps + sweeps], "losses" on the
-      training data, "live", the number of parameters, and "prices", the log loss that one parameter
-      has to be worth; and "loss" of the mask.
+      A Finder. `Found.info` holds, after each sweep [restarts sweeps], "errors" on the training
+      data (share of wrong labels, or MSE after the factors), "live", the number of parameters, and
+      "prices", the log loss that one parameter has to be worth; and "error" of the mask.
 
     Raises:
       ValueError: if a number is out of range; the finder itself, if params is no chain.
     """
+    classifies = task.metric == "accuracy"
+    units = (32 if classifies else 48) if units is None else units
+    if sweep_samples is None:
+        sweep_samples = 2048 if classifies else 1024
     least = {
-        "sweeps": (sweeps, 0),
-        "starts": (starts, 1),
-        "start_sweeps": (start_sweeps, 1),
+        "sweeps": (sweeps, 1),
+        "restarts": (restarts, 1),
         "units": (units, 1),
         "sweep_samples": (sweep_samples, 1),
         "first_samples": (first_samples, 1),
@@ -81,7 +84,7 @@ def seek(
     checks.interval("power", power, 0.0, 1.0)
     checks.positive("widen", widen)
     effort = Effort(first_samples, candidates, finalists)
-    plan = Plan(sweeps, starts, start_sweeps, units, sweep_samples, effort, swell, power)
+    plan = Plan(sweeps, restarts, units, sweep_samples, effort, swell, power)
     beginner = edge_popup(
         task,
         apply=apply,
@@ -105,9 +108,8 @@ def seek(
         def begin(key: Key) -> Stack:
             return beginnings.learned(key, beginner, params, weights, data, wide, units)
 
-        begun = jax.lax.map(begin, jax.random.split(start_key, starts))
-        aim = goals.Aim(jnp.float32(descent.FIRST_SCALE), jnp.float32(power))
-        safe = beginnings.safe(path_key, goal, weights, data, k, aim)
+        begun = jax.lax.map(begin, jax.random.split(start_key, restarts))
+        safe = beginnings.safe(path_key, goal, weights, data, k, goals.verdict())
         best, told = descent.descend(sweep_key, goal, weights, data, k, begun, safe, plan)
         mask = dict(zip(sorted(params), compact.unstack(best).values(), strict=True))
         return Found(mask, params, told)
