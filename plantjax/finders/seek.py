@@ -22,7 +22,7 @@ def seek(
     task: Task,
     *,
     apply: Apply = nets.apply,
-    sweeps: int = 80,
+    sweeps: int = 60,
     restarts: int = 3,
     units: int | None = None,
     sweep_samples: int | None = None,
@@ -43,7 +43,7 @@ def seek(
         layers with ReLU, whatever `apply` is.
       sweeps: visits to all units of the small network, per restart.
       restarts: whole searches, each from an edge-popup run with a key of its own.
-      units: the most live units per hidden layer; by default 32 for classification, 48 for
+      units: the most live units per hidden layer; by default 32 for classification, 64 for
         regression.
       sweep_samples: training samples of a sweep, drawn anew for each; all, if there are fewer; by
         default 2048 for classification, 1024 for regression.
@@ -66,7 +66,7 @@ def seek(
       ValueError: if a number is out of range; the finder itself, if params is no chain.
     """
     classifies = task.metric == "accuracy"
-    units = (32 if classifies else 48) if units is None else units
+    units = (32 if classifies else 64) if units is None else units
     if sweep_samples is None:
         sweep_samples = 2048 if classifies else 1024
     least = {
