@@ -5,6 +5,8 @@ of them in a small network of its live units and of dead ones to try (`compact`)
 leads the number of live parameters to the budget (`descent`). Only the mask changes.
 """
 
+from typing import NamedTuple
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -18,12 +20,24 @@ from plantjax.finders.refine import Effort
 from plantjax.types import Apply, Batch, Finder, Found, Key, Params, Task
 
 
+class Defaults(NamedTuple):
+    """What `seek` takes for a metric unless told otherwise."""
+
+    restarts: int
+    units: int
+    sweep_samples: int
+
+
+DEFAULTS = {"accuracy": Defaults(4, 32, 2048), "mse": Defaults(2, 64, 1024)}
+"""By measurement, see SEEKER.md; about 80 s of one core per mother of depth 5 and width 100."""
+
+
 def seek(
     task: Task,
     *,
     apply: Apply = nets.apply,
     sweeps: int = 60,
-    restarts: int = 3,
+    restarts: int | None = None,
     units: int | None = None,
     sweep_samples: int | None = None,
     first_samples: int = 512,
@@ -42,7 +56,8 @@ def seek(
       apply: `(params, x) -> outputs` of the edge-popup starts; the moves need a chain of dense
         layers with ReLU, whatever `apply` is.
       sweeps: visits to all units of the small network, per restart.
-      restarts: whole searches, each from an edge-popup run with a key of its own.
+      restarts: whole searches, each from an edge-popup run with a key of its own; by default 4 for
+        classification, 2 for regression, whose sweeps take longer.
       units: the most live units per hidden layer; by default 32 for classification, 64 for
         regression.
       sweep_samples: training samples of a sweep, drawn anew for each; all, if there are fewer; by
@@ -65,10 +80,10 @@ def seek(
     Raises:
       ValueError: if a number is out of range; the finder itself, if params is no chain.
     """
-    classifies = task.metric == "accuracy"
-    units = (32 if classifies else 64) if units is None else units
-    if sweep_samples is None:
-        sweep_samples = 2048 if classifies else 1024
+    usual = DEFAULTS[task.metric]
+    restarts = usual.restarts if restarts is None else restarts
+    units = usual.units if units is None else units
+    sweep_samples = usual.sweep_samples if sweep_samples is None else sweep_samples
     least = {
         "sweeps": (sweeps, 1),
         "restarts": (restarts, 1),
