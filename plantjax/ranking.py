@@ -95,7 +95,7 @@ def top(
         return [ranked >= threshold[g] for g, ranked in enumerate(keys)]
 
     low = jnp.full(len(values), _NAN, jnp.uint32)  # marks all that is allowed
-    threshold, count = _search(lambda t: totals(at_least(t)), k, low, allowed, near)
+    threshold, count = search(lambda t: totals(at_least(t)), k, low, allowed, near)
 
     # A loop that runs once or not at all: unlike a branch, it skips the work under vmap, too.
     _, marks = jax.lax.while_loop(
@@ -127,7 +127,7 @@ def _break_ties(
         return [marks[part] for part in parts]
 
     zero = jnp.zeros(len(keys), jnp.uint32)
-    lowest, _ = _search(lambda p: totals(mark(p)), k, zero, count, None)
+    lowest, _ = search(lambda p: totals(mark(p)), k, zero, count, None)
     return mark(lowest)
 
 
@@ -147,7 +147,7 @@ class _Bracket(NamedTuple):
 _DTYPES = (*3 * [jnp.uint32], jnp.int32, *2 * [jnp.float32], *2 * [jnp.int32])
 
 
-def _search(
+def search(
     count_at: Count, k: jax.Array, low: jax.Array, count: jax.Array, near: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
     """The largest thresholds [G] that mark at least k entries, or any that mark exactly k.

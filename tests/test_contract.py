@@ -15,6 +15,7 @@ from plantjax.types import Finder, Found
 DEPTH, MIN_WIDTH = 4, 12
 BRIEF = {
     **{"epochs": 1, "search_epochs": 1, "level_epochs": 1},  # for finders that train
+    **{"sweeps": 2, "restarts": 2, "units": 6, "sweep_samples": 64},
     **{"generations": 2, "population": 6},
 }
 LEARNERS = {
@@ -76,7 +77,7 @@ def world_of(task):
 
 
 def brief(make, task):
-    """The finder, with few epochs if it trains."""
+    """The finder, with few epochs or sweeps if it has any."""
     known = inspect.signature(make).parameters
     return make(task, **{name: value for name, value in BRIEF.items() if name in known})
 

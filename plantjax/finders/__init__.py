@@ -19,6 +19,7 @@ from plantjax.finders.multishot import multishot
 from plantjax.finders.phew import phew
 from plantjax.finders.references import dense, oracle_random, planted
 from plantjax.finders.rewired import rewired
+from plantjax.finders.seek import seek
 from plantjax.finders.singleshot import singleshot
 from plantjax.scores import SCORES
 from plantjax.types import Finder
@@ -40,6 +41,7 @@ __all__ = [
     "phew",
     "planted",
     "rewired",
+    "seek",
     "singleshot",
 ]
 
@@ -67,6 +69,7 @@ FINDERS: dict[str, Callable[..., Finder]] = {
     "bernoulli_gates": bernoulli_gates,
     "concrete_ticket": concrete_ticket,
     "genetic": genetic,
+    "seek": seek,
 }
 """The registry of finders: a new one takes one function and one entry here."""
 

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from plantjax import checks, losses, masks, nets, schedules, training
+from plantjax import checks, livebudget, losses, masks, nets, schedules, training
 from plantjax.finders import common
 from plantjax.types import Apply, Batch, Finder, Found, Key, Mask, Params, Prunable, Schedule, Task
 
 ANNEALS = ("none", "epoch", "step")
 HEADS = {"none": None, "reference": jax.nn.softmax}
 INITS = ("fan_in", "equal")
+BUDGETS = ("all", "live")
 
 
 def edge_popup(
@@ -33,6 +34,7 @@ def edge_popup(
     head: str = "none",
     init: str = "fan_in",
     prunable: Prunable | None = None,
+    budget: str = "all",
 ) -> Finder:
     """Learns scores s of frozen parameters theta; the mask keeps the highest |s|.
 
@@ -55,6 +57,8 @@ def edge_popup(
       init: "fan_in": U(+-1 / sqrt(fan_in)), biases like the weights of their layer; "equal":
         |0.1 U| everywhere.
       prunable: predicate on leaf paths; by default the apply's attribute, or every leaf is.
+      budget: "all": kept parameters count; "live": only those on live paths do, and only they are
+        kept (`livebudget.select_live`; scope "global", dense chains).
 
     Returns:
       A Finder. `Found.info` holds "losses", the search loss of each epoch [E], and "scale", the
@@ -71,6 +75,9 @@ def edge_popup(
     checks.choice("loss", loss, losses.SEARCH_LOSSES)
     checks.choice("head", head, HEADS)
     checks.choice("init", init, INITS)
+    checks.choice("budget", budget, BUDGETS)
+    if budget == "live":
+        checks.choice("scope with budget='live'", scope, ("global",))
     checks.interval("anneal_share", anneal_share, 0.0, 1.0, open_low=True)
     checks.integer("search_epochs", search_epochs, 1)
     checks.integer("batch_size", batch_size, 1)
@@ -100,6 +107,8 @@ def edge_popup(
         ) -> tuple[Mask, jax.Array]:
             sizes = jax.tree.map(jnp.abs, jax.lax.stop_gradient(scores))
             tie_key = jax.random.fold_in(select_key, step)
+            if budget == "live":
+                return livebudget.reselect_live(tie_key, sizes, params, density, near)
             return masks.reselect(
                 tie_key, sizes, density, near, scope, counts=counts, prunable=prunable
             )
@@ -129,7 +138,8 @@ def edge_popup(
         info = {"losses": values, "scale": jnp.exp(learned["log_scale"])}
         return Found(mask, params, info)
 
-    return Finder(search, scope, exact_counts=scope in common.EXACT_SCOPES, head=HEADS[head])
+    exact = scope in common.EXACT_SCOPES and budget == "all"
+    return Finder(search, scope, exact_counts=exact, head=HEADS[head])
 
 
 def sgd(learning_rate: chex.Numeric, steps: int) -> optax.GradientTransformation:

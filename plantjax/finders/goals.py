@@ -1,0 +1,109 @@
+"""What discrete moves lower: the logarithm of a scale-free loss, and how it curves.
+
+The logarithm makes gains relative, so that one price per parameter fits all stages of a search.
+Classification goes from cross entropy to the expected error by one exponent q: the loss
+(1 - p^q) / q of the label's probability p is -log p at q = 0 and 1 - p at q = 1, which neither
+mislabelled samples nor far outliers dominate.
+
+Source: Zhang and Sabuncu 2018, https://arxiv.org/abs/1805.07836 (the loss of exponent q).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from plantjax import losses
+from plantjax.types import Task
+
+_SMALLEST = 1e-12  # losses below are alike
+_DEAD = 1e6  # log loss of what is not finite
+
+
+class Aim(NamedTuple):
+    """The traced parts of a goal: log of the logits' size, and the exponent q in [0, 1]."""
+
+    log_scale: jax.Array
+    power: jax.Array
+
+
+class Goal(NamedTuple):
+    """The log loss, `(outputs [N, O], y, aim) -> scalar`, and its curvature [N, O].
+
+    The curvature is that in every output alone, positive (Gauss-Newton), and serves prediction.
+    """
+
+    log_loss: Callable[[jax.Array, jax.Array, Aim], jax.Array]
+    curvature: Callable[[jax.Array, jax.Array, Aim], jax.Array]
+
+
+def verdict() -> Aim:
+    """What a mask is finally judged by: the share of wrong labels, as a limit; MSE is MSE."""
+    return Aim(jnp.float32(8.0), jnp.float32(1.0))
+
+
+def goal_of(task: Task) -> Goal:
+    """The goal of a task, by its metric."""
+    return classification() if task.metric == "accuracy" else regression()
+
+
+def classification() -> Goal:
+    """Of the probabilities of logits brought to unit size, times exp(log_scale)."""
+
+    def loss(outputs: jax.Array, y: jax.Array, aim: Aim) -> jax.Array:
+        log_p = jax.nn.log_softmax(_logits(outputs, aim)[0], axis=1)
+        log_p = jnp.take_along_axis(log_p, y[:, None], axis=1)
+        power = jnp.maximum(aim.power, 1e-3)
+        return jnp.mean(-jnp.expm1(power * log_p) / power)
+
+    def curvature(outputs: jax.Array, y: jax.Array, aim: Aim) -> jax.Array:
+        logits, factor = _logits(outputs, aim)
+        share = jax.nn.softmax(logits, axis=1)
+        weight = jnp.power(jnp.take_along_axis(share, y[:, None], axis=1), aim.power)
+        curved = jnp.square(factor) * weight * share * (1.0 - share)
+        return curved / y.shape[0] / (loss(outputs, y, aim) + _SMALLEST)
+
+    return Goal(_log_of(loss), curvature)
+
+
+def regression() -> Goal:
+    """Of the squared error after the least-squares factor per output."""
+
+    def loss(outputs: jax.Array, y: jax.Array, aim: Aim) -> jax.Array:
+        del aim
+        return losses.scale_free_squared_error(outputs, y)
+
+    def curvature(outputs: jax.Array, y: jax.Array, aim: Aim) -> jax.Array:
+        factors = jnp.square(losses.output_factors(outputs, y))
+        curved = jnp.broadcast_to(2.0 / y.size * factors[None, :], outputs.shape)
+        return curved / (loss(outputs, y, aim) + _SMALLEST)
+
+    return Goal(_log_of(loss), curvature)
+
+
+def fit_scale(goal: Goal, outputs: jax.Array, y: jax.Array, aim: Aim) -> jax.Array:
+    """The best log_scale near the present one, [-2, 5]."""
+    near = jnp.clip(aim.log_scale + jnp.linspace(-0.4, 0.4, 9), -2.0, 5.0)
+    values = jax.vmap(lambda scale: goal.log_loss(outputs, y, aim._replace(log_scale=scale)))(near)
+    return near[jnp.argmin(values)]
+
+
+def _logits(outputs: jax.Array, aim: Aim) -> tuple[jax.Array, jax.Array]:
+    """Centred outputs of unit size times exp(log_scale), and their factor to the outputs."""
+    centred = outputs - jnp.mean(outputs, axis=1, keepdims=True)
+    square = jnp.mean(jnp.square(centred))
+    alive = square > 0
+    factor = jnp.exp(aim.log_scale) / jnp.sqrt(jnp.where(alive, square, 1.0))
+    factor = jnp.where(alive, factor, 0.0)
+    return factor * centred, factor
+
+
+def _log_of(
+    loss: Callable[[jax.Array, jax.Array, Aim], jax.Array],
+) -> Callable[[jax.Array, jax.Array, Aim], jax.Array]:
+    def log_loss(outputs: jax.Array, y: jax.Array, aim: Aim) -> jax.Array:
+        value = jnp.log(loss(outputs, y, aim) + _SMALLEST)
+        return jnp.where(jnp.isfinite(value), value, _DEAD)
+
+    return log_loss

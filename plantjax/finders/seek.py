@@ -1,0 +1,143 @@
+"""Seek: our search for strong tickets, by discrete moves at a price per parameter.
+
+Edge-popup finds sparse starts (`beginnings`); moves, evaluated exactly (`refine`), improve the best
+of them in a small network of its live units and of dead ones to try (`compact`), at a price that
+leads the number of live parameters to the budget (`descent`). Only the mask changes.
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from plantjax import budgets, checks, masks, nets
+from plantjax.finders import beginnings, common, compact, descent, goals
+from plantjax.finders.compact import Stack
+from plantjax.finders.descent import Plan
+from plantjax.finders.edge_popup import edge_popup
+from plantjax.finders.refine import Effort
+from plantjax.types import Apply, Batch, Finder, Found, Key, Params, Task
+
+
+class Defaults(NamedTuple):
+    """What `seek` takes for a metric unless told otherwise."""
+
+    restarts: int
+    units: int
+    sweep_samples: int
+
+
+DEFAULTS = {"accuracy": Defaults(4, 32, 2048), "mse": Defaults(2, 64, 1024)}
+"""By measurement, see SEEKER.md; about 80 s of one core per mother of depth 5 and width 100."""
+
+
+def seek(
+    task: Task,
+    *,
+    apply: Apply = nets.apply,
+    sweeps: int = 60,
+    restarts: int | None = None,
+    units: int | None = None,
+    sweep_samples: int | None = None,
+    first_samples: int = 512,
+    candidates: int = 16,
+    finalists: int = 3,
+    swell: float = 1.3,
+    power: float = 0.0,
+    search_epochs: int = 20,
+    widen: float = 2.0,
+    batch_size: int = 32,
+) -> Finder:
+    """Searches strong tickets by discrete moves; keeps live parameters only, at most k.
+
+    Args:
+      task: gives the goal: the scale-free squared error, or a scale-free loss of probabilities.
+      apply: `(params, x) -> outputs` of the edge-popup starts; the moves need a chain of dense
+        layers with ReLU, whatever `apply` is.
+      sweeps: visits to all units of the small network, per restart.
+      restarts: whole searches, each from an edge-popup run with a key of its own; by default 4 for
+        classification, 2 for regression, whose sweeps take longer.
+      units: the most live units per hidden layer; by default 32 for classification, 64 for
+        regression.
+      sweep_samples: training samples of a sweep, drawn anew for each; all, if there are fewer; by
+        default 2048 for classification, 1024 for regression.
+      first_samples: those of them on which candidates are first evaluated.
+      candidates: moves per visit that are evaluated, of all whose effect is predicted.
+      finalists: the best of them, evaluated on all samples of the sweep.
+      swell: the live count is led to k swell first, and then down to k.
+      power: exponent q in [0, 1] of the loss of probabilities that the moves lower, see `goals`: 0
+        is cross entropy, 1 the expected error. The best mask is chosen by the error itself.
+      search_epochs: of every edge-popup run.
+      widen: its density is min(1, widen density).
+      batch_size: its samples per step.
+
+    Returns:
+      A Finder. `Found.info` holds, after each sweep [restarts sweeps], "errors" on the training
+      data (share of wrong labels, or MSE after the factors), "live", the number of parameters, and
+      "prices", the log loss that one parameter has to be worth; and "error" of the mask.
+
+    Raises:
+      ValueError: if a number is out of range; the finder itself, if params is no chain.
+    """
+    usual = DEFAULTS[task.metric]
+    restarts = usual.restarts if restarts is None else restarts
+    units = usual.units if units is None else units
+    sweep_samples = usual.sweep_samples if sweep_samples is None else sweep_samples
+    least = {
+        "sweeps": (sweeps, 1),
+        "restarts": (restarts, 1),
+        "units": (units, 1),
+        "sweep_samples": (sweep_samples, 1),
+        "first_samples": (first_samples, 1),
+        "candidates": (candidates, 2),
+        "finalists": (finalists, 2),
+    }
+    for name, (value, minimum) in least.items():
+        checks.integer(name, value, minimum)
+    checks.interval("swell", swell, 1.0, 100.0)
+    checks.interval("power", power, 0.0, 1.0)
+    checks.positive("widen", widen)
+    effort = Effort(first_samples, candidates, finalists)
+    plan = Plan(sweeps, restarts, units, sweep_samples, effort, swell, power)
+    beginner = edge_popup(
+        task,
+        apply=apply,
+        scope="global",
+        anneal="step",
+        anneal_share=0.8,
+        init="equal",
+        search_epochs=search_epochs,
+        batch_size=batch_size,
+    )
+
+    def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
+        common.check(task, params, data, density)
+        nets.layers(params)
+        start_key, path_key, sweep_key = jax.random.split(key, 3)
+        weights = _unit_scale(compact.stack(params))
+        goal = goals.goal_of(task)
+        k = budgets.number_kept(density, masks.size(params))
+        wide = jnp.minimum(jnp.asarray(density, jnp.float32) * widen, 1.0)
+
+        def begin(key: Key) -> Stack:
+            return beginnings.learned(key, beginner, params, weights, data, wide, units)
+
+        begun = jax.lax.map(begin, jax.random.split(start_key, restarts))
+        safe = beginnings.safe(path_key, goal, weights, data, k, goals.verdict())
+        best, told = descent.descend(sweep_key, goal, weights, data, k, begun, safe, plan)
+        mask = dict(zip(sorted(params), compact.unstack(best).values(), strict=True))
+        return Found(mask, params, told)
+
+    return Finder(search, "global", exact_counts=False)
+
+
+def _unit_scale(weights: Stack) -> Stack:
+    """Kernels of unit size in every layer; outputs change by one factor."""
+    scaled, total = [], jnp.float32(1.0)
+    for layer in weights:
+        size = jnp.sqrt(jnp.mean(jnp.square(layer[:-1])))
+        factor = 1.0 / jnp.where(size > 0, size, 1.0)
+        total = total * factor
+        scaled.append(jnp.concatenate([layer[:-1] * factor, layer[-1:] * total], axis=0))
+    return tuple(scaled)
