@@ -158,7 +158,7 @@ def pruned64(params, blocks, image, density, rounds):
 @pytest.mark.parametrize(
     ("depth", "width", "image", "rounds"),
     [
-        (11, 0.03, (32, 32, 3), 10),
+        pytest.param(11, 0.03, (32, 32, 3), 10, marks=pytest.mark.slow),
         pytest.param(19, 0.0625, (32, 32, 3), 100, marks=pytest.mark.slow),
     ],
 )

@@ -29,11 +29,20 @@ class Stopping(Checkpoint):
             raise StopError
 
 
-@pytest.mark.parametrize("score", ["synflow", pytest.param("snip", marks=pytest.mark.slow)])
-def test_a_search_resumed_between_levels_gives_the_same_bits(score: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("task", "width", "score"),
+    [
+        ("relu", 8, "magnitude"),
+        pytest.param("circle", 24, "synflow", marks=pytest.mark.slow),
+        pytest.param("circle", 24, "snip", marks=pytest.mark.slow),
+    ],
+)
+def test_a_search_resumed_between_levels_gives_the_same_bits(
+    task: str, width: int, score: str, tmp_path: Path
+) -> None:
     options = {"epochs": 1, "samples": 300, "rounds": ROUNDS, "level_epochs": 1}
-    run = sweeps.make_run("circle", 4, 24, f"multishot_{score}", **options)
-    cells = sweeps.make_cells(tasks.TASKS["circle"], [0, 1], [0.1, 0.4])
+    run = sweeps.make_run(task, 4, width, f"multishot_{score}", **options)
+    cells = sweeps.make_cells(tasks.TASKS[task], [0, 1], [0.1, 0.4])
     wanted = sweeps.sweep(run, cells, devices=1)
     keepers = []
 

@@ -18,26 +18,21 @@ BRIEF = {
     **{"sweeps": 2, "restarts": 2, "units": 6, "sweep_samples": 64},
     **{"generations": 2, "population": 6},
 }
-LEARNERS = {
-    *("bernoulli_gates", "concrete_ticket", "continuous_sparsification"),
-    *("gem_miner", "genetic", "hard_concrete"),
-}
 REGISTRIES = {"finder": finders.FINDERS, "reference": finders.REFERENCES}
 UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 COMPILERS = {"quick": UNOPTIMISED, "thorough": None}  # only "thorough" runs eagerly as well
 
 
-CIRCLE_ONLY = {"lamp", "snip100", "ntk_sap", "prospr", "random_erk", "random_igq", "smart_ratio"}
-CIRCLE_ONLY |= {"phew", "set", "rigl"}
+EVERYWHERE = {"random", "snip", "grasp", "edge_popup_annealed", *finders.REFERENCES}
 
 
 def likeness(task: str, name: str) -> bool:
     """Whether a case runs the code of another one: the slow tests have all.
 
-    Multishot with another score, and what treats all tasks alike, on other tasks than circle.
+    What a task changes is its loss: some finders that take it stand for all on other tasks than
+    circle.
     """
-    multishot = name.startswith("multishot") and name != "multishot_synflow"
-    return task != "circle" and (multishot or name in (CIRCLE_ONLY | LEARNERS))
+    return task != "circle" and name not in EVERYWHERE
 
 
 CASES = [

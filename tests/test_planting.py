@@ -12,9 +12,10 @@ from plantjax import masks, nets, plant
 from plantjax.tasks import TASKS
 
 CASES = [(name, depth) for name in TASKS for depth in (3, 5, 10)]
-RULED = [(*case, "norm") for case in CASES] + [
-    pytest.param(name, depth, "paper", marks=[pytest.mark.slow] if depth != 5 else [])
+RULED = [
+    pytest.param(*(name, depth, rule), marks=[] if usual else [pytest.mark.slow])
     for name, depth in CASES
+    for rule, usual in (("norm", depth < 10), ("paper", depth == 5))
 ]
 
 
@@ -55,7 +56,10 @@ def test_the_planted_mask_computes_the_target(name: str, depth: int, rule: str) 
     assert (np.asarray(hidden.scale) > 0).all()
 
 
-@pytest.mark.parametrize(("name", "depth"), CASES)
+@pytest.mark.parametrize(
+    ("name", "depth"),
+    [pytest.param(*case, marks=[pytest.mark.slow] if case[1] > 5 else []) for case in CASES],
+)
 def test_counts_are_the_targets(name: str, depth: int) -> None:
     _, hidden, *_ = planted(name, depth, 60, "norm")
     target = TASKS[name].target(depth)

@@ -91,7 +91,7 @@ def test_the_curvature_is_the_second_derivative_at_a_fixed_scale(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("price", [0.0, 0.02])
+@pytest.mark.parametrize("price", [0.0, pytest.param(0.02, marks=pytest.mark.slow)])
 def test_a_sweep_never_loses(name, price):
     """Log loss plus price falls or stays, whatever the mask; and the loss is that of the mask."""
     goal, batch = CASES[name]
@@ -126,7 +126,7 @@ def test_a_sweep_leaves_no_single_flip_of_the_outputs_that_gains_much():
     assert min(flips) > value - 0.02
 
 
-@pytest.mark.parametrize("task", ["circle", "helix"])
+@pytest.mark.parametrize("task", ["circle", pytest.param("helix", marks=pytest.mark.slow)])
 def test_only_live_parameters_are_kept_and_never_more_than_the_budget(task):
     task = tasks.TASKS[task]
     params = nets.init(jax.random.key(0), (task.n_in, 12, 12, task.n_out))
