@@ -91,6 +91,7 @@ def distributed(folder: Path, settings: Settings, rng: random.Random) -> str:
         _wait(folder, len(_chunks(folder)) + 1, *pair)
         victim = rng.randrange(2)
         pair[victim].kill()
+        pair[victim].communicate()
         clock = time.monotonic()
         _, error = pair[1 - victim].communicate(timeout=WAIT_SECONDS)
         slowest = max(slowest, time.monotonic() - clock)

@@ -123,6 +123,7 @@ def test_processes_share_a_job_and_change_nothing(
 def test_processes_that_share_no_folder_are_refused(tmp_path: Path) -> None:
     one, two = team(tmp_path / "one", [1, 1])
     two.kill()
+    two.communicate()
     port = one.args[one.args.index("--coordinator") + 1]
     words = ("--coordinator", port, "--processes", "2", "--process", "1", "--devices", "1")
     two = start(tmp_path / "two", *words)
