@@ -10,6 +10,7 @@ import io
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -142,12 +143,26 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     try:
         main(argv)
     except InputError as error:
-        sys.exit(_fail(error, 2))
+        _leave(_fail(error, 2))
     except (store.StoreError, machines.MachineError) as error:
-        sys.exit(_fail(error, 1))
+        _leave(_fail(error, 1))
     except KeyboardInterrupt:
         print("Interrupted. What is done is saved; the same command goes on.", file=sys.stderr)
-        sys.exit(130)
+        _leave(130)
+    except Exception:
+        if not jax.distributed.is_initialized():
+            raise
+        traceback.print_exc()
+        _leave(1)
+
+
+def _leave(code: int) -> None:
+    """Exits; at once if other processes of the job run on, for whom JAX would wait."""
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 class InputError(ValueError):

@@ -75,14 +75,15 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def team(folder: Path, devices: list[int], *words: str) -> list[subprocess.Popen[str]]:
+def team(folders: list[Path], devices: list[int]) -> list[subprocess.Popen[str]]:
+    """The processes of one job, with so many devices each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words += ("--coordinator", f"127.0.0.1:{port}", "--processes", str(len(devices)))
+    words = ("--coordinator", f"127.0.0.1:{port}", "--processes", str(len(devices)))
     return [
         start(folder, *words, "--process", str(index), "--devices", str(number))
-        for index, number in enumerate(devices)
+        for index, (folder, number) in enumerate(zip(folders, devices, strict=True))
     ]
 
 
@@ -110,7 +111,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_processes_share_a_job_and_change_nothing(
     alone: Path, tmp_path: Path, devices: list[int]
 ) -> None:
-    members = team(tmp_path, devices)
+    members = team([tmp_path] * len(devices), devices)
     for index, member in enumerate(members):
         out, error = member.communicate(timeout=300)
         assert member.returncode == 0, error
@@ -121,12 +122,7 @@ def test_processes_share_a_job_and_change_nothing(
 
 @pytest.mark.slow
 def test_processes_that_share_no_folder_are_refused(tmp_path: Path) -> None:
-    one, two = team(tmp_path / "one", [1, 1])
-    two.kill()
-    two.communicate()
-    port = one.args[one.args.index("--coordinator") + 1]
-    words = ("--coordinator", port, "--processes", "2", "--process", "1", "--devices", "1")
-    two = start(tmp_path / "two", *words)
+    one, two = team([tmp_path / "one", tmp_path / "two"], [1, 1])
     _, error = two.communicate(timeout=300)
     assert two.returncode == 2
     assert "--out must be a folder that all processes of the job share" in error
