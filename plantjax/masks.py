@@ -120,7 +120,6 @@ def reselect(
     groups = _groups(paths, scope, prunable)
     sizes = [sum(leaves[i].size for i in group) for group in groups]
     kept = budgets.split(density, scope, sizes, counts)
-    allowed = jax.tree.leaves(within) if within is not None else None
     allowed = None
     if within is not None:
         pruned = jax.tree.leaves(within)
