@@ -5,6 +5,7 @@ nothing written), 130 interrupted.
 """
 
 import contextlib
+import gc
 import importlib.util
 import io
 import os
@@ -140,6 +141,7 @@ def parse(options: type[Options], argv: Sequence[str] | None, prog: str) -> Opti
 
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
     """Runs a script's main function and exits with its code."""
+    gc.freeze()  # what was imported is no garbage: tracing is a tenth faster if none looks for it
     try:
         main(argv)
     except InputError as error:

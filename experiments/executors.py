@@ -4,7 +4,8 @@ An executor takes the work and yields every piece once it is saved.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent import futures
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -144,13 +145,16 @@ def _task(item: Work, operation: cli.Operation) -> int:
 def _prepared(work: Sequence[Work], devices: int) -> Iterator[tuple[Work, sweeps.Run]]:
     """The work with its programs; those of the next groups compile while one runs."""
     threads = ThreadPoolExecutor(AHEAD)
-    started: list[sweeps.Run] = []
+    started: list[tuple[sweeps.Run, Future[None]]] = []
     try:
         for index, item in enumerate(work):
             for _, group, blocks in work[len(started) : index + 1 + AHEAD]:
-                started.append(group.run())
-                threads.submit(sweeps.prepare, started[-1], max(map(len, blocks)), devices)
-            yield item, started[index]
+                run = group.run()
+                most = max(map(len, blocks))
+                started.append((run, threads.submit(sweeps.prepare, run, most, devices)))
+            run, prepared = started[index]
+            futures.wait([prepared])  # should it have failed, the run will say so
+            yield item, run
     finally:
         threads.shutdown(wait=False, cancel_futures=True)
 

@@ -1,12 +1,14 @@
-"""Compiled programs: a vmapped function per shape, compiled once by whichever thread asks first.
+"""Compiled programs: a vmapped function per shape, traced and compiled once, whoever asks first.
 
-XLA compiles without holding Python's lock, so the programs of the next group of a sweep compile in
-a thread of their own while the present group runs. Over several devices every device runs the
+XLA compiles without holding Python's lock, so the programs of a group compile side by side, and
+those of the next group of a sweep in a thread of their own while the present group runs. Tracing
+does hold it, so one thread traces at a time. Over several devices every device runs the
 vmapped function on its own share of the batch: nothing is exchanged, and no device waits.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -17,6 +19,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 KEPT = 512
 """Programs that are kept compiled, for groups of the same shape to share."""
 AXIS = "cells"
+TRACING = threading.RLock()
+"""Held by the thread that traces."""
 Function: TypeAlias = Callable[..., Any]
 
 
@@ -30,8 +34,35 @@ def share(mesh: Mesh, tree: Any) -> Any:
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
 
 
-def compiled(function: Function, mesh: Mesh, *arguments: Any) -> jax.stages.Compiled:
-    """The vmapped function, compiled for arguments of these shapes and dtypes.
+class Program:
+    """A vmapped function for arguments of given shapes, traced; it compiles when first needed.
+
+    Attributes:
+      out_info: pytree of `jax.ShapeDtypeStruct`, what a call returns.
+    """
+
+    def __init__(self, lowered: jax.stages.Lowered) -> None:
+        """Compiles nothing yet."""
+        self.out_info = lowered.out_info
+        self._compile = lowered.compile
+        self._compiled: jax.stages.Compiled | None = None
+        self._lock = threading.Lock()
+
+    def compile(self) -> jax.stages.Compiled:
+        """The executable; threads that ask meanwhile wait for the first."""
+        with self._lock:
+            if self._compiled is None:
+                self._compiled = self._compile()
+                del self._compile  # frees the lowered program
+            return self._compiled
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Starts the program on a batch that is shared over its devices; returns its results."""
+        return self.compile()(*arguments)
+
+
+def program(function: Function, mesh: Mesh, *arguments: Any) -> Program:
+    """The program of a function, vmapped, for arguments of these shapes and dtypes.
 
     Args:
       function: pure; the same object for the same program.
@@ -39,42 +70,33 @@ def compiled(function: Function, mesh: Mesh, *arguments: Any) -> jax.stages.Comp
       *arguments: pytrees of arrays, or of `jax.ShapeDtypeStruct`, with the batch as leading axis.
 
     Returns:
-      The executable; its `out_info` tells the shapes of its results.
+      The program, the same one for the same arguments.
     """
     leaves, structure = jax.tree.flatten(arguments)
     shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-    return _program(function, mesh, structure, shapes).get()
+    with TRACING:
+        return _program(function, mesh, structure, shapes)
 
 
-class _Program:
-    """A program that is compiled on first use; further users wait for it."""
-
-    def __init__(
-        self, function: Function, mesh: Mesh, structure: Any, shapes: tuple[Any, ...]
-    ) -> None:
-        self._lock = threading.Lock()
-        self._make = (function, mesh, structure, shapes)
-        self._compiled: jax.stages.Compiled | None = None
-
-    def get(self) -> jax.stages.Compiled:
-        with self._lock:
-            if self._compiled is None:
-                self._compiled = _compile(*self._make)
-            return self._compiled
+def compile_all(parts: Iterable[Program]) -> None:
+    """Compiles programs side by side."""
+    with ThreadPoolExecutor() as threads:
+        for _ in threads.map(Program.compile, parts):
+            pass
 
 
 @lru_cache(maxsize=KEPT)
-def _program(function: Function, mesh: Mesh, structure: Any, shapes: tuple[Any, ...]) -> _Program:
-    return _Program(function, mesh, structure, shapes)
+def _program(function: Function, mesh: Mesh, structure: Any, shapes: tuple[Any, ...]) -> Program:
+    return Program(_lower(function, mesh, structure, shapes))
 
 
-def _compile(
+def _lower(
     function: Function, mesh: Mesh, structure: Any, shapes: tuple[Any, ...]
-) -> jax.stages.Compiled:
+) -> jax.stages.Lowered:
     batched = jax.vmap(function)
     if mesh.size > 1:
         spec = PartitionSpec(AXIS)
         batched = jax.shard_map(batched, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
     sharding = NamedSharding(mesh, PartitionSpec(AXIS))
     structs = [jax.ShapeDtypeStruct(*shape, sharding=sharding) for shape in shapes]
-    return jax.jit(batched).lower(*jax.tree.unflatten(structure, structs)).compile()
+    return jax.jit(batched).lower(*jax.tree.unflatten(structure, structs))

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from plantjax import checks, worlds
-from plantjax.programs import compiled, mesh_of, share
+from plantjax import checks, programs, worlds
+from plantjax.programs import Program, mesh_of, program, share
 from plantjax.runs import Run, flat_mask, make_run, options, search_info
 from plantjax.tables import to_frame, to_levels
 from plantjax.types import Cell, Found, Task
@@ -152,19 +152,22 @@ def _mesh(devices: int | None) -> Mesh:
 
 
 class _Programs(NamedTuple):
-    world: jax.stages.Compiled
-    search: jax.stages.Compiled
-    judge: jax.stages.Compiled
-    fit: jax.stages.Compiled | None
+    world: Program
+    search: Program
+    judge: Program
+    fit: Program | None
 
 
 def _programs(run: Run, cells: Cell, mesh: Mesh) -> _Programs:
-    world = compiled(run.world, mesh, cells)
-    search = compiled(run.search, mesh, cells, world.out_info)
-    found = search.out_info._replace(info={})
-    judge = compiled(run.judge, mesh, world.out_info, found)
-    fit = None if run.fit is None else compiled(run.fit, mesh, cells, world.out_info, found)
-    return _Programs(world, search, judge, fit)
+    with programs.TRACING:  # group after group: the first one is waited for
+        world = program(run.world, mesh, cells)
+        search = program(run.search, mesh, cells, world.out_info)
+        found = search.out_info._replace(info={})
+        judge = program(run.judge, mesh, world.out_info, found)
+        fit = None if run.fit is None else program(run.fit, mesh, cells, world.out_info, found)
+    parts = _Programs(world, search, judge, fit)
+    programs.compile_all(part for part in parts if part is not None)
+    return parts
 
 
 def _example(size: int) -> Cell:
@@ -174,19 +177,19 @@ def _example(size: int) -> Cell:
 
 def _run_batch(run: Run, cells: Cell, mesh: Mesh, keeper: Keeper | None) -> dict[str, np.ndarray]:
     size = _length(cells)
-    programs = _programs(run, cells, mesh)
+    parts = _programs(run, cells, mesh)
     clock = time.perf_counter()
-    world = programs.world(cells)
+    world = parts.world(cells)
     if keeper is None:
-        found = programs.search(cells, world)
+        found = parts.search(cells, world)
     else:
         found = _by_levels(run, cells, world, mesh, keeper)
     metrics, found = search_info(found), found._replace(info={})
-    metrics |= jax.block_until_ready(programs.judge(world, found))
+    metrics |= jax.block_until_ready(parts.judge(world, found))
     seconds = {"pruned/seconds": time.perf_counter() - clock}
-    if programs.fit is not None:
+    if parts.fit is not None:
         clock = time.perf_counter()
-        metrics |= jax.block_until_ready(programs.fit(cells, world, found))
+        metrics |= jax.block_until_ready(parts.fit(cells, world, found))
         seconds["trained/seconds"] = time.perf_counter() - clock
     times = {name: np.full(size, value / size) for name, value in seconds.items()}
     return jax.tree.map(np.asarray, metrics) | times
@@ -196,9 +199,9 @@ def _by_levels(run: Run, cells: Cell, world: Any, mesh: Mesh, keeper: Keeper) ->
     """The search level by level, from the last one that was kept."""
     assert run.levels is not None
     levels, size = run.levels, _length(cells)
-    state = compiled(levels.begin, mesh, cells, world)(cells, world)
+    state = program(levels.begin, mesh, cells, world)(cells, world)
     index = share(mesh, jnp.zeros(size, jnp.int32))
-    advance = compiled(levels.advance, mesh, cells, world, state, index)
+    advance = program(levels.advance, mesh, cells, world, state, index)
     told = jax.tree.map(lambda a: np.zeros((size, run.rounds), a.dtype), advance.out_info[1])
     done, (state, told) = keeper.restore((jax.device_get(state), told))
     state = share(mesh, state)
@@ -210,7 +213,7 @@ def _by_levels(run: Run, cells: Cell, world: Any, mesh: Mesh, keeper: Keeper) ->
         keeper.save(level, (jax.device_get(state), told))
     keeper.clear()
     told = share(mesh, told)
-    return compiled(levels.finish, mesh, state, told)(state, told)
+    return program(levels.finish, mesh, state, told)(state, told)
 
 
 def _length(cells: Cell) -> int:

@@ -203,8 +203,9 @@ def _params(layers: Layers) -> Params:
     with jax.ensure_compile_time_eval():
         return {
             f"layer_{index:02d}": {
-                "kernel": jnp.asarray(kernel, jnp.float32),
-                "bias": jnp.asarray(bias, jnp.float32),
+                # cast by numpy: JAX would compile a program for every shape
+                "kernel": jnp.asarray(kernel.astype(np.float32)),
+                "bias": jnp.asarray(bias.astype(np.float32)),
             }
             for index, (kernel, bias) in enumerate(layers)
         }

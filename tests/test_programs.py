@@ -26,7 +26,7 @@ def test_threads_share_one_compilation():
     function, traces = counting()
     x, mesh = jnp.arange(4.0), programs.mesh_of(1)
     with ThreadPoolExecutor(4) as threads:
-        found = list(threads.map(lambda _: programs.compiled(function, mesh, x, x), range(8)))
+        found = list(threads.map(lambda _: programs.program(function, mesh, x, x), range(8)))
     assert len(traces) == 1
     assert all(program is found[0] for program in found)
     np.testing.assert_array_equal(found[0](x, x)["sum"], 2 * np.arange(4))
@@ -36,17 +36,17 @@ def test_other_shapes_dtypes_and_devices_are_other_programs():
     function, traces = counting()
     x = jnp.arange(4.0)
     for arguments in ((x, x), (x[:2], x[:2]), (x.astype(jnp.int32), x.astype(jnp.int32))):
-        programs.compiled(function, programs.mesh_of(1), *arguments)
-    programs.compiled(function, programs.mesh_of(2), x, x)
+        programs.program(function, programs.mesh_of(1), *arguments)
+    programs.program(function, programs.mesh_of(2), x, x)
     assert len(traces) == 4
 
 
-def test_shapes_are_enough_to_compile():
+def test_shapes_are_enough():
     function, _ = counting()
     shape = jax.ShapeDtypeStruct((4,), jnp.float32)
-    program = programs.compiled(function, programs.mesh_of(1), shape, shape)
+    program = programs.program(function, programs.mesh_of(1), shape, shape)
     assert program.out_info["sum"].shape == (4,)
-    assert program is programs.compiled(function, programs.mesh_of(1), jnp.ones(4), jnp.ones(4))
+    assert program is programs.program(function, programs.mesh_of(1), jnp.ones(4), jnp.ones(4))
 
 
 def test_every_device_runs_its_share():
@@ -55,7 +55,7 @@ def test_every_device_runs_its_share():
 
     mesh = programs.mesh_of(2)
     x = programs.share(mesh, jnp.arange(6.0))
-    found = programs.compiled(place, mesh, x)(x)
+    found = programs.program(place, mesh, x)(x)
     np.testing.assert_array_equal(found, np.arange(1.0, 7.0))
     assert [shard.data.shape for shard in found.addressable_shards] == [(3,), (3,)]
     assert len({shard.device for shard in found.addressable_shards}) == 2
@@ -69,9 +69,9 @@ def test_loops_of_two_devices_do_not_wait_for_one_another():
 
     mesh = programs.mesh_of(2)
     limits = programs.share(mesh, jnp.array([3, 5, 70, 90], jnp.int32))
-    program = programs.compiled(count, mesh, limits)
+    program = programs.program(count, mesh, limits)
     np.testing.assert_array_equal(program(limits), limits)
-    assert "all-reduce" not in program.as_text()
+    assert "all-reduce" not in program.compile().as_text()
 
 
 def test_prepared_programs_are_those_of_the_sweep(monkeypatch):
@@ -82,7 +82,7 @@ def test_prepared_programs_are_those_of_the_sweep(monkeypatch):
     def refuse(*arguments):
         raise AssertionError(f"compiled again: {arguments}")
 
-    monkeypatch.setattr(programs, "_compile", refuse)
+    monkeypatch.setattr(programs, "_lower", refuse)
     assert sweeps.sweep(run, cells)["pruned/value"].shape == (3,)
 
 
