@@ -17,7 +17,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 KEPT = 512
-"""Programs that are kept compiled, for groups of the same shape to share."""
+"""Functions that are kept, for groups of the same shape to share."""
+KEPT_PROGRAMS = 64
+"""Programs that are kept compiled: one takes up to 300 mappings of memory, Linux allows 65,530."""
 AXIS = "cells"
 TRACING = threading.RLock()
 """Held by the thread that traces."""
@@ -85,9 +87,15 @@ def compile_all(parts: Iterable[Program]) -> None:
             pass
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=KEPT_PROGRAMS)
 def _program(function: Function, mesh: Mesh, structure: Any, shapes: tuple[Any, ...]) -> Program:
     return Program(_lower(function, mesh, structure, shapes))
+
+
+def forget() -> None:
+    """Frees all compiled programs that nobody holds, these and JAX's own."""
+    _program.cache_clear()
+    jax.clear_caches()
 
 
 def _lower(

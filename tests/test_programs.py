@@ -41,6 +41,16 @@ def test_other_shapes_dtypes_and_devices_are_other_programs():
     assert len(traces) == 4
 
 
+def test_what_was_forgotten_is_made_anew():
+    function, traces = counting()
+    x, mesh = jnp.arange(4.0), programs.mesh_of(1)
+    first = programs.program(function, mesh, x, x)
+    programs.forget()
+    assert programs.program(function, mesh, x, x) is not first
+    assert len(traces) == 2
+    np.testing.assert_array_equal(first(x, x)["sum"], 2 * np.arange(4))  # still whole
+
+
 def test_shapes_are_enough():
     function, _ = counting()
     shape = jax.ShapeDtypeStruct((4,), jnp.float32)
