@@ -27,7 +27,7 @@ from plantjax import checks
 SCRIPT = Path(__file__).with_name("seek.py")
 SWEEP: tuple[str, ...] = (
     *("--tasks", "relu", "--depth", "3", "--width", "8", "--epochs", "1", "--chunk", "2"),
-    *("--finders", "magnitude", "snip", "grasp", "--densities", "ticket", "0.5", "--seeds", "6"),
+    *("--finders", "magnitude", "snip", "grasp", "--densities", "ticket", "0.5", "--seeds", "12"),
 )
 WAIT_SECONDS = 600.0
 NOTICE_SECONDS = 60.0
