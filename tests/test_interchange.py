@@ -97,7 +97,7 @@ HOSTILE = {
     "zip bomb": (header("(3,)") + bytes(100_000_000), "must hold 3 bytes for a"),
     "huge shape": (
         header("(10000000000,)"),
-        r"must hold bool \(3,\) for a, got bool \(10000000000",
+        r"for a, got bool \(10000000000",
     ),
     "short": (header("(3,)") + b"\x01", "must hold 3 bytes for a"),
     "pickled": (npy(np.array([Bomb()], object), allow_pickle=True), "got object"),
@@ -134,7 +134,7 @@ def test_damaged_files_are_refused(tmp_path, suffix, cut):
 
 
 def test_other_suffixes_and_missing_files(tmp_path):
-    with pytest.raises(ValueError, match="must end in .npz or .safetensors, got"):
+    with pytest.raises(ValueError, match=r"must end in \.npz or \.safetensors, got"):
         interchange.save(tmp_path / "mask.pkl", MASK)
     with pytest.raises(ValueError, match=r"tree\[0\] must have a dtype of numpy, got bfloat16"):
         interchange.save(tmp_path / "mask.npz", [jnp.ones(2, jnp.bfloat16)])
