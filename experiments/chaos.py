@@ -112,11 +112,12 @@ def ray(folder: Path, settings: Settings, rng: random.Random) -> str:
     killed = 0
     while killed < max(1, settings.kills // 5) and process.poll() is None:
         _wait(folder, len(_chunks(folder)) + 1, process)
-        workers = _descendants(process.pid, "ray::")
+        workers = _descendants(process.pid, "ray::_task")  # not the agents of the node
         if workers and process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(rng.choice(workers), signal.SIGKILL)
                 killed += 1
+        time.sleep(0.05)
     _finish(process)
     return f"{killed} workers killed"
 

@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,11 @@ from typing import Any
 import numpy as np
 
 LABELS, CHECKSUM, SETTINGS = "labels", "checksum", "settings"
-DAMAGES = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+DAMAGES: tuple[type[Exception], ...] = (
+    *(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error),
+    MemoryError,  # a header that claims petabytes
+    RuntimeError,  # a zip file of another kind
+)
 """What `read` raises on a file that is not what was written."""
 
 

@@ -13,6 +13,7 @@ import jax
 
 from experiments import cli, store
 from experiments.grids import Group
+from experiments.machines import MachineError
 from plantjax import sweeps
 
 AHEAD = 2
@@ -81,6 +82,9 @@ def on_ray(work: Sequence[Work], operation: cli.Operation, say: Say) -> Iterator
                     cells = ray.get(reference)
                 except ray.exceptions.RayTaskError as error:
                     raise error.cause from error
+                except ray.exceptions.RayError as error:
+                    reason = str(error).split("\n")[0].rstrip(".")
+                    raise MachineError(f"Ray has lost a task: {reason}. {store.SAVED}") from error
                 yield Done(pending.pop(reference), cells)
     finally:
         for reference in pending:

@@ -24,7 +24,7 @@ SHUTDOWN_SECONDS = 7 * 24 * 3600
 
 
 class MachineError(RuntimeError):
-    """The processes of a job did not come together."""
+    """The processes of a job did not come together, or other machines were lost."""
 
 
 @dataclass(frozen=True)

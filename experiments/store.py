@@ -24,6 +24,7 @@ from experiments.chunks import Chunk, StoreError
 from experiments.machines import Team
 
 FORMAT = 2
+SAVED = "What is done is saved; the same command goes on."
 __all__ = ["Chunk", "StoreError", "check", "load", "opened", "origin", "save", "write_json"]
 __all__ += ["write_table"]
 VERSIONS = ("plantjax", "jax", "jaxlib", "flax", "optax", "numpy")
@@ -141,9 +142,6 @@ def _give_up(message: str) -> None:
     """Ends the process, whatever it waits for."""
     print(f"error: {message}. {SAVED}", file=sys.stderr, flush=True)
     os._exit(1)
-
-
-SAVED = "What is done is saved; the same command goes on."
 
 
 def _make(folder: Path, settings: Mapping[str, Any], command: Sequence[str], force: bool) -> None:

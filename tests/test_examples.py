@@ -1,4 +1,4 @@
-"""The examples run, and their planted tickets are right."""
+"""The examples run, and what they show is so."""
 
 import re
 import runpy
@@ -6,16 +6,32 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "own_network.py"
+import plantjax as pj
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs an example and returns its lines; what it registered is forgotten."""
+    registries = (pj.TASKS, pj.SCORES, pj.FINDERS)
+    before = [set(registry) for registry in registries]
+
+    def lines(name):
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+        return capsys.readouterr().out.splitlines()
+
+    yield lines
+    for registry, names in zip(registries, before, strict=True):
+        for name in set(registry) - names:
+            del registry[name]
 
 
 @pytest.mark.slow
-def test_own_network(capsys):
-    runpy.run_path(str(EXAMPLE), run_name="__main__")
-    lines = capsys.readouterr().out.splitlines()
+def test_own_network(run):
     found = [
         re.fullmatch(r"(\w+): (\w+) keeps (\d+), accuracy ([\d.]+)", line).groups()
-        for line in lines
+        for line in run("own_network")
     ]
     assert [row[:2] for row in found] == [
         (network, ticket)
@@ -25,4 +41,41 @@ def test_own_network(capsys):
     for network, ticket, kept, accuracy in found:
         assert ticket != "planted" or float(accuracy) == 1.0, network
         assert int(kept) > 0
-    assert len(EXAMPLE.read_text().splitlines()) < 60
+
+
+@pytest.mark.slow
+def test_own_target(run):
+    found = dict(line.split(": strong ") for line in run("own_target"))
+    assert list(found) == ["planted", "synflow100", "edge_popup_global"]
+    strong = {name: float(words.split(",")[0]) for name, words in found.items()}
+    assert strong["planted"] < 2e-4  # the variance of the noise is 1e-4
+    assert strong["edge_popup_global"] < 0.5 * strong["synflow100"]
+
+
+@pytest.mark.slow
+def test_own_finder(run):
+    lines = [re.fullmatch(r"best of (\d+): mse (\S+), (\S+)", line) for line in run("own_finder")]
+    assert [line[1] for line in lines] == ["1", "16", "256"]
+    for column in (2, 3):
+        errors = [float(line[column]) for line in lines]
+        assert errors[2] < errors[0]
+
+
+@pytest.mark.slow
+def test_own_score(run):
+    table = "\n".join(run("own_score"))
+    assert table.count("activity") == len(pj.TASKS)
+    assert "nan" not in table.lower()
+
+
+@pytest.mark.slow
+def test_compose(run):
+    found = [re.findall(r"[\d.]+", line) for line in run("compose")]
+    assert [row[0] for row in found] == ["0.1", "0.3", "1"]
+    assert all(0.0 < float(row[i]) <= 1.0 for row in found for i in (1, 3))
+    assert float(found[-1][3]) > 0.8
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_examples_are_short(path):
+    assert len(path.read_text().splitlines()) < 60

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,33 @@ def pickle(path: Path) -> None:
     rewrite(path, value=np.array([print], object))
 
 
+def claim(path: Path) -> None:
+    """An array whose header claims petabytes."""
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000000,), }\n"
+    with zipfile.ZipFile(path, "w") as archive:
+        content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+        archive.writestr("value.npy", content)
+
+
+def packed_as(method: int) -> Callable[[Path], None]:
+    """All entries say that they are packed in another way than they are."""
+
+    def harm(path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        for start, field in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+            where = content.find(start)
+            while where >= 0:
+                content[where + field] = method
+                where = content.find(start, where + 4)
+        path.write_bytes(content)
+
+    return harm
+
+
 DAMAGES = {
+    "petabytes": (claim, "damaged"),
+    "said to be deflated": (packed_as(8), "damaged"),
+    "packed in an unknown way": (packed_as(99), "compression"),
     "an edited value": (lambda path: rewrite(path, value=np.float32([1, 1])), "checksum"),
     "another array": (lambda path: rewrite(path, more=np.zeros(2)), "checksum"),
     "edited labels": (lambda path: rewrite(path, labels=np.array("{}")), "checksum"),
