@@ -149,7 +149,7 @@ def _prepared(work: Sequence[Work], devices: int) -> Iterator[tuple[Work, sweeps
         for index, item in enumerate(work):
             for _, group, blocks in work[len(started) : index + 1 + AHEAD]:
                 started.append(group.run())
-                threads.submit(sweeps.prepare, started[-1], max(map(len, blocks)), devices)
+                threads.submit(group.prepare, started[-1], max(map(len, blocks)), devices)
             yield item, started[index]
     finally:
         threads.shutdown(wait=False, cancel_futures=True)

@@ -46,6 +46,15 @@ def compiled(function: Function, mesh: Mesh, *arguments: Any) -> jax.stages.Comp
     return _program(function, mesh, structure, shapes).get()
 
 
+@lru_cache(maxsize=KEPT)
+def in_turn(function: Function) -> Function:
+    """The function, whose vmapped form goes through a batch one by one.
+
+    For convolutions: a batch of kernels makes them grouped, which is slower than one by one.
+    """
+    return jax.custom_batching.sequential_vmap(function)
+
+
 class _Program:
     """A program that is compiled on first use; further users wait for it."""
 
