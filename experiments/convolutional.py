@@ -87,8 +87,10 @@ class Plan:
             checks.interval("--learning-rate", self.learning_rate, 0.0, 1e30, open_low=True)
         for group in self.groups():
             group.run()  # checks all options, compiles nothing
-        train, _ = SOURCES[self.data].load(self.data_dir, self.samples)
-        checks.integer("--batch-size", SOURCES[self.data].batch_size, 1, len(train.y))
+        source = SOURCES[self.data]
+        if self.samples is not None:
+            checks.integer("--samples", self.samples, source.batch_size)
+        source.load(self.data_dir)
 
     def about(self) -> str:
         """The small print of its figure."""

@@ -25,6 +25,20 @@ TRUTH = frozenset({"precision", "recall", "f1", "iou", "lift", "feasible_recall"
 """What only a planted ticket makes sense of."""
 
 
+class _Forgetful:
+    """A keeper that keeps nothing."""
+
+    def restore(self, like: Any) -> tuple[int, Any]:
+        """Nothing."""
+        return 0, like
+
+    def save(self, level: int, tree: Any) -> None:
+        """Does nothing."""
+
+    def clear(self) -> None:
+        """Does nothing."""
+
+
 class Ticket(NamedTuple):
     """A trained ticket: its parameters in one vector [P], pruned ones zero, and its accuracy."""
 
@@ -70,7 +84,7 @@ class ImageGroup(Group):
         static = dict(self.static)
         epochs = static.pop("epochs")
         known = () if self.finder in REFERENCES else sweeps.options(self.finder)
-        training = {"batch_size": source.batch_size, "transform": source.transform}
+        training: dict[str, Any] = {"batch_size": source.batch_size, "transform": source.transform}
         static |= {name: value for name, value in training.items() if name in known}
         if self.finder.startswith("multishot_"):
             static |= {"search_learning_rate": self.learning_rate}
@@ -137,7 +151,7 @@ class ImageGroup(Group):
         stacked = self._stacked(cells, tickets)
         keep = keep or self._keeping(cells)
         results = sweeps.sweep(run, stacked, devices=devices, keep=keep)
-        trained = results.pop(TICKET, None)
+        trained: Any = results.pop(TICKET, None)
         if tickets is None:
             kept = zip(trained, results["mask"], strict=True)
             results[TICKET] = np.stack([vector[mask] for vector, mask in kept])
@@ -160,8 +174,8 @@ class ImageGroup(Group):
                 found |= dict(self._tickets(chunk))
         missing = [c for c in mine if c["seed"] not in found]
         if missing:  # another process of the job has them under way: its checkpoints are its own
-            alone = replace(self, folder=None)
-            found |= dict(self._tickets(alone.compute(alone.run(), missing, devices)))
+            chunk = self.compute(self.run(), missing, devices, lambda start: _Forgetful())
+            found |= dict(self._tickets(chunk))
         return {seed: found[seed] for seed in seeds}
 
     def _tickets(self, chunk: store.Chunk) -> Iterator[tuple[int, Ticket]]:
@@ -177,10 +191,8 @@ class ImageGroup(Group):
         source = SOURCES[self.task]
         return image_worlds.size(network_of(source, self.depth, self.width), source.image)
 
-    def _stacked(
-        self, cells: Sequence[dict[str, Any]], tickets: dict[int, Ticket] | None
-    ) -> ImageCell:
-        """The cells' arrays; the images are views, one for all cells."""
+    def _stacked(self, cells: Sequence[dict[str, Any]], tickets: dict[int, Ticket] | None) -> Any:
+        """The cells' arrays, an ImageCell; the images are views, one for all cells."""
         n, source = len(cells), SOURCES[self.task]
         images = [a for part in source.load(self.data_dir, self.samples) for a in part]
         target = np.zeros((n, 1 if self.mother == PLAIN else self._size), np.float32)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -57,7 +58,7 @@ class Source:
         return Batch(*(a[:samples] for a in train)), Batch(*(a[:samples] for a in test))
 
 
-LARGE = {"batch_size": 128, "learning_rate": 1e-3}
+LARGE: dict[str, Any] = {"batch_size": 128, "learning_rate": 1e-3}
 SOURCES = {
     source.name: source
     for source in (
@@ -116,9 +117,10 @@ def _load(source: Source, folder: Path | None) -> tuple[Batch, Batch]:
 
 
 def _prepared(data: Batch, source: Source) -> Batch:
-    x = np.asarray(data.x)
+    x: Any = np.asarray(data.x)
     inner = slice(source.border, x.shape[1] - source.border)
     height, width, channels = source.image
     shape = (len(x), height, source.shrink, width, source.shrink, channels)
     x = x[:, inner, inner].reshape(shape).mean(axis=(2, 4))
-    return Batch(2.0 * x - 1.0, np.asarray(data.y))
+    y: Any = np.asarray(data.y)
+    return Batch(2.0 * x - 1.0, y)

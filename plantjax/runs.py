@@ -141,8 +141,12 @@ def make_run(
         raise ValueError(f"a Finder takes no further options, got {', '.join(static)}.")
     checks.integer("rounds", finder.rounds, 1, worlds.mother_size(task, depth, width))
     world = _world(task, depth, width, scheme, rule, samples)
-    fitting = {"epochs": epochs, "batch_size": batch_size, "rescale": rescale}
-    return assemble(task, finder, name or "finder", world, **fitting)
+    return assemble(
+        *(task, finder, name or "finder", world),
+        epochs=epochs,
+        batch_size=batch_size,
+        rescale=rescale,
+    )
 
 
 def assemble(

@@ -17,7 +17,7 @@ from plantjax import checks, worlds
 from plantjax.programs import compiled, mesh_of, share
 from plantjax.runs import Run, flat_mask, make_run, options, search_info
 from plantjax.tables import to_frame, to_levels
-from plantjax.types import Cell, Found, Levels, Task
+from plantjax.types import Cell, Found, Task
 
 __all__ = [
     "Keeper",
@@ -84,8 +84,9 @@ def sweep(
 ) -> dict[str, np.ndarray]:
     """Runs all cells, in batches of one compiled program each for search and training.
 
-    No device ever has less than two cells, and ragged ends are padded, so a cell's result depends
-    on its identity only: not on the batch, its place in it, the devices, or the order of the cells.
+    No device ever has less than two cells (in turn: one), and ragged ends are padded, so a cell's
+    result depends on its identity only: not on the batch, its place in it, the devices, or the
+    order of the cells.
 
     Args:
       run: of `make_run`.
@@ -164,10 +165,16 @@ def _mesh(devices: int | None) -> Mesh:
     return mesh_of(devices)
 
 
+class _Levels(NamedTuple):
+    begin: jax.stages.Compiled
+    advance: jax.stages.Compiled
+    finish: jax.stages.Compiled
+
+
 class _Programs(NamedTuple):
     world: jax.stages.Compiled
     search: jax.stages.Compiled | None  # or in levels
-    levels: Levels | None
+    levels: _Levels | None
     judge: jax.stages.Compiled
     fit: jax.stages.Compiled | None
 
@@ -187,7 +194,7 @@ def _programs(run: Run, cells: Cell, mesh: Mesh, by_levels: bool) -> _Programs:
     return _Programs(world, search, levels, judge, fit)
 
 
-def _levels(run: Run, cells: Cell, world: Any, mesh: Mesh) -> Levels:
+def _levels(run: Run, cells: Cell, world: Any, mesh: Mesh) -> _Levels:
     """The programs of a search in levels."""
     assert run.levels is not None
     size = _length(cells)
@@ -198,7 +205,7 @@ def _levels(run: Run, cells: Cell, world: Any, mesh: Mesh) -> Levels:
         name: jax.ShapeDtypeStruct((size, run.rounds), metric.dtype)
         for name, metric in advance.out_info[1].items()
     }
-    return Levels(begin, advance, compiled(run.levels.finish, mesh, state, told))
+    return _Levels(begin, advance, compiled(run.levels.finish, mesh, state, told))
 
 
 def _example(size: int) -> Cell:
@@ -229,7 +236,7 @@ def _run_batch(run: Run, cells: Cell, mesh: Mesh, keeper: Keeper | None) -> dict
 
 
 def _by_levels(
-    levels: Levels, rounds: int, cells: Cell, world: Any, mesh: Mesh, keeper: Keeper
+    levels: _Levels, rounds: int, cells: Cell, world: Any, mesh: Mesh, keeper: Keeper
 ) -> Found:
     """The search level by level, from the last one that was kept."""
     size = _length(cells)
@@ -245,7 +252,8 @@ def _by_levels(
             told[name][:, level - 1] = values
         keeper.save(level, (jax.device_get(state), told))
     keeper.clear()
-    return levels.finish(state, share(mesh, told))
+    found: Found = levels.finish(state, share(mesh, told))
+    return found
 
 
 def _length(cells: Cell) -> int:
