@@ -188,7 +188,9 @@ def show(table: pd.DataFrame, console: Console) -> None:
     for panel in PANELS:
         part = table[(table[list(panel.where)] == pd.Series(panel.where)).all(axis=1)]
         if len(part):
-            summary.show(part.assign(task=part["task"] + f" ({part['mother'].iloc[0]})"), console)
+            task = part["task"] + f" ({part['mother'].iloc[0]} mother)"
+            finder = part["finder"].str.removeprefix("edge_")  # five densities in 80 columns
+            summary.show(part.assign(task=task, finder=finder), console)
     planted = table[(table["finder"] == "planted") & (table["stage"] == "pruned")]
     for _, row in planted.iterrows():
         equal = "equal" if row["value"] == row["target_value"] else "not equal"

@@ -1,5 +1,7 @@
 """Edge-popup in levels: densities, restarts, and the same bits in one program and in pieces."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +17,8 @@ WIDTHS = (2, 12, 12, 4)
 KEY = jax.random.key(3)
 MOTHER = nets.init(jax.random.key(0), WIDTHS)
 DATA = CIRCLE.sample(jax.random.key(1), 96)
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+jit = functools.partial(jax.jit, compiler_options=QUICK)
 BRIEF = {"rounds": 3, "level_epochs": 2, "batch_size": 16}
 
 
@@ -27,7 +31,7 @@ def test_one_level_on_whole_batches_is_edge_popup():
     whole = {"scope": "layer", "batch_size": 96}
     one = finders.edge_popup(CIRCLE, search_epochs=6, **whole)
     other = finders.edge_popup_levels(CIRCLE, rounds=1, level_epochs=6, warmup=0.0, **whole)
-    wanted, found = (jax.jit(f)(KEY, MOTHER, DATA, 0.3) for f in (one, other))
+    wanted, found = (jit(f)(KEY, MOTHER, DATA, 0.3) for f in (one, other))
     np.testing.assert_array_equal(flat(found.mask), flat(wanted.mask))
     np.testing.assert_allclose(found.info["loss"][-1], wanted.info["losses"][-1], rtol=1e-4)
 
@@ -36,9 +40,9 @@ def test_one_level_on_whole_batches_is_edge_popup():
 def test_levels_one_by_one_are_the_search(scope):
     finder = finders.edge_popup_levels(CIRCLE, scope=scope, **BRIEF)
     arguments = (KEY, MOTHER, DATA, jnp.float32(0.2))
-    wanted = jax.jit(finder)(*arguments)
-    state = jax.jit(finder.levels.begin)(*arguments)
-    advance, told, scores = jax.jit(finder.levels.advance), [], []
+    wanted = jit(finder)(*arguments)
+    state = jit(finder.levels.begin)(*arguments)
+    advance, told, scores = jit(finder.levels.advance), [], []
     for level in (1, 2, 3):
         state, metrics = advance(*arguments, state, jnp.int32(level))
         told.append(metrics)
@@ -61,7 +65,7 @@ def test_the_search_learns():
     data = CIRCLE.sample(jax.random.key(2), 1000)
     finder = finders.edge_popup_levels(CIRCLE, level_epochs=8, rounds=2, scope="global")
     mother = nets.init(jax.random.key(0), (2, 40, 40, 4))
-    found = jax.jit(finder)(KEY, mother, data, 0.5)
+    found = jit(finder)(KEY, mother, data, 0.5)
     outputs = nets.apply(masks.apply(mother, found.mask), data.x)
     chance = np.bincount(data.y).max() / len(data.y)
     assert float(CIRCLE.evaluate(outputs, data.y)["accuracy"]) > chance + 0.15

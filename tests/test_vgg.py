@@ -98,7 +98,7 @@ def test_a_second_run_computes_nothing(finished: Path, capsys: pytest.CaptureFix
     shown = capsys.readouterr().out
     assert "nothing was computed" in shown
     assert shown.count("planted") >= 4
-    assert "edge_popup_levels" in shown
+    assert "popup_levels_global" in shown
 
 
 def test_what_is_missing_is_computed_again(finished: Path, tmp_path: Path) -> None:
