@@ -155,7 +155,7 @@ def _prepared(work: Sequence[Work], devices: int) -> Iterator[tuple[Work, sweeps
             for _, group, blocks in work[len(started) : index + 1 + AHEAD]:
                 run = group.run()
                 most = max(map(len, blocks))
-                started.append((run, threads.submit(sweeps.prepare, run, most, devices)))
+                started.append((run, threads.submit(group.prepare, run, most, devices)))
             run, prepared = started[index]
             futures.wait([prepared])  # should it have failed, the run will say so
             yield item, run

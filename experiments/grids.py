@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -38,6 +39,19 @@ class Group:
     def size(self) -> int:
         """Number of cells."""
         return len(self.seeds) * len(self.densities)
+
+    def at(self, folder: Path) -> "Group":
+        """The group as it is run for a results folder."""
+        del folder
+        return self
+
+    def block(self, devices: int) -> int:
+        """Cells that run, and are saved, as one."""
+        return devices * (8 if jax.default_backend() == "cpu" else 512)
+
+    def prepare(self, run: sweeps.Run, n: int, devices: int) -> None:
+        """Compiles the group's programs for so many cells and devices."""
+        sweeps.prepare(run, n, devices)
 
     def run(self) -> sweeps.Run:
         """The group's programs."""

@@ -11,7 +11,8 @@ import tyro
 from rich.console import Console
 
 from experiments import cli, runner, store, summary
-from experiments.grids import Group
+from experiments.convolutional import Plan
+from experiments.grids import Grid, Group
 from experiments.machines import Team
 from experiments.protocols import BUDGETS, PROTOCOLS, Picture, Sweep
 from plantjax import checks
@@ -31,6 +32,10 @@ class Settings(cli.Operation):
     """full: the paper's seeds and grids; quick: half an hour for all; smoke: for tests."""
     seeds: int | None = None
     """Number of seeds (default: the budget's)."""
+    data: str | None = None
+    """Data set of fig5, see `vgg.py --list` (default: mnist5k); the paper's is cifar10."""
+    data_dir: Path | None = None
+    """Folder that holds the files of this data set."""
     show_list: Annotated[bool, tyro.conf.arg(name="list")] = False
     """List the experiments, and stop."""
 
@@ -39,6 +44,12 @@ class Settings(cli.Operation):
         checks.choice("NAME", self.name, [*PROTOCOLS, ALL])
         if self.seeds is not None:
             checks.integer("--seeds", self.seeds, 1, 10_000)
+        jobs = self.jobs()
+        for option, value in (("--data", self.data), ("--data-dir", self.data_dir)):
+            if value is not None and not any(job.reads for job in jobs):
+                raise ValueError(f"{option} goes with fig5, got it with {self.name}.")
+        for job in jobs:
+            job.check()
 
     def folders(self) -> dict[Path, dict[str, Any]]:
         """The folder of every experiment, and its settings."""
@@ -47,9 +58,10 @@ class Settings(cli.Operation):
     def jobs(self) -> "list[Job]":
         """One job per experiment."""
         root = self.out or Path("results/paper") / (self.name if self.name != ALL else "")
+        amount = (self.budget, self.seeds, self.data, self.data_dir)
         if self.name != ALL:
-            return [Job(self.name, root, self.budget, self.seeds)]
-        return [Job(name, root / name, self.budget, self.seeds) for name in PROTOCOLS]
+            return [Job(self.name, root, *amount)]
+        return [Job(name, root / name, *amount) for name in PROTOCOLS]
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,8 @@ class Job:
     folder: Path
     budget: str
     seeds: int | None
+    data: str | None = None
+    data_dir: Path | None = None
 
     @property
     def like(self) -> str:
@@ -69,15 +83,33 @@ class Job:
 
     def settings(self) -> dict[str, Any]:
         """Everything that changes its result."""
-        return {"name": self.name, "budget": self.budget, "seeds": self.seeds}
+        given = self.reads and self.data not in (None, Plan().data)
+        data = {"data": self.data} if given else {}
+        return {"name": self.name, "budget": self.budget, "seeds": self.seeds, **data}
+
+    @property
+    def reads(self) -> bool:
+        """Whether it reads image data."""
+        protocol = PROTOCOLS[self.name]
+        return isinstance(protocol, Sweep) and protocol.data
+
+    def check(self) -> None:
+        """Raises ValueError if the image data that it reads is not there."""
+        for grid in self.grids():
+            if isinstance(grid, Plan):
+                grid.check()
 
     def groups(self) -> list[Group]:
         """Its groups of cells; none for a picture."""
+        return [group for grid in self.grids() for group in grid.groups()]
+
+    def grids(self) -> Sequence[Grid | Plan]:
+        """Its grids; none for a picture."""
         protocol = PROTOCOLS[self.name]
         if isinstance(protocol, Picture):
             return []
-        grids = protocol.grids(BUDGETS[self.budget], self.seeds)
-        return [group for grid in grids for group in grid.groups()]
+        data = (self.data, self.data_dir) if protocol.data else ()
+        return protocol.grids(BUDGETS[self.budget], self.seeds, *data)
 
     def finish(self, source: Path) -> None:
         """Writes table and figure from what there is; `source` is the folder with the cells."""
@@ -97,7 +129,9 @@ class Job:
     def note(self) -> str:
         """The small print of its figure."""
         command = ["python", "experiments/paper.py", self.name, "--budget", self.budget]
-        command += [] if self.seeds is None else ["--seeds", str(self.seeds)]
+        for option in ("seeds", "data"):
+            value = self.settings().get(option)
+            command += [] if value is None else [f"--{option}", str(value)]
         groups = self.groups()
         about = PROTOCOLS[self.name].about
         if groups:

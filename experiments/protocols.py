@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from experiments import bounds, graphs, pictures, plots
+from experiments import bounds, convolutional, graphs, pictures, plots
+from experiments.convolutional import Plan
 from experiments.grids import TICKET, Grid
 from experiments.plots import Panel
 from experiments.summary import STAGES
@@ -43,6 +44,7 @@ class Budget:
       static: options of every run.
       finder_options: options of the finders that take them.
       mothers: of the Monte-Carlo estimate of theorem2.
+      images: the budget of figure 5, in `convolutional.BUDGETS`.
     """
 
     seeds: tuple[int, int] = (1000, 1000)
@@ -53,11 +55,12 @@ class Budget:
     static: Mapping[str, Any] = field(default_factory=dict)
     finder_options: Mapping[str, Any] = field(default_factory=dict)
     mothers: int = 10_000
+    images: str = "full"
 
 
 BUDGETS = {
     "full": Budget(),
-    "quick": Budget(seeds=(3, 5), skip=frozenset({"1"}), width=300, mothers=2_000),
+    "quick": Budget(seeds=(3, 5), skip=frozenset({"1"}), width=300, mothers=2_000, images="quick"),
     "smoke": Budget(
         seeds=(2, 2),
         skip=frozenset({"0.01", "0.1", "1"}),
@@ -67,6 +70,7 @@ BUDGETS = {
         static={"epochs": 1, "samples": 400},
         finder_options={"rounds": 2, "level_epochs": 1, "search_epochs": 1},
         mothers=200,
+        images="smoke",
     ),
 }
 """full: the paper's grids; quick: all in about half an hour on two CPU cores; smoke: for tests.
@@ -81,15 +85,17 @@ class Sweep:
 
     Attributes:
       about: one line.
-      grids: `(budget, seeds or None for the budget's own) -> grids`.
+      grids: `(budget, seeds or None for the budget's own) -> grids`, or plans of image experiments.
       draw: draws the table.
       like: another protocol with the same grids, whose results `all` uses.
+      data: whether it reads image data; `grids` then takes the data set and its folder as well.
     """
 
     about: str
-    grids: Callable[[Budget, int | None], list[Grid]]
+    grids: Callable[..., Sequence[Grid | Plan]]
     draw: Draw
     like: str | None = None
+    data: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,6 +174,13 @@ def _rescalings(budget: Budget, seeds: int | None) -> list[Grid]:
     ]
 
 
+def _images(
+    budget: Budget, seeds: int | None, data: str | None = None, data_dir: Path | None = None
+) -> list[Plan]:
+    chosen = None if seeds is None else range(seeds)
+    return [convolutional.plan(budget.images, seeds=chosen, data=data, data_dir=data_dir)]
+
+
 def _panels(panels: Sequence[Panel], columns: int) -> Draw:
     return lambda table, path, note: plots.density_figure(table, panels, columns, path, note)
 
@@ -196,6 +209,12 @@ PROTOCOLS: dict[str, Sweep | Picture] = {
         "multishot and edge-popup, depth 5",
         _all_tasks((*MULTISHOT, *EDGE_POPUP), 10, depth=5),
         BY_TASK,
+    ),
+    "fig5": Sweep(
+        "a VGG on real images: weak tickets, and one trained, planted and sought",
+        _images,
+        convolutional.draw,
+        data=True,
     ),
     "fig6": Sweep("singleshot, depth 3", _all_tasks(SINGLESHOT, 25, depth=3), BY_TASK),
     "fig7": Sweep(

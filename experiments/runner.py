@@ -5,11 +5,10 @@ resumed with other chunks, devices, processes or executors.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import pandas as pd
 from rich.console import Console
 from rich.progress import (
@@ -42,7 +41,7 @@ def run(jobs: Jobs, operation: cli.Operation, console: Console, team: Team) -> i
 
     Processes of a team share the blocks; the leading one comes back when all are done.
     """
-    work = list(_missing(jobs, _block_size(operation, team)))
+    work = list(_missing(jobs, lambda group: _block_size(group, operation, team)))
     mine = [
         item._replace(blocks=[b for n, b in numbered if team.owns(n)]) for item, numbered in work
     ]
@@ -65,16 +64,15 @@ def run(jobs: Jobs, operation: cli.Operation, console: Console, team: Team) -> i
     return missing
 
 
-def _block_size(operation: cli.Operation, team: Team) -> int:
+def _block_size(group: Group, operation: cli.Operation, team: Team) -> int:
     """Cells that run, and are saved, as one."""
     if operation.chunk is not None:
         return operation.chunk
-    devices = min(operation.devices or max(team.devices), max(team.devices))
-    return devices * (8 if jax.default_backend() == "cpu" else 512)
+    return group.block(min(operation.devices or max(team.devices), max(team.devices)))
 
 
 def _missing(
-    jobs: Jobs, size: int
+    jobs: Jobs, size_of: Callable[[Group], int]
 ) -> Iterator[tuple[Work, list[tuple[int, list[dict[str, Any]]]]]]:
     """Every group that is not finished, with its blocks of missing cells.
 
@@ -85,20 +83,20 @@ def _missing(
     for folder, groups in jobs.items():
         done = {name for saved in store.load(folder) for name in saved.ids}
         for group in groups:
-            cells, blocks = group.cells(), []
+            cells, blocks, size = group.cells(), [], size_of(group)
             for start in range(0, len(cells), size):
                 block = [c for c in cells[start : start + size] if c["id"] not in done]
                 blocks += [(number, block)] if block else []
                 number += 1
             if blocks:
-                yield Work(folder, group, []), blocks
+                yield Work(folder, group.at(folder), []), blocks
 
 
 def _await_others(jobs: Jobs, progress: Progress, bar: TaskID, total: int) -> None:
     missing = total
     while missing:
         time.sleep(POLL_SECONDS)
-        left = _missing(jobs, total)
+        left = _missing(jobs, lambda group: total)
         missing = sum(len(block) for _, blocks in left for _, block in blocks)
         progress.update(bar, completed=total - missing)
 
@@ -136,11 +134,15 @@ def _ordered(frames: Sequence[pd.DataFrame], order: Mapping[str, int]) -> pd.Dat
 
 
 class _RateColumn(ProgressColumn):
-    """Cells per second."""
+    """Cells per second, or per minute where they are slow."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("    - cells/s" if speed is None else f"{speed:5.1f} cells/s", style="cyan")
+        if speed is None:
+            return Text("    - cells/s", style="cyan")
+        slow = speed < 0.5
+        rate = f"{60 * speed:5.1f} cells/min" if slow else f"{speed:5.1f} cells/s"
+        return Text(rate, style="cyan")
 
 
 def _progress(console: Console) -> Progress:

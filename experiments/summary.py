@@ -18,7 +18,8 @@ CASE += ["density_name", "density", "stage", "metric"]
 
 def aggregate(table: pd.DataFrame) -> pd.DataFrame:
     """One row per case: its seeds, mean, median and range, dead and diverged networks, recovery."""
-    groups = table.groupby(CASE, sort=False)
+    case = [name for name in (*CASE, "mother") if name in table]
+    groups = table.groupby(case, sort=False)
     return groups.agg(
         seeds=("seed", "nunique"),
         mean=("value", "mean"),

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from plantjax import checks, nets
+from plantjax.convolution import by_patches
 from plantjax.networks import EPSILON, Network, fold
 from plantjax.wirings import INPUT, Layer, Wiring, layer
 
@@ -38,6 +39,8 @@ RESNETS = {
 
 SHORTCUTS = ("project", "pad")
 DTYPES = ("float32", "bfloat16")
+CONVOLUTIONS = {"direct": None, "patches": by_patches}
+"""How convolutions run: by XLA's own, or as matrix products, which is faster on a CPU."""
 
 
 class _Net(nn.Module):
@@ -46,6 +49,7 @@ class _Net(nn.Module):
     n_out: int = 10
     batch_norm: bool = False
     dtype: str = "float32"
+    convolution: str = "direct"
 
     def conv(
         self, x: jax.Array, index: int, width: int, frozen: bool, size: int = 3, stride: int = 1
@@ -58,6 +62,7 @@ class _Net(nn.Module):
             stride,
             dtype=dtype,
             precision="highest",
+            conv_general_dilated=CONVOLUTIONS[self.convolution],
             name=_name("layer", index),
         )(x)
         if not self.batch_norm:
@@ -168,6 +173,7 @@ def vgg(
     n_out: int = 10,
     batch_norm: bool = False,
     dtype: str = "float32",
+    convolution: str = "direct",
 ) -> Network:
     """VGG11, 13, 16 or 19 for small images.
 
@@ -177,12 +183,13 @@ def vgg(
       n_out: number of outputs O.
       batch_norm: after every convolution.
       dtype: "float32" or "bfloat16", of the computation; parameters and outputs are float32.
+      convolution: "direct", or "patches", which is faster on a CPU (`convolution.by_patches`).
 
     Returns:
       A Network.
 
     Raises:
-      ValueError: if depth or dtype is unknown, or a number is out of range.
+      ValueError: if depth, dtype or convolution is unknown, or a number is out of range.
 
     >>> import jax
     >>> network = vgg(11, width=0.125)
@@ -190,9 +197,9 @@ def vgg(
     >>> network(params, jax.numpy.zeros((2, 32, 32, 3))).shape
     (2, 10)
     """
-    _check(depth, VGGS, width, n_out, dtype)
+    _check(depth, VGGS, width, n_out, dtype, convolution)
     blocks = tuple(tuple(_times(width, channels) for channels in block) for block in VGGS[depth])
-    return Network(VGG(n_out, batch_norm, dtype, blocks))
+    return Network(VGG(n_out, batch_norm, dtype, convolution, blocks))
 
 
 def resnet(
@@ -202,6 +209,7 @@ def resnet(
     n_out: int = 10,
     batch_norm: bool = False,
     dtype: str = "float32",
+    convolution: str = "direct",
     shortcut: str | None = None,
 ) -> Network:
     """ResNet20 or 18 for small images.
@@ -212,19 +220,20 @@ def resnet(
       n_out: number of outputs O.
       batch_norm: after every convolution.
       dtype: as in `vgg`.
+      convolution: as in `vgg`.
       shortcut: "pad" (the default of 20) or "project" (that of 18).
 
     Returns:
       A Network.
 
     Raises:
-      ValueError: if depth, dtype or shortcut is unknown, or a number is out of range.
+      ValueError: if depth, dtype, convolution or shortcut is unknown, or a number is out of range.
     """
-    _check(depth, RESNETS, width, n_out, dtype)
+    _check(depth, RESNETS, width, n_out, dtype, convolution)
     shortcut = shortcut or ("pad" if depth == 20 else "project")
     checks.choice("shortcut", shortcut, SHORTCUTS)
     stages = tuple((_times(width, channels), blocks) for channels, blocks in RESNETS[depth])
-    return Network(ResNet(n_out, batch_norm, dtype, stages, shortcut))
+    return Network(ResNet(n_out, batch_norm, dtype, convolution, stages, shortcut))
 
 
 def _name(kind: str, index: int) -> str:
@@ -235,9 +244,10 @@ def _times(width: float, channels: int) -> int:
     return max(1, round(width * channels))
 
 
-def _check(depth: int, known: Any, width: float, n_out: int, dtype: str) -> None:
+def _check(depth: int, known: Any, width: float, n_out: int, dtype: str, convolution: str) -> None:
     if depth not in known:
         raise ValueError(f"depth must be one of {', '.join(map(str, known))}, got {depth!r}.")
     checks.positive("width", width)
     checks.integer("n_out", n_out, 1)
     checks.choice("dtype", dtype, DTYPES)
+    checks.choice("convolution", convolution, CONVOLUTIONS)

@@ -87,6 +87,15 @@ def compile_all(parts: Iterable[Program]) -> None:
             pass
 
 
+@lru_cache(maxsize=KEPT)
+def in_turn(function: Function) -> Function:
+    """The function, whose vmapped form goes through a batch one by one.
+
+    For convolutions: a batch of kernels makes them grouped, which is slower than one by one.
+    """
+    return jax.custom_batching.sequential_vmap(function)
+
+
 @lru_cache(maxsize=KEPT_PROGRAMS)
 def _program(function: Function, mesh: Mesh, structure: Any, shapes: tuple[Any, ...]) -> Program:
     return Program(_lower(function, mesh, structure, shapes))

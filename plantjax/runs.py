@@ -19,6 +19,7 @@ from plantjax import checks, masks, nets, programs, recovery, tasks, training, w
 from plantjax.finders import FINDERS, REFERENCES, common
 from plantjax.planting import RULES
 from plantjax.types import (
+    Apply,
     Batch,
     Cell,
     Finder,
@@ -35,6 +36,8 @@ from plantjax.worlds import World
 
 RESCALES = {"none": lambda params, mask: params, "rms": nets.rescale_to_he}
 """What weak training starts from: found parameters and mask to parameters."""
+IMAGES = 1000
+"""Images that are evaluated at once."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Run:
       levels: the search in pieces, functions of (cell, world, ...); None if it has none.
       scope: the selection scope that the finder uses.
       rounds: the rounds that the finder uses.
+      in_turn: whether a batch is computed cell by cell; a batch may then be one cell.
     """
 
     world: Callable[[Cell], World]
@@ -63,6 +67,7 @@ class Run:
     levels: Levels | None
     scope: str
     rounds: int
+    in_turn: bool = False
 
     def seek(self, cell: Cell) -> tuple[Found, Metrics]:
         """Draws the world, seeks a ticket in it, and scores what was found, untrained."""
@@ -135,14 +140,61 @@ def make_run(
     elif static:
         raise ValueError(f"a Finder takes no further options, got {', '.join(static)}.")
     checks.integer("rounds", finder.rounds, 1, worlds.mother_size(task, depth, width))
+    world = _world(task, depth, width, scheme, rule, samples)
+    return assemble(
+        *(task, finder, name or "finder", world),
+        epochs=epochs,
+        batch_size=batch_size,
+        rescale=rescale,
+    )
+
+
+def assemble(
+    task: Task,
+    finder: Finder,
+    name: str,
+    world: Callable[[Cell], World],
+    *,
+    apply: Apply = nets.apply,
+    epochs: int = 10,
+    batch_size: int = 32,
+    rescale: str = "none",
+    transform: training.Transform | None = None,
+    decay: bool = False,
+    parameters: bool = False,
+    in_turn: bool = False,
+) -> Run:
+    """The programs of a group in worlds of one's own.
+
+    Args:
+      task: gives loss and metrics.
+      finder: made for this task and apply.
+      name: of the finder; its random numbers depend on it.
+      world: `(cell) -> World`, the same object for the same worlds, so that programs are shared.
+      apply: `(params, x) -> outputs`.
+      epochs: as in `make_run`.
+      batch_size: as in `make_run`.
+      rescale: as in `make_run`.
+      transform: of the inputs in weak training, see `training.fit`.
+      decay: whether the learning rate of weak training falls to zero, by a cosine.
+      parameters: whether `fit` also gives "trained/parameters", all of them in one vector [P].
+      in_turn: whether the cells of a batch are computed one by one (`programs.in_turn`).
+
+    Returns:
+      A Run.
+    """
+    fit = _fit(task, finder.head, apply, epochs, batch_size, rescale, transform, decay, parameters)
+    levels = _levels(finder, name)
+    turn = programs.in_turn if in_turn else lambda function: function
     return Run(
-        world=_world(task, depth, width, scheme, rule, samples),
-        search=_search(finder, name or "finder", name in REFERENCES),
-        judge=_judge(task, finder.scope, finder.head),
-        fit=_fit(task, finder.head, epochs, batch_size, rescale) if epochs else None,
-        levels=_levels(finder, name or "finder"),
+        world=turn(world),
+        search=turn(_search(finder, name, name in REFERENCES)),
+        judge=turn(_judge(task, finder.scope, finder.head, apply)),
+        fit=turn(fit) if epochs else None,
+        levels=levels and levels._replace(begin=turn(levels.begin), advance=turn(levels.advance)),
         scope=finder.scope,
         rounds=finder.rounds,
+        in_turn=in_turn,
     )
 
 
@@ -218,17 +270,19 @@ def search_info(found: Found) -> Metrics:
 
 
 @lru_cache(maxsize=programs.KEPT)
-def _judge(task: Task, scope: str, head: Head | None) -> Callable[[World, Found], Metrics]:
-    network = common.with_head(nets.apply, head)
+def _judge(
+    task: Task, scope: str, head: Head | None, apply: Apply
+) -> Callable[[World, Found], Metrics]:
+    network = common.with_head(apply, head)
+    wiring = getattr(apply, "wiring", None)
 
     def judge(world: World, found: Found) -> Metrics:
         planted = world.planted
-        strong = masks.apply(planted.params, found.mask)
-        pruned = _evaluate(task, network(strong, world.test.x), world.test)
+        pruned = _evaluate(task, network, masks.apply(planted.params, found.mask), world.test)
         ticket = masks.apply(planted.params, planted.mask)
-        ticket = _evaluate(task, nets.apply(ticket, world.test.x), world.test)
-        target = _evaluate(task, nets.apply(world.target, world.test.x), world.test)
-        compared = recovery.compare(planted.params, found.mask, planted, scope=scope)
+        ticket = _evaluate(task, apply, ticket, world.test)
+        target = _evaluate(task, apply, world.target, world.test)
+        compared = recovery.compare(planted.params, found.mask, planted, scope=scope, wiring=wiring)
         return {
             **{f"pruned/{k}": v for k, v in pruned.items()},
             "ticket/value": ticket["value"],
@@ -244,9 +298,21 @@ def _judge(task: Task, scope: str, head: Head | None) -> Callable[[World, Found]
 
 @lru_cache(maxsize=programs.KEPT)
 def _fit(
-    task: Task, head: Head | None, epochs: int, batch_size: int, rescale: str
+    task: Task,
+    head: Head | None,
+    apply: Apply,
+    epochs: int,
+    batch_size: int,
+    rescale: str,
+    transform: training.Transform | None,
+    decay: bool,
+    parameters: bool,
 ) -> Callable[[Cell, World, Found], Metrics]:
-    network = common.with_head(nets.apply, head)
+    network = common.with_head(apply, head)
+
+    def rate(cell: Cell, world: World) -> Any:
+        steps = epochs * (world.train.x.shape[0] // batch_size)
+        return optax.cosine_decay_schedule(cell.learning_rate, steps)
 
     def fit(cell: Cell, world: World, found: Found) -> Metrics:
         params, losses = training.fit(
@@ -256,21 +322,24 @@ def _fit(
             world.train,
             apply=network,
             loss=task.loss,
-            optimizer=optax.adam(cell.learning_rate),
+            optimizer=optax.adam(rate(cell, world) if decay else cell.learning_rate),
             epochs=epochs,
             batch_size=batch_size,
+            transform=transform,
         )
-        trained = _evaluate(task, network(params, world.test.x), world.test)
+        trained = _evaluate(task, network, params, world.test)
         return {
             **{f"trained/{k}": v for k, v in trained.items()},
             "trained/loss": losses[-1],
             "trained/diverged": ~jnp.isfinite(losses).all(),
+            **({"trained/parameters": flat(params)} if parameters else {}),
         }
 
     return fit
 
 
-def _evaluate(task: Task, outputs: jax.Array, test: Batch) -> Metrics:
+def _evaluate(task: Task, network: Apply, params: Params, test: Batch) -> Metrics:
+    outputs = _run(network, params, test.x)
     metrics = task.evaluate(outputs, test.y)
     value = metrics[task.metric]
     return {
@@ -280,6 +349,24 @@ def _evaluate(task: Task, outputs: jax.Array, test: Batch) -> Metrics:
     }
 
 
+def _run(network: Apply, params: Params, x: jax.Array) -> jax.Array:
+    """The outputs; of many images some at a time, for what lies between the layers is large."""
+    if x.ndim < 4 or x.shape[0] <= IMAGES:
+        return network(params, x)
+    whole = x.shape[0] // IMAGES * IMAGES
+    parts = x[:whole].reshape(-1, IMAGES, *x.shape[1:])
+    outputs = jax.lax.map(lambda part: network(params, part), parts)
+    outputs = outputs.reshape(whole, -1)
+    if whole == x.shape[0]:
+        return outputs
+    return jnp.concatenate([outputs, network(params, x[whole:])])
+
+
+def flat(tree: Params) -> jax.Array:
+    """A tree of arrays of one dtype as one vector [P], leaves in tree order."""
+    return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
 def flat_mask(mask: Mask) -> jax.Array:
     """A mask as one bool vector [P], leaves in tree order."""
-    return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(mask)])
+    return flat(mask)

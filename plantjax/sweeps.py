@@ -84,14 +84,15 @@ def sweep(
 ) -> dict[str, np.ndarray]:
     """Runs all cells, in batches of one compiled program each for search and training.
 
-    No device ever has less than two cells, and ragged ends are padded, so a cell's result depends
-    on its identity only: not on the batch, its place in it, the devices, or the order of the cells.
+    No device ever has less than two cells (in turn: one), and ragged ends are padded, so a cell's
+    result depends on its identity only: not on the batch, its place in it, the devices, or the
+    order of the cells.
 
     Args:
       run: of `make_run`.
       cells: arrays [C].
       batch: cells per device and call of a program, at least 2; by default 2 on CPU, else at most
-        512.
+        512. Runs whose cells are computed in turn may have 1, and do by default.
       devices: how many of this process's devices share the cells; by default all.
       keep: the keeper of the batch that starts at a cell: searches that have levels then run level
         by level, and go on where they stopped.
@@ -109,8 +110,8 @@ def sweep(
     """
     n = _length(cells)
     mesh = _mesh(devices)
-    batch = default_batch(n, mesh.size) if batch is None else batch
-    checks.integer("batch", batch, 2)
+    batch = _default(run, n, mesh) if batch is None else batch
+    checks.integer("batch", batch, 1 if run.in_turn else 2)
     cells = jax.tree.map(jnp.asarray, cells)
     step = batch * mesh.size
     parts = []
@@ -132,17 +133,30 @@ def default_batch(n: int, devices: int = 1) -> int:
     return int(min(512, max(2, 1 << (-(-n // devices) - 1).bit_length())))
 
 
-def prepare(run: Run, n: int, devices: int | None = None) -> None:
+def prepare(
+    run: Run,
+    n: int,
+    devices: int | None = None,
+    cells: Cell | None = None,
+    by_levels: bool = False,
+) -> None:
     """Compiles the programs of a group, or waits for them; a thread may do so ahead of `sweep`.
 
     Args:
       run: of `make_run`.
       n: number of cells that `sweep` will be given.
       devices: as in `sweep`.
+      cells: like those that `sweep` will be given, as many as fill all devices; their shapes count.
+      by_levels: whether `sweep` will be given keepers.
     """
     mesh = _mesh(devices)
-    size = default_batch(n, mesh.size) * mesh.size
-    _programs(run, jax.eval_shape(lambda: _example(size)), mesh)
+    size = _default(run, n, mesh) * mesh.size
+    cells = jax.eval_shape(lambda: _example(size)) if cells is None else cells
+    _programs(run, cells, mesh, by_levels and run.levels is not None)
+
+
+def _default(run: Run, n: int, mesh: Mesh) -> int:
+    return 1 if run.in_turn else default_batch(n, mesh.size)
 
 
 def _mesh(devices: int | None) -> Mesh:
@@ -151,23 +165,51 @@ def _mesh(devices: int | None) -> Mesh:
     return mesh_of(devices)
 
 
+class _Levels(NamedTuple):
+    begin: Program
+    advance: Program
+    finish: Program
+
+
 class _Programs(NamedTuple):
     world: Program
-    search: Program
+    search: Program | None  # or in levels
+    levels: _Levels | None
     judge: Program
     fit: Program | None
 
 
-def _programs(run: Run, cells: Cell, mesh: Mesh) -> _Programs:
+def _programs(run: Run, cells: Cell, mesh: Mesh, by_levels: bool) -> _Programs:
     with programs.TRACING:  # group after group: the first one is waited for
         world = program(run.world, mesh, cells)
-        search = program(run.search, mesh, cells, world.out_info)
-        found = search.out_info._replace(info={})
+        search, levels = None, None
+        if by_levels:
+            levels = _levels(run, cells, world.out_info, mesh)
+            found = levels.finish.out_info
+        else:
+            search = program(run.search, mesh, cells, world.out_info)
+            found = search.out_info
+        found = found._replace(info={})
         judge = program(run.judge, mesh, world.out_info, found)
         fit = None if run.fit is None else program(run.fit, mesh, cells, world.out_info, found)
-    parts = _Programs(world, search, judge, fit)
-    programs.compile_all(part for part in parts if part is not None)
+    parts = _Programs(world, search, levels, judge, fit)
+    made = (world, *(levels or (search,)), judge, fit)
+    programs.compile_all(part for part in made if part is not None)
     return parts
+
+
+def _levels(run: Run, cells: Cell, world: Any, mesh: Mesh) -> _Levels:
+    """The programs of a search in levels."""
+    assert run.levels is not None
+    size = _length(cells)
+    begin = program(run.levels.begin, mesh, cells, world)
+    state, index = begin.out_info, jax.ShapeDtypeStruct((size,), jnp.int32)
+    advance = program(run.levels.advance, mesh, cells, world, state, index)
+    told = {
+        name: jax.ShapeDtypeStruct((size, run.rounds), metric.dtype)
+        for name, metric in advance.out_info[1].items()
+    }
+    return _Levels(begin, advance, program(run.levels.finish, mesh, state, told))
 
 
 def _example(size: int) -> Cell:
@@ -177,13 +219,15 @@ def _example(size: int) -> Cell:
 
 def _run_batch(run: Run, cells: Cell, mesh: Mesh, keeper: Keeper | None) -> dict[str, np.ndarray]:
     size = _length(cells)
-    parts = _programs(run, cells, mesh)
+    parts = _programs(run, cells, mesh, keeper is not None)
     clock = time.perf_counter()
     world = parts.world(cells)
-    if keeper is None:
+    if parts.search is not None:
         found = parts.search(cells, world)
     else:
-        found = _by_levels(run, cells, world, mesh, keeper)
+        assert keeper is not None
+        assert parts.levels is not None
+        found = _by_levels(parts.levels, run.rounds, cells, world, mesh, keeper)
     metrics, found = search_info(found), found._replace(info={})
     metrics |= jax.block_until_ready(parts.judge(world, found))
     seconds = {"pruned/seconds": time.perf_counter() - clock}
@@ -195,25 +239,25 @@ def _run_batch(run: Run, cells: Cell, mesh: Mesh, keeper: Keeper | None) -> dict
     return jax.tree.map(np.asarray, metrics) | times
 
 
-def _by_levels(run: Run, cells: Cell, world: Any, mesh: Mesh, keeper: Keeper) -> Found:
+def _by_levels(
+    levels: _Levels, rounds: int, cells: Cell, world: Any, mesh: Mesh, keeper: Keeper
+) -> Found:
     """The search level by level, from the last one that was kept."""
-    assert run.levels is not None
-    levels, size = run.levels, _length(cells)
-    state = program(levels.begin, mesh, cells, world)(cells, world)
-    index = share(mesh, jnp.zeros(size, jnp.int32))
-    advance = program(levels.advance, mesh, cells, world, state, index)
-    told = jax.tree.map(lambda a: np.zeros((size, run.rounds), a.dtype), advance.out_info[1])
+    size = _length(cells)
+    state = levels.begin(cells, world)
+    kinds = levels.advance.out_info[1]
+    told = jax.tree.map(lambda a: np.zeros((size, rounds), a.dtype), kinds)
     done, (state, told) = keeper.restore((jax.device_get(state), told))
     state = share(mesh, state)
-    for level in range(done + 1, run.rounds + 1):
+    for level in range(done + 1, rounds + 1):
         index = share(mesh, jnp.full(size, level, jnp.int32))
-        state, metrics = advance(cells, world, state, index)
+        state, metrics = levels.advance(cells, world, state, index)
         for name, values in metrics.items():
             told[name][:, level - 1] = values
         keeper.save(level, (jax.device_get(state), told))
     keeper.clear()
-    told = share(mesh, told)
-    return program(levels.finish, mesh, state, told)(state, told)
+    found: Found = levels.finish(state, share(mesh, told))
+    return found
 
 
 def _length(cells: Cell) -> int:

@@ -12,6 +12,7 @@ from plantjax.finders.bernoulli_gates import bernoulli_gates
 from plantjax.finders.concrete_ticket import concrete_ticket
 from plantjax.finders.continuous_sparsification import continuous_sparsification
 from plantjax.finders.edge_popup import edge_popup
+from plantjax.finders.edge_popup_levels import edge_popup_levels
 from plantjax.finders.gem_miner import gem_miner
 from plantjax.finders.genetic import genetic
 from plantjax.finders.hard_concrete import hard_concrete
@@ -33,6 +34,7 @@ __all__ = [
     "continuous_sparsification",
     "dense",
     "edge_popup",
+    "edge_popup_levels",
     "gem_miner",
     "genetic",
     "hard_concrete",
@@ -61,6 +63,8 @@ FINDERS: dict[str, Callable[..., Finder]] = {
     "edge_popup_global": partial(
         edge_popup, scope="global", anneal="step", anneal_share=0.8, search_epochs=30, init="equal"
     ),
+    "edge_popup_levels": edge_popup_levels,
+    "edge_popup_levels_global": partial(edge_popup_levels, scope="global", init="equal"),
     "set": partial(rewired, grow="random"),
     "rigl": partial(rewired, grow="gradient"),
     "gem_miner": gem_miner,

@@ -1,6 +1,7 @@
 """Edge-popup: learn scores of frozen parameters, whose highest are kept in every forward pass."""
 
 import math
+from collections.abc import Callable
 
 import chex
 import jax
@@ -35,6 +36,7 @@ def edge_popup(
     init: str = "fan_in",
     prunable: Prunable | None = None,
     budget: str = "all",
+    transform: training.Transform | None = None,
 ) -> Finder:
     """Learns scores s of frozen parameters theta; the mask keeps the highest |s|.
 
@@ -59,6 +61,7 @@ def edge_popup(
       prunable: predicate on leaf paths; by default the apply's attribute, or every leaf is.
       budget: "all": kept parameters count; "live": only those on live paths do, and only they are
         kept (`livebudget.select_live`; scope "global", dense chains).
+      transform: changes the inputs of every step at random, see `training.fit`.
 
     Returns:
       A Finder. `Found.info` holds "losses", the search loss of each epoch [E], and "scale", the
@@ -113,25 +116,20 @@ def edge_popup(
                 tie_key, sizes, density, near, scope, counts=counts, prunable=prunable
             )
 
-        def objective(
-            learned: Params, near: jax.Array, batch: Batch, step: jax.Array
-        ) -> tuple[jax.Array, jax.Array]:
-            scores = learned["scores"]
-            mask, near = mask_of(scores, density_at(step), step, near)
-            effective = jax.tree.map(_straight_through, params, mask, scores)
-            outputs = network(effective, batch.x)
-            return search_loss(outputs, batch.y, learned["log_scale"]), near
+        def mask_at(scores: Params, near: jax.Array, step: jax.Array) -> tuple[Mask, jax.Array]:
+            return mask_of(scores, density_at(step), step, near)
 
         steps = search_epochs * per_epoch
         learned, near, values = training.minimize(
             train_key,
-            {"scores": _initial(init_key, params, init), "log_scale": jnp.float32(0.0)},
+            begin(init_key, params, init),
             masks.unknown(params, scope, prunable),
             data,
-            objective,
+            objective(params, network, search_loss, mask_at),
             optimizer=optimizer or sgd(search_learning_rate, steps),
             epochs=search_epochs,
             batch_size=batch_size,
+            transform=transform,
         )
         density = jnp.asarray(density, jnp.float32)
         mask, _ = mask_of(learned["scores"], density, jnp.int32(steps), near)
@@ -142,13 +140,53 @@ def edge_popup(
     return Finder(search, scope, exact_counts=exact, head=HEADS[head])
 
 
-def sgd(learning_rate: chex.Numeric, steps: int) -> optax.GradientTransformation:
-    """SGD with momentum 0.9, weight decay 5e-4 in the gradient, cosine to zero over `steps`."""
-    cosine = optax.cosine_decay_schedule(learning_rate, steps)
+def objective(
+    params: Params,
+    network: Apply,
+    search_loss: losses.SearchLoss,
+    mask_at: Callable[[Params, jax.Array, jax.Array], tuple[Mask, jax.Array]],
+) -> Callable[[Params, jax.Array, Batch, jax.Array], tuple[jax.Array, jax.Array]]:
+    """What edge-popup minimises, as `training.minimize` takes it.
+
+    Args:
+      params: the mother's, frozen.
+      network: `(params, x) -> outputs`.
+      search_loss: of the masked network.
+      mask_at: `(scores, thresholds, step) -> (mask, thresholds)`.
+
+    Returns:
+      `(learned, thresholds, batch, step) -> (loss, thresholds)`; learned is as `begin` returns it.
+    """
+
+    def loss(
+        learned: Params, near: jax.Array, batch: Batch, step: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        scores = learned["scores"]
+        mask, near = mask_at(scores, near, step)
+        effective = jax.tree.map(_straight_through, params, mask, scores)
+        outputs = network(effective, batch.x)
+        return search_loss(outputs, batch.y, learned["log_scale"]), near
+
+    return loss
+
+
+def begin(key: Key, params: Params, init: str) -> Params:
+    """What is learned, as it starts: "scores" like params, "log_scale" of the logits."""
+    return {"scores": _initial(key, params, init), "log_scale": jnp.float32(0.0)}
+
+
+def sgd(learning_rate: chex.Numeric, steps: int, warmup: int = 0) -> optax.GradientTransformation:
+    """SGD with momentum 0.9, weight decay 5e-4 in the gradient, cosine to zero over `steps`.
+
+    The learning rate first rises from zero in `warmup` of these steps.
+    """
+    rates = optax.cosine_decay_schedule(learning_rate, steps)
+    if warmup:
+        rates = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup, steps)
     return optax.chain(
         optax.add_decayed_weights(5e-4),
         optax.trace(decay=0.9),
-        optax.scale_by_learning_rate(cosine),
+        optax.scale_by_learning_rate(rates),
     )
 
 

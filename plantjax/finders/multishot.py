@@ -52,6 +52,7 @@ def multishot(
     rewind: str = "init",
     rewind_step: int = 0,
     prunable: Prunable | None = None,
+    transform: training.Transform | None = None,
 ) -> Finder:
     """Trains, scores the trained network, selects and rewinds, level by level.
 
@@ -75,6 +76,7 @@ def multishot(
         (Renda et al. 2020, https://arxiv.org/abs/2003.02389).
       rewind_step: for "step", at most the steps of a level.
       prunable: predicate on leaf paths; by default the apply's attribute, or every leaf is.
+      transform: changes the inputs of every step of training at random, see `training.fit`.
 
     Returns:
       A Finder. `Found.params` is where the last level would start anew; `Found.info` holds per
@@ -103,6 +105,7 @@ def multishot(
         "optimizer": optimizer or optax.adam(search_learning_rate),
         "epochs": level_epochs,
         "batch_size": batch_size,
+        "transform": transform,
     }
 
     def begin(key: Key, params: Params, data: Batch, density: chex.Numeric) -> _State:

@@ -1,0 +1,132 @@
+"""Tickets in a VGG on real images: the paper's figure 5, with options.
+
+Finds and trains a ticket of SynFlow, plants it in another VGG, lets edge-popup seek it there as a
+strong ticket, and compares the weak tickets of all finders.
+"""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+
+from experiments import cli, convolutional, runner
+from experiments.convolutional import Plan
+from experiments.images import SOURCES
+from experiments.machines import Team
+from plantjax import checks
+from plantjax.convnets import VGGS
+from plantjax.finders import FINDERS
+
+
+@dataclass(frozen=True)
+class Settings(cli.Operation):
+    """Train a sparse ticket of a VGG, plant it in another one, and let edge-popup seek it there."""
+
+    out: Path = Path("results/vgg")
+    """Folder for results; a run with the same settings goes on where it stopped."""
+    data: str = "mnist5k"
+    """Data set, see --list; mnist5k and digits come with packages (extra "data")."""
+    data_dir: Path | None = None
+    """Folder that holds the files of the data set, for those that come with no package."""
+    budget: Literal["full", "quick", "smoke"] = "quick"
+    """full: the paper's epochs, all finders; quick: minutes on two CPU cores; smoke: for tests."""
+    seeds: int | None = None
+    """Number of seeds: of mothers, searches, planting and training (default: 3; smoke: 1)."""
+    first_seed: int = 0
+    """The first seed."""
+    depth: int | None = None
+    """Depth of the VGG: 11, 13, 16 or 19 (default: the data set's)."""
+    width: float | None = None
+    """Multiplies the channels of the VGG, 64 in the first layer (default: the data set's)."""
+    ticket_density: str | None = None
+    """Density of the ticket that is trained and planted (default: 0.01)."""
+    finders: tuple[str, ...] | None = None
+    """Finders of weak tickets, see --list (default: the budget's)."""
+    densities: tuple[str, ...] | None = None
+    """Densities of weak tickets (default: the budget's)."""
+    popup_densities: tuple[str, ...] | None = None
+    """Densities at which edge-popup seeks strong tickets (default: the budget's)."""
+    epochs: int | None = None
+    """Epochs of training a ticket (default: the budget's)."""
+    level_epochs: int | None = None
+    """Epochs of training per level of multishot (default: the budget's)."""
+    popup_epochs: int | None = None
+    """Epochs per level of edge-popup (default: the budget's)."""
+    samples: int | None = None
+    """At most so many images, for training and for testing (default: all)."""
+    learning_rate: float | None = None
+    """Learning rate of training, by Adam (default: the data set's)."""
+    show_list: Annotated[bool, tyro.conf.arg(name="list")] = False
+    """List data sets, networks and finders, and stop."""
+
+    def check(self) -> None:
+        """Raises ValueError, naming the option, if a setting is out of range or data is missing."""
+        if self.seeds is not None:
+            checks.integer("--seeds", self.seeds, 1, 10_000)
+        checks.integer("--first-seed", self.first_seed, 0, 2**30)
+        checks.choice("--data", self.data, SOURCES)
+        self.plan().check()
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that changes a result; where the files lie does not."""
+        return {name: v for name, v in super().settings().items() if name != "data_dir"}
+
+    def plan(self) -> Plan:
+        """What to run."""
+        options = {
+            name: getattr(self, name)
+            for name in self.__dataclass_fields__
+            if name in Plan.__dataclass_fields__ and name != "seeds"
+        }
+        plan = convolutional.plan(self.budget, **options)
+        number = len(plan.seeds) if self.seeds is None else self.seeds
+        return replace(plan, seeds=range(self.first_seed, self.first_seed + number))
+
+
+def run(settings: Settings, console: Console, team: Team) -> None:
+    """Computes what is missing, then rebuilds tables and figure from the folder."""
+    groups = settings.plan().groups()
+    try:
+        computed = runner.run({settings.out: groups}, settings, console, team)
+    finally:
+        table = runner.write_tables(settings.out, groups) if team.leads else None
+        if table is not None and len(table):
+            convolutional.draw(table, settings.out / "figure.png", _note(settings))
+    if table is None:
+        return
+    convolutional.show(table, console)
+    if not computed:
+        console.print(f"Everything was done before; nothing was computed ({settings.out}).")
+    console.print(f"Results, settings and figure: {settings.out}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    with cli.checking_input():
+        settings = cli.parse(Settings, argv, "vgg.py")
+    console = Console()
+    if settings.show_list:
+        console.print("data sets: " + ", ".join(SOURCES))
+        console.print("networks:  " + ", ".join(f"VGG{depth} (--depth {depth})" for depth in VGGS))
+        console.print("finders:   " + ", ".join(FINDERS))
+        return
+    with cli.job(settings) as team:
+        run(settings, console, team)
+
+
+def _note(settings: Settings) -> str:
+    """The small print of the figure: seeds, network, and the command."""
+    words = ["python", "experiments/vgg.py"]
+    for name, value in settings.settings().items():
+        if value != Settings().settings()[name]:
+            values = value if isinstance(value, list) else [value]
+            words += ["--" + name.replace("_", "-"), *map(str, values)]
+    return f"{settings.plan().about()}\n{shlex.join(words)}"
+
+
+if __name__ == "__main__":
+    cli.run(main)
