@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from plantjax import checks, masks, nets, programs, recovery, tasks, training, worlds
+from plantjax.controls import CONTROLS
 from plantjax.finders import FINDERS, REFERENCES, common
 from plantjax.planting import RULES
 from plantjax.types import (
@@ -32,6 +33,9 @@ from plantjax.types import (
     Task,
 )
 from plantjax.worlds import World
+
+CONTROLLED = "+"
+"""Between the name of a finder and those of its controls."""
 
 RESCALES = {"none": lambda params, mask: params, "rms": nets.rescale_to_he}
 """What weak training starts from: found parameters and mask to parameters."""
@@ -96,7 +100,8 @@ def make_run(
       task: a Task, or its name in TASKS.
       depth: layers of neurons, the input included.
       width: neurons per hidden layer.
-      finder: a name in FINDERS or REFERENCES, or a Finder.
+      finder: a name in FINDERS or REFERENCES, also followed by controls, as in "snip+shuffled"; or
+        a Finder.
       name: name of a Finder that is not in the registry; its random numbers depend on it.
       epochs: epochs of weak training; 0 for none.
       batch_size: of weak training, and of searches that train.
@@ -134,13 +139,14 @@ def make_run(
         finder = _finder(task, finder, tuple(sorted(static.items())))
     elif static:
         raise ValueError(f"a Finder takes no further options, got {', '.join(static)}.")
+    base = (name or "finder").partition(CONTROLLED)[0]
     checks.integer("rounds", finder.rounds, 1, worlds.mother_size(task, depth, width))
     return Run(
         world=_world(task, depth, width, scheme, rule, samples),
-        search=_search(finder, name or "finder", name in REFERENCES),
+        search=_search(finder, base, base in REFERENCES),
         judge=_judge(task, finder.scope, finder.head),
         fit=_fit(task, finder.head, epochs, batch_size, rescale) if epochs else None,
-        levels=_levels(finder, name or "finder"),
+        levels=_levels(finder, base),
         scope=finder.scope,
         rounds=finder.rounds,
     )
@@ -152,10 +158,11 @@ def options(finder: str) -> frozenset[str]:
     Raises:
       ValueError: if there is no finder of this name.
     """
-    make = _maker(finder)
-    known = inspect.signature(make).parameters
-    fixed = getattr(make, "keywords", {})
-    return frozenset(known) - {"task"} - ({"score", "allocation", "grow"} & set(fixed))
+    base, *controls = finder.split(CONTROLLED)
+    known = inspect.signature(_maker(finder)).parameters
+    fixed = {"score", "allocation", "grow"} & set(getattr(_maker(base), "keywords", {}))
+    fixed |= {"scope"} if "oracle" in controls else set()
+    return frozenset(known) - {"task"} - fixed
 
 
 @lru_cache(maxsize=programs.KEPT)
@@ -164,8 +171,13 @@ def _finder(task: Task, name: str, static: tuple[tuple[str, Any], ...]) -> Finde
 
 
 def _maker(name: str) -> Callable[..., Finder]:
-    checks.choice("finder", name, [*FINDERS, *REFERENCES])
-    return FINDERS[name] if name in FINDERS else REFERENCES[name]
+    base, *controls = name.split(CONTROLLED)
+    checks.choice("finder", base, [*FINDERS, *REFERENCES])
+    make = FINDERS[base] if base in FINDERS else REFERENCES[base]
+    for control in controls:
+        checks.choice("control", control, CONTROLS)
+        make = CONTROLS[control](make)
+    return make
 
 
 @lru_cache(maxsize=programs.KEPT)
