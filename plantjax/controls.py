@@ -79,12 +79,23 @@ def reinitialised(make: MakeFinder) -> MakeFinder:
 def inverted(make: MakeFinder) -> MakeFinder:
     """The finder with its score negated: it keeps what it would have pruned first.
 
+    Scores that edge-popup learns are negated when the search is over.
+
     Raises:
       ValueError: if the finder has no score.
     """
+    known = inspect.signature(make).parameters
     if not has_score(make):
         raise ValueError("control inverted goes with finders that have a score, and this has none.")
-    usual = inspect.signature(make).parameters["score"].default
+    if "invert" in known:
+
+        @functools.wraps(make)
+        def at_the_end(task: Task, *, invert: bool = False, **static: Any) -> Finder:
+            return make(task, invert=not invert, **static)
+
+        return at_the_end
+
+    usual = known["score"].default
 
     @functools.wraps(make)
     def made(task: Task, *, score: str | scores.MakeScore = usual, **static: Any) -> Finder:
@@ -122,8 +133,8 @@ def oracle(make: MakeFinder) -> MakeFinder:
 
 
 def has_score(make: MakeFinder) -> bool:
-    """True if the finder ranks parameters by a score that can be told to it."""
-    return "score" in inspect.signature(make).parameters
+    """True if the finder ranks parameters by a score that can be told to it, or inverted."""
+    return bool({"score", "invert"} & set(inspect.signature(make).parameters))
 
 
 def _own(key: Key, control: str) -> Key:

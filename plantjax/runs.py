@@ -162,6 +162,7 @@ def options(finder: str) -> frozenset[str]:
     known = inspect.signature(_maker(finder)).parameters
     fixed = {"score", "allocation", "grow"} & set(getattr(_maker(base), "keywords", {}))
     fixed |= {"scope"} if "oracle" in controls else set()
+    fixed |= {"invert"} if "inverted" in controls else set()
     return frozenset(known) - {"task"} - fixed
 
 

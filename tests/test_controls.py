@@ -141,6 +141,16 @@ def test_inverted_masks_are_the_complement_at_half_density():
     assert (upper & lower).sum() <= 1
 
 
+def test_inverted_edge_popup_keeps_the_lowest_it_has_learned():
+    n = masks.size(MOTHER)
+    make = functools.partial(FINDERS["edge_popup"], scope="global", search_epochs=2)
+    pair = [find(one, density=(n // 2) / n) for one in (make, controls.inverted(make))]
+    upper, lower = (flat(found.mask) for found in pair)
+    assert upper.sum() == lower.sum()
+    assert (upper & lower).sum() <= 1
+    np.testing.assert_array_equal(*(found.info["losses"] for found in pair))  # the same search
+
+
 def test_inverted_twice_is_the_finder_itself():
     twice = controls.inverted(controls.inverted(MAGNITUDE))
     chex.assert_trees_all_equal(find(twice).mask, find(MAGNITUDE).mask)
@@ -227,6 +237,8 @@ def test_options_are_those_of_the_finder():
     assert sweeps.options("snip+inverted") == sweeps.options("snip")
     assert sweeps.options("snip+oracle") == sweeps.options("snip") - {"scope"}
     assert "score" not in sweeps.options("snip+inverted")
+    edge_popup = sweeps.options("edge_popup")
+    assert sweeps.options("edge_popup+inverted") == edge_popup - {"invert"}
 
 
 @pytest.mark.parametrize(
@@ -235,7 +247,7 @@ def test_options_are_those_of_the_finder():
         ("snip+guess", "control must be one of shuffled, .*oracle, got 'guess'"),
         ("snip+", "control must be one of .* got ''"),
         ("guess+shuffled", "finder must be one of .* got 'guess'"),
-        ("edge_popup+inverted", "inverted goes with finders that have a score"),
+        ("gem_miner+inverted", "inverted goes with finders that have a score"),
     ],
 )
 def test_bad_names_are_refused(name, message):

@@ -35,6 +35,7 @@ def edge_popup(
     init: str = "fan_in",
     prunable: Prunable | None = None,
     budget: str = "all",
+    invert: bool = False,
 ) -> Finder:
     """Learns scores s of frozen parameters theta; the mask keeps the highest |s|.
 
@@ -59,6 +60,7 @@ def edge_popup(
       prunable: predicate on leaf paths; by default the apply's attribute, or every leaf is.
       budget: "all": kept parameters count; "live": only those on live paths do, and only they are
         kept (`livebudget.select_live`; scope "global", dense chains).
+      invert: keep the lowest |s| in the end, as a control.
 
     Returns:
       A Finder. `Found.info` holds "losses", the search loss of each epoch [E], and "scale", the
@@ -103,9 +105,14 @@ def edge_popup(
             return density_after(density, jnp.minimum(done, whole), whole)
 
         def mask_of(
-            scores: Params, density: jax.Array, step: jax.Array, near: jax.Array
+            scores: Params,
+            density: jax.Array,
+            step: jax.Array,
+            near: jax.Array,
+            invert: bool = False,
         ) -> tuple[Mask, jax.Array]:
             sizes = jax.tree.map(jnp.abs, jax.lax.stop_gradient(scores))
+            sizes = jax.tree.map(jnp.negative, sizes) if invert else sizes
             tie_key = jax.random.fold_in(select_key, step)
             if budget == "live":
                 return livebudget.reselect_live(tie_key, sizes, params, density, near)
@@ -134,7 +141,7 @@ def edge_popup(
             batch_size=batch_size,
         )
         density = jnp.asarray(density, jnp.float32)
-        mask, _ = mask_of(learned["scores"], density, jnp.int32(steps), near)
+        mask, _ = mask_of(learned["scores"], density, jnp.int32(steps), near, invert)
         info = {"losses": values, "scale": jnp.exp(learned["log_scale"])}
         return Found(mask, params, info)
 
