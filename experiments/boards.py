@@ -14,7 +14,7 @@ from plantjax.finders import REFERENCES
 Row: TypeAlias = Mapping[Hashable, Any]
 """A row of `standings.cases`."""
 
-NEVER = "-"
+NEVER = "none"
 COST = "edge_popup"
 """The finder whose search time is the unit of cost."""
 

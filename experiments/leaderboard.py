@@ -73,7 +73,7 @@ BUDGETS = {
         densities=("0.5", TICKET),
         seeds=2,
         width=12,
-        finders=("magnitude", "phew", "edge_popup"),
+        finders=("magnitude", "edge_popup"),
         static={"epochs": 1, "samples": 300},
         options={"edge_popup": {"search_epochs": 2}},
     ),
@@ -238,8 +238,9 @@ def _about(settings: Settings, table: pd.DataFrame) -> list[str]:
         f"Made by `{settings.command()}`: {len(settings.names())} finders, "
         f"seeds {seeds[0]} to {seeds[-1]}, depth {DEPTH}, width {plan.width}, noise {NOISE:g}, "
         f"{training}.",
-        f"Options that are not the registry's: {boards.options_note(settings.options())}. A search "
-        f"has the time that the tables tell, in seconds and in searches of `{boards.COST}`.",
+        f"Options that are not the registry's: {boards.options_note(settings.options())}. The "
+        "tables tell how long a search took: wall seconds, with what else the machine did in them, "
+        f"and the same in searches of `{boards.COST}`.",
         f"Device {config['device']}; Python {config['python']}, {versions}. "
         f"{len(table) // max(1, table['stage'].nunique())} networks, "
         f"{spent['process_seconds'] / 60:.0f} minutes of processor time and "

@@ -134,7 +134,7 @@ def finish(
     whole = io.BytesIO()
     figure.savefig(whole, format="png", dpi=dpi)
     if palette is not None:
-        few = Image.open(whole).convert("RGB").quantize(palette)
+        few = Image.open(whole).convert("RGB").quantize(palette, Image.Quantize.MAXCOVERAGE)
         whole = io.BytesIO()
         few.save(whole, "png", optimize=True)
     with chunks.replacing(path) as file:

@@ -14,7 +14,7 @@ from plantjax import worlds
 from plantjax.finders import FINDERS, REFERENCES
 from plantjax.tasks import PAPER_TASKS, TASKS
 
-SMOKE = ["--budget", "smoke"]
+SMOKE = ["--budget", "smoke", "--tasks", "xor"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -28,7 +28,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("board") / "run"
-    leaderboard.main([*SMOKE, "--out", str(folder), "--controls", "shuffled", "inverted"])
+    leaderboard.main([*SMOKE, "--out", str(folder), "--controls", "shuffled"])
     return folder
 
 
@@ -84,10 +84,13 @@ def test_options_of_budgets_exist_and_are_told() -> None:
 
 
 def test_controls_go_to_the_finders_that_allow_them() -> None:
-    settings = leaderboard.Settings(budget="smoke", controls=("inverted", "oracle"))
-    names = set(settings.names())
-    assert {"magnitude+inverted", "magnitude+oracle", "phew+oracle", "edge_popup+oracle"} < names
-    assert "phew+inverted" not in names
+    settings = leaderboard.Settings(
+        budget="smoke", finders=("snip", "phew", "edge_popup"), controls=("inverted", "oracle")
+    )
+    assert settings.names() == [
+        *("snip", "snip+inverted", "snip+oracle", "phew", "phew+oracle"),
+        *("edge_popup", "edge_popup+inverted", "edge_popup+oracle"),
+    ]
     assert settings.options()["edge_popup+oracle"] == {"search_epochs": 2}
 
 
@@ -106,19 +109,20 @@ def test_a_run_writes_page_tables_and_figure(finished: Path) -> None:
 
 def test_the_page_tells_what_it_rests_on(finished: Path) -> None:
     page = (finished / "LEADERBOARD.md").read_text()
-    assert "experiments/leaderboard.py --budget smoke --controls shuffled inverted --pub" in page
+    assert (
+        "experiments/leaderboard.py --budget smoke --tasks xor --controls shuffled --publish"
+        in page
+    )
     assert "seeds 0 to 1" in page
     assert "`search_epochs=2` of `edge_popup`" in page
     config = json.loads((finished / "config.json").read_text())
     assert config["device"] in page
     assert f"jax {config['versions']['jax']}" in page
-    for name in ("magnitude", "magnitude+shuffled", "magnitude+inverted", "phew", "oracle_random"):
+    for name in ("magnitude", "magnitude+shuffled", "edge_popup+shuffled", "oracle_random"):
         assert f"| `{name}` |" in page
-    for task in ("relu", "xor"):
-        assert f"\n## {task}\n" in page
+    assert "\n## xor\n" in page
     tables = [line for line in page.splitlines() if line.startswith("|")]
-    widths = {line.count("|") for line in tables}
-    assert widths == {4, 7}  # finder and two tasks or densities; recovery
+    assert {line.count("|") for line in tables} == {3, 4, 7}  # one task; two densities; recovery
     assert "nan" not in page
 
 
@@ -140,7 +144,7 @@ def test_a_second_run_computes_nothing_and_publishes(
     (tmp_path / "docs").mkdir()
     monkeypatch.setattr(leaderboard, "ROOT", tmp_path)
     before = (finished / "LEADERBOARD.md").read_text()
-    words = [*SMOKE, "--out", str(finished), "--controls", "shuffled", "inverted", "--publish"]
+    words = [*SMOKE, "--out", str(finished), "--controls", "shuffled", "--publish"]
     leaderboard.main(words)
     assert "nothing was computed" in capsys.readouterr().out
     published = (tmp_path / "LEADERBOARD.md").read_text()
@@ -151,7 +155,7 @@ def test_a_second_run_computes_nothing_and_publishes(
 
 def test_what_is_missing_is_computed_again(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    words = [*SMOKE, "--out", str(folder), "--finders", "magnitude", "--tasks", "xor"]
+    words = [*SMOKE, "--out", str(folder), "--finders", "magnitude"]
     leaderboard.main([*words, "--chunk", "3"])
     first = pd.read_csv(folder / "results.csv").drop(columns="seconds")
     next((folder / "chunks").glob("*.npz")).unlink()
@@ -160,9 +164,45 @@ def test_what_is_missing_is_computed_again(finished: Path, tmp_path: Path) -> No
     pd.testing.assert_frame_equal(first, again, check_exact=True)
     assert len(list(store.load(folder))) > 1
     whole = pd.read_csv(finished / "results.csv").drop(columns="seconds")
-    part = whole[(whole["task"] == "xor") & ~whole["finder"].str.contains("+", regex=False)]
-    part = part[~part["finder"].isin(["phew", "edge_popup"])].reset_index(drop=True)
+    part = whole[whole["finder"].isin(["magnitude", *REFERENCES])].reset_index(drop=True)
     pd.testing.assert_frame_equal(first, part, check_exact=True)
+
+
+def synthetic(task: str, metric: str, good: float, bad: float) -> list[dict[str, object]]:
+    """Two finders, one good, two mothers, densities 0.5 and that of the ticket."""
+    return [
+        {
+            **{"task": task, "finder": finder, "stage": stage, "metric": metric, "seed": seed},
+            **{"density": density, "density_name": name, "value": value, "value_raw": value},
+            **{"ticket_value": good, "target_value": good, "ticket_density": 0.01},
+            **{"constant": finder == "snip", "status": "ok", "seconds": 1.0},
+            **{"recall": 0.1, "lift": 2.0},
+        }
+        for finder, value in (("snip", bad), ("seek", good))
+        for stage in ("pruned", "trained")
+        for seed in (0, 1)
+        for name, density in (("0.5", 0.5), ("ticket", 0.01))
+    ]
+
+
+def test_pages_of_several_tasks_and_metrics() -> None:
+    table = pd.DataFrame(
+        synthetic("circle", "accuracy", 0.98, 0.25) + synthetic("helix", "mse", 1.5e-4, 0.2)
+    )
+    page = boards.page(table, ["How."], "picture.png")
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert rows[:2] == [
+        "| `seek` | ticket / ticket | ticket / ticket |",
+        "| `snip` | none / none | none / none |",
+    ]
+    score = "**0.980 (0.980-0.980)**"
+    assert f"| `seek` | {score} | {score} |" in rows
+    score = "0.250 (0.250-0.250) †2"
+    assert f"| `snip` | {score} | {score} |" in rows
+    score = "**1.5e-4 (1.5e-4 to 1.5e-4)**"
+    assert f"| `seek` | {score} | {score} |" in rows
+    assert page.index("## circle") < page.index("## helix")
+    assert "nan" not in page
 
 
 @pytest.mark.parametrize(
