@@ -41,9 +41,11 @@ def cells(budget: str, **options: object) -> pd.DataFrame:
 
 @pytest.mark.parametrize(("budget", "tasks"), [("full", TASKS), ("quick", PAPER_TASKS)])
 def test_every_finder_takes_part_on_every_task(budget: str, tasks: object) -> None:
-    rows = cells(budget)
-    assert set(rows["task"]) == set(tasks)
-    for _, part in rows.groupby("task"):
+    settings = leaderboard.Settings(budget=budget)
+    assert set(settings.plan().tasks) == set(tasks)
+    assert settings.names() == list(FINDERS)
+    if budget == "quick":
+        part = cells(budget, tasks=("relu",))
         assert set(part["finder"]) == {*FINDERS, *REFERENCES}
         searched = part[~part["finder"].isin(["dense", "planted"])]
         assert searched.groupby("finder").size().nunique() == 1
