@@ -12,9 +12,7 @@ from plantjax import masks, nets, plant
 from plantjax.tasks import PAPER_TASKS, TASKS
 
 CASES = [(name, depth) for name in TASKS for depth in (3, 5, 10)]
-USUAL = [
-    (name, depth) for name, depth in CASES if depth == 5 or (depth == 3 and name in PAPER_TASKS)
-]
+USUAL = [(name, depth) for name in PAPER_TASKS for depth in (3, 5)] + [("xor", 5)]
 RULED = [
     pytest.param(*(name, depth, rule), marks=[] if usual else [pytest.mark.slow])
     for name, depth in CASES
