@@ -13,7 +13,8 @@ from plantjax import checks, sweeps, worlds
 from plantjax.finders import REFERENCES
 from plantjax.tasks import TASKS
 
-TICKET = "ticket"
+TICKET, HALF = "ticket", "ticket/2"
+"""Densities by name: that of the planted ticket, and half of it."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Group:
     """Cells of one static shape: one task, one finder, seeds x densities.
 
     Attributes:
-      densities: (name, value) pairs; the name is "ticket" or the decimal as the user wrote it.
+      densities: (name, value) pairs; the name is "ticket", "ticket/2" or the decimal as the user
+        wrote it.
       static: further options of `sweeps.make_run`, the finder's own among them.
     """
 
@@ -112,7 +114,8 @@ class Grid:
     """What to run: every finder on every task, at every density, with every seed.
 
     Attributes:
-      densities: decimals as written, or "ticket", the density of the planted ticket.
+      densities: decimals as written, or "ticket", the density of the planted ticket, or
+        "ticket/2".
       references: references to run beside the finders.
       static: options of `sweeps.make_run` for all; finder options go to the finders that take them.
     """
@@ -140,12 +143,13 @@ class Grid:
                 raise ValueError(f"{name} is no option of {', '.join(self.finders)}.")
         groups = []
         for name in dict.fromkeys(self.tasks):
-            ticket = (TICKET, worlds.ticket_density(TASKS[name], self.depth, self.width))
+            ticket = worlds.ticket_density(TASKS[name], self.depth, self.width)
+            named = {TICKET: ticket, HALF: ticket / 2}
             asked = tuple(
-                ticket if density == TICKET else (density, parse_density(density))
+                (density, named.get(density) or parse_density(density))
                 for density in dict.fromkeys(self.densities)
             )
-            only = {"dense": (("1", 1.0),), "planted": (ticket,)}
+            only = {"dense": (("1", 1.0),), "planted": ((TICKET, ticket),)}
             for finder in [*dict.fromkeys(self.finders), *self.references]:
                 known = () if finder in REFERENCES else sweeps.options(finder)
                 chosen = {k: v for k, v in self.finder_options.items() if k in known}
@@ -166,18 +170,18 @@ class Grid:
 
 
 def parse_density(name: str) -> float:
-    """The value of a density as written; 1 for "ticket", whose value depends on the task.
+    """The value of a density as written; 1 for those by name, whose value depends on the task.
 
     Raises:
       ValueError: if it is no number in (0, 1].
     """
-    if name == TICKET:
+    if name in (TICKET, HALF):
         return 1.0
     try:
         value = float(name)
     except ValueError:
         raise ValueError(
-            f"--densities must be '{TICKET}' or numbers in (0, 1], got {name!r}."
+            f"--densities must be '{TICKET}', '{HALF}' or numbers in (0, 1], got {name!r}."
         ) from None
     checks.interval("--densities", value, 0.0, 1.0, open_low=True)
     return value

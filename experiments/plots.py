@@ -1,5 +1,6 @@
 """Figures: one style for all. Log density axis, mean with min-max band, ticket as a dashed line."""
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,12 +9,14 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
-from experiments import chunks
-from experiments.summary import SINGLE, STAGES
+from experiments import chunks, standings
+from experiments.summary import SINGLE, STAGES, format_value
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -68,11 +71,74 @@ def density_figure(
     finish(figure, path, note)
 
 
-def finish(figure: Figure, path: Path, note: str) -> None:
-    """Adds the small print and writes the PNG."""
+def heat_figure(
+    cases: pd.DataFrame, finders: Sequence[str], panels: Sequence[Panel], path: Path, note: str
+) -> None:
+    """Draws the score of every finder at every density as a field of numbers, panel by panel.
+
+    Args:
+      cases: of `standings.cases`.
+      finders: rows, from top to bottom.
+      panels: what to show, six a row.
+      path: where to write the PNG.
+      note: small print.
+    """
+    columns = min(6, len(panels))
+    lines = -(-len(panels) // columns)
+    size = (2.0 + 1.7 * columns, 1.6 + lines * (0.8 + 0.17 * len(finders)))
+    figure, grid = plt.subplots(lines, columns, figsize=size, squeeze=False, layout="constrained")
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for place, (axes, panel) in enumerate(zip(grid.flat, panels, strict=False)):
+        part = cases[(cases[list(panel.where)] == pd.Series(panel.where)).all(axis=1)]
+        part = part[part["finder"].isin(finders)]
+        if len(part):
+            axes.set_axis_on()
+            axes.set_title(panel.title, fontsize=8)
+            draw_field(axes, part, finders, named=place % columns == 0)
+    finish(figure, path, note, dpi=130, palette=128)
+
+
+def draw_field(axes: Axes, part: pd.DataFrame, finders: Sequence[str], named: bool) -> None:
+    """Draws one task and stage: orange where the ticket is reached, else bluer the nearer."""
+    columns = part.sort_values("density", ascending=False)["density_name"].unique()
+    fields = {
+        name: part.pivot(index="finder", columns="density_name", values=name)
+        .reindex(index=list(finders), columns=list(columns))
+        .to_numpy()
+        for name in ("value", "excess")
+    }
+    metric = part["metric"].iloc[0]
+    far = np.clip(np.log10(np.maximum(fields["excess"], 1e-9)) / 2.0, 0.0, 1.0)  # 1: 100 times
+    colors = matplotlib.colormaps["Blues"](0.75 * (1.0 - far))
+    colors[standings.reached(fields["excess"])] = matplotlib.colors.to_rgba(COLORS[4])
+    colors[np.isnan(fields["value"])] = (1.0, 1.0, 1.0, 1.0)
+    axes.imshow(colors, aspect="auto")
+    for (line, column), value in np.ndenumerate(fields["value"]):
+        if np.isfinite(value):
+            text = format_value(value, metric)
+            text = text.removeprefix("0") if metric == "accuracy" else text.replace(".0e", "e")
+            axes.text(column, line, text, ha="center", va="center", fontsize=5.5)
+    axes.set_xticks(range(len(columns)), columns, fontsize=6.5)
+    axes.set_yticks(range(len(finders)), finders if named else [], fontsize=6.5)
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+
+
+def finish(
+    figure: Figure, path: Path, note: str, dpi: int = 150, palette: int | None = None
+) -> None:
+    """Adds the small print and writes the PNG, of so many colours if told."""
     figure.supxlabel(note, fontsize=6.5, color="#555555", wrap=True)
+    whole = io.BytesIO()
+    figure.savefig(whole, format="png", dpi=dpi)
+    if palette is not None:
+        few = Image.open(whole).convert("RGB").quantize(palette, Image.Quantize.MAXCOVERAGE)
+        whole = io.BytesIO()
+        few.save(whole, "png", optimize=True)
     with chunks.replacing(path) as file:
-        figure.savefig(file, format="png", dpi=150)
+        file.write(whole.getvalue())
     plt.close(figure)
 
 

@@ -19,7 +19,7 @@ from experiments.summary import STAGES
 from plantjax import sweeps
 from plantjax.finders import REFERENCES
 from plantjax.scores import PAPER_SCORES
-from plantjax.tasks import TASKS
+from plantjax.tasks import PAPER_TASKS
 
 Draw: TypeAlias = Callable[[pd.DataFrame, Path, str], None]
 """`(tidy table, path of the PNG, small print)`."""
@@ -144,7 +144,7 @@ def grid(
 
 def _all_tasks(finders: Sequence[str], paper_seeds: int, depth: int) -> Callable[..., list[Grid]]:
     return lambda budget, seeds: [
-        grid(budget, seeds, tuple(TASKS), finders, paper_seeds, depth=depth)
+        grid(budget, seeds, PAPER_TASKS, finders, paper_seeds, depth=depth)
     ]
 
 
@@ -165,7 +165,7 @@ def _noises(budget: Budget, seeds: int | None) -> list[Grid]:
 def _rescalings(budget: Budget, seeds: int | None) -> list[Grid]:
     return [
         grid(
-            *(budget, seeds, tuple(TASKS), (), 25),
+            *(budget, seeds, PAPER_TASKS, (), 25),
             densities=(TICKET,),
             references=("planted",),
             static={"rescale": rescale},
@@ -185,7 +185,7 @@ def _panels(panels: Sequence[Panel], columns: int) -> Draw:
     return lambda table, path, note: plots.density_figure(table, panels, columns, path, note)
 
 
-BY_TASK = _panels(plots.stage_panels(tuple(TASKS), tuple(STAGES)), columns=2)
+BY_TASK = _panels(plots.stage_panels(PAPER_TASKS, tuple(STAGES)), columns=2)
 CIRCLE = _panels(plots.stage_panels(("circle",), tuple(STAGES)), columns=2)
 FOUR = [
     *plots.stage_panels(("circle",), tuple(STAGES)),

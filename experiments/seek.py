@@ -17,7 +17,8 @@ from rich.console import Console
 from experiments import cli, plots, runner, summary
 from experiments.grids import TICKET, Grid, Group, parse_density
 from experiments.machines import Team
-from plantjax import checks, masks
+from plantjax import checks, masks, sweeps
+from plantjax.controls import CONTROLS
 from plantjax.finders import FINDERS, REFERENCES
 from plantjax.scores import PAPER_SCORES
 from plantjax.tasks import SAMPLES, TASKS
@@ -43,9 +44,11 @@ class Settings(cli.Operation):
     tasks: tuple[str, ...] = ("circle",)
     """Tasks, see --list."""
     finders: tuple[str, ...] = PAPER_SCORES
-    """Finders, see --list; the references dense, planted and oracle_random are always added."""
+    """Finders, see --list, also with controls as in "snip+shuffled"; the references dense, planted
+    and oracle_random are always added."""
     densities: tuple[str, ...] = (TICKET, "0.01", "0.1", "0.5", "1")
-    """Fractions of the parameters to keep, in (0, 1]; "ticket" is that of the planted ticket."""
+    """Fractions of the parameters to keep, in (0, 1], or that of the planted ticket: "ticket", or
+    "ticket/2", half of it."""
     seeds: int = 5
     """Number of seeds: of mother, planting, data, search and training."""
     first_seed: int = 0
@@ -55,7 +58,7 @@ class Settings(cli.Operation):
     width: int = 100
     """Neurons per hidden layer of the mother; at least the target's."""
     noise: float = 0.01
-    """Noise of the data in [0, 1]: standard deviation (relu, helix) or flip rate (circle)."""
+    """Noise of the data in [0, 1]: standard deviation (regression) or flip rate (classes)."""
     scope: str | None = None
     """Where parameters compete: global, local, layer or oracle (default: the finder's own)."""
     rounds: int | None = None
@@ -84,7 +87,8 @@ class Settings(cli.Operation):
     def check(self) -> None:
         """Raises ValueError, naming the option, if a setting is out of range."""
         _names("--tasks", self.tasks, TASKS)
-        _names("--finders", self.finders, FINDERS)
+        bases = [name.partition(sweeps.CONTROLLED)[0] for name in self.finders]
+        _names("--finders", bases, FINDERS)
         if not self.densities:
             raise ValueError("--densities must name at least one density, got none.")
         for name in self.densities:
@@ -163,6 +167,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         console.print("tasks:     " + ", ".join(TASKS))
         console.print("finders:   " + ", ".join(FINDERS))
         console.print("reference: " + ", ".join(REFERENCES) + " (always run)")
+        console.print("controls:  " + ", ".join(CONTROLS) + " (finder+control)")
         return
     with cli.job(settings) as team:
         run(settings, console, team)

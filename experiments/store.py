@@ -149,7 +149,8 @@ def _make(folder: Path, settings: Mapping[str, Any], command: Sequence[str], for
     if force:
         for name in ("chunks", "levels"):
             shutil.rmtree(folder / name, ignore_errors=True)
-        for path in (*folder.glob("*.csv"), *folder.glob("*.png"), folder / "config.json"):
+        notes = (folder / "config.json", folder / "spent.json")
+        for path in (*folder.glob("*.csv"), *folder.glob("*.png"), *notes):
             path.unlink(missing_ok=True)
     (folder / "chunks").mkdir(parents=True, exist_ok=True)
     for leftover in [*folder.glob("*.tmp"), *(folder / "chunks").glob("*.tmp")]:

@@ -1,11 +1,13 @@
 """Plant sparse tickets in large random networks, and let pruning algorithms seek them.
 
-See README.md; the modules, from what stands alone to what uses it: types, targets, tasks, nets,
-wirings, convnets, planting, masks, scores, training, finders, recovery, sweeps, theory, data.
+See README.md; the modules, from what stands alone to what uses it: types, targets, nets, tasks,
+wirings, convnets, planting, masks, scores, training, finders, controls, recovery, sweeps, theory,
+data.
 """
 
 from plantjax import (
     allocations,
+    controls,
     convnets,
     data,
     existence,
@@ -44,6 +46,7 @@ __all__ = [
     "SCORES",
     "TASKS",
     "allocations",
+    "controls",
     "convnets",
     "data",
     "existence",

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from plantjax import checks, masks, nets, programs, recovery, tasks, training, worlds
+from plantjax.controls import CONTROLS
 from plantjax.finders import FINDERS, REFERENCES, common
 from plantjax.planting import RULES
 from plantjax.types import (
@@ -33,6 +34,9 @@ from plantjax.types import (
     Task,
 )
 from plantjax.worlds import World
+
+CONTROLLED = "+"
+"""Between the name of a finder and those of its controls."""
 
 RESCALES = {"none": lambda params, mask: params, "rms": nets.rescale_to_he}
 """What weak training starts from: found parameters and mask to parameters."""
@@ -101,7 +105,8 @@ def make_run(
       task: a Task, or its name in TASKS.
       depth: layers of neurons, the input included.
       width: neurons per hidden layer.
-      finder: a name in FINDERS or REFERENCES, or a Finder.
+      finder: a name in FINDERS or REFERENCES, also followed by controls, as in "snip+shuffled"; or
+        a Finder.
       name: name of a Finder that is not in the registry; its random numbers depend on it.
       epochs: epochs of weak training; 0 for none.
       batch_size: of weak training, and of searches that train.
@@ -169,7 +174,7 @@ def assemble(
     Args:
       task: gives loss and metrics.
       finder: made for this task and apply.
-      name: of the finder; its random numbers depend on it.
+      name: of the finder; its random numbers depend on it, controls apart.
       world: `(cell) -> World`, the same object for the same worlds, so that programs are shared.
       apply: `(params, x) -> outputs`.
       epochs: as in `make_run`.
@@ -184,11 +189,12 @@ def assemble(
       A Run.
     """
     fit = _fit(task, finder.head, apply, epochs, batch_size, rescale, transform, decay, parameters)
-    levels = _levels(finder, name)
+    base = name.partition(CONTROLLED)[0]
+    levels = _levels(finder, base)
     turn = programs.in_turn if in_turn else lambda function: function
     return Run(
         world=turn(world),
-        search=turn(_search(finder, name, name in REFERENCES)),
+        search=turn(_search(finder, base, base in REFERENCES)),
         judge=turn(_judge(task, finder.scope, finder.head, apply)),
         fit=turn(fit) if epochs else None,
         levels=levels and levels._replace(begin=turn(levels.begin), advance=turn(levels.advance)),
@@ -204,10 +210,12 @@ def options(finder: str) -> frozenset[str]:
     Raises:
       ValueError: if there is no finder of this name.
     """
-    make = _maker(finder)
-    known = inspect.signature(make).parameters
-    fixed = getattr(make, "keywords", {})
-    return frozenset(known) - {"task"} - ({"score", "allocation", "grow"} & set(fixed))
+    base, *controls = finder.split(CONTROLLED)
+    known = inspect.signature(_maker(finder)).parameters
+    fixed = {"score", "allocation", "grow"} & set(getattr(_maker(base), "keywords", {}))
+    fixed |= {"scope"} if "oracle" in controls else set()
+    fixed |= {"invert"} if "inverted" in controls else set()
+    return frozenset(known) - {"task"} - fixed
 
 
 @lru_cache(maxsize=programs.KEPT)
@@ -216,8 +224,13 @@ def _finder(task: Task, name: str, static: tuple[tuple[str, Any], ...]) -> Finde
 
 
 def _maker(name: str) -> Callable[..., Finder]:
-    checks.choice("finder", name, [*FINDERS, *REFERENCES])
-    return FINDERS[name] if name in FINDERS else REFERENCES[name]
+    base, *controls = name.split(CONTROLLED)
+    checks.choice("finder", base, [*FINDERS, *REFERENCES])
+    make = FINDERS[base] if base in FINDERS else REFERENCES[base]
+    for control in controls:
+        checks.choice("control", control, CONTROLS)
+        make = CONTROLS[control](make)
+    return make
 
 
 @lru_cache(maxsize=programs.KEPT)

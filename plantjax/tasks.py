@@ -1,14 +1,21 @@
 """Tasks with a known sparse solution: how to sample, lose, evaluate, and which target they have.
 
+Circle, ReLU and Helix are the paper's; the others are harder, and made by functions that take their
+sizes, so that a further one is a line of the registry.
+
 Source: Fischer and Burkholz, ICLR 2022, section 3.2, https://arxiv.org/abs/2111.11153
 """
+
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from plantjax import checks, losses, targets
-from plantjax.types import Batch, Key, Metrics, Task
+from plantjax import checks, losses, nets, targets
+from plantjax.types import Batch, Key, Metrics, Params, Task
 
 SAMPLES = 10_000
 """Samples of a data set; the last tenth is held out."""
@@ -97,6 +104,58 @@ def sample_helix(key: Key, n: int, noise: chex.Numeric = 0.01) -> Batch:
     return Batch(x, curve + noise * jax.random.normal(noise_key, curve.shape))
 
 
+def sample_parity(
+    key: Key, n: int, noise: chex.Numeric = 0.01, *, k: int = 2, d: int = 10
+) -> Batch:
+    """Samples whether an odd number of the first k of d inputs is negative.
+
+    Args:
+      key: consumed.
+      n: number of samples N.
+      noise: probability that a label is flipped, in [0, 1]; may be traced.
+      k: number of inputs that count.
+      d: number of inputs.
+
+    Returns:
+      Batch of x [N, d], uniform on [-1, 1], and labels y int32 [N], 0 or 1.
+
+    Raises:
+      ValueError: if n is below 1 or noise outside [0, 1].
+    """
+    x, noise_key = _inputs(key, n, d, noise)
+    label = jnp.sum(x[:, :k] < 0, axis=1, dtype=jnp.int32) % 2
+    flips = jax.random.bernoulli(noise_key, noise, (n,))
+    return Batch(x, jnp.where(flips, 1 - label, label))
+
+
+def sample_values(
+    key: Key,
+    n: int,
+    noise: chex.Numeric = 0.01,
+    *,
+    truth: Callable[[jax.Array], jax.Array],
+    n_in: int,
+) -> Batch:
+    """Samples y = truth(x) + N(0, noise) per output.
+
+    Args:
+      key: consumed.
+      n: number of samples N.
+      noise: standard deviation of the noise, in [0, 1]; may be traced.
+      truth: `x [N, I] -> [N, O]`.
+      n_in: number of inputs I.
+
+    Returns:
+      Batch of x [N, I], uniform on [-1, 1], and y [N, O].
+
+    Raises:
+      ValueError: if n is below 1 or noise outside [0, 1].
+    """
+    x, noise_key = _inputs(key, n, n_in, noise)
+    values = truth(x)
+    return Batch(x, values + noise * jax.random.normal(noise_key, values.shape))
+
+
 def evaluate_classes(outputs: jax.Array, y: jax.Array) -> Metrics:
     """Accuracy of the argmax; NaN if an output is not finite.
 
@@ -143,6 +202,76 @@ def _inputs(key: Key, n: int, width: int, noise: chex.Numeric) -> tuple[jax.Arra
     return jax.random.uniform(input_key, (n, width), minval=-1.0, maxval=1.0), noise_key
 
 
+def parity(name: str = "parity", k: int = 2, d: int = 10) -> Task:
+    """The parity of the signs of the first k of d inputs; depths from 2 + ceil(log2 k) on."""
+    return Task(
+        name=name,
+        n_in=d,
+        n_out=2,
+        metric="accuracy",
+        target=partial(targets.parity, k=k, d=d),
+        sample=partial(sample_parity, k=k, d=d),
+        loss=losses.cross_entropy,
+        evaluate=evaluate_classes,
+    )
+
+
+def product(name: str = "product", knots: int = 10) -> Task:
+    """The product of two inputs; its target interpolates two squares at so many knots."""
+    target = partial(targets.product, knots=knots)
+    return regression(name, 2, 1, target, lambda x: x[:, :1] * x[:, 1:])
+
+
+def piecewise(name: str = "piecewise", knots: int = 10, seed: int = 0) -> Task:
+    """A random piecewise-linear function of one input, see `targets.piecewise`."""
+
+    def truth(x: jax.Array) -> jax.Array:
+        values = jnp.asarray(targets.random_function(knots, seed), jnp.float32)
+        return jnp.interp(x, jnp.asarray(np.linspace(-1.0, 1.0, knots), jnp.float32), values)
+
+    return regression(name, 1, 1, partial(targets.piecewise, knots=knots, seed=seed), truth)
+
+
+def teacher(
+    name: str = "teacher", widths: Sequence[int] = (5, 10, 2), density: float = 0.4, seed: int = 0
+) -> Task:
+    """What a random sparse teacher computes, see `targets.teacher`; depths from len(widths) on."""
+    target = partial(targets.teacher, widths=tuple(widths), density=density, seed=seed)
+    shallow = partial(target, len(widths))
+    return regression(name, widths[0], widths[-1], target, lambda x: nets.apply(shallow(), x))
+
+
+def regression(
+    name: str,
+    n_in: int,
+    n_out: int,
+    target: Callable[[int], Params],
+    truth: Callable[[jax.Array], jax.Array],
+) -> Task:
+    """A task of values with noise.
+
+    Args:
+      name: its name in the registry.
+      n_in: number of inputs I.
+      n_out: number of outputs O.
+      target: `(depth) -> Params`.
+      truth: `x [N, I] -> [N, O]`, what the target computes, or nearly so.
+
+    Returns:
+      The Task.
+    """
+    return Task(
+        name=name,
+        n_in=n_in,
+        n_out=n_out,
+        metric="mse",
+        target=target,
+        sample=partial(sample_values, truth=truth, n_in=n_in),
+        loss=losses.mean_squared_error,
+        evaluate=evaluate_values,
+    )
+
+
 TASKS = {
     "circle": Task(
         name="circle",
@@ -174,5 +303,12 @@ TASKS = {
         loss=losses.mean_squared_error,
         evaluate=evaluate_values,
     ),
+    "xor": parity("xor", k=2, d=10),
+    "product": product(),
+    "piecewise": piecewise(),
+    "teacher": teacher(),
 }
 """The registry of tasks: a new one takes its functions and one entry here."""
+
+PAPER_TASKS = ("circle", "relu", "helix")
+"""The tasks of the paper."""

@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 
 from plantjax import masks, nets, plant
-from plantjax.tasks import TASKS
+from plantjax.tasks import PAPER_TASKS, TASKS
 
 CASES = [(name, depth) for name in TASKS for depth in (3, 5, 10)]
+USUAL = [(name, depth) for name in PAPER_TASKS for depth in (3, 5)] + [("xor", 5)]
 RULED = [
     pytest.param(*(name, depth, rule), marks=[] if usual else [pytest.mark.slow])
     for name, depth in CASES
-    for rule, usual in (("norm", depth < 10), ("paper", depth == 5))
+    for rule, usual in (
+        ("norm", (name, depth) in USUAL),
+        ("paper", depth == 5 and name in PAPER_TASKS),
+    )
 ]
 
 
@@ -50,7 +54,9 @@ def test_the_planted_mask_computes_the_target(name: str, depth: int, rule: str) 
     assert error <= 1e-4 * np.ptp(wanted)
     if TASKS[name].metric == "accuracy":
         assert np.abs(value - target_value).max() <= 0.005
-        np.testing.assert_array_equal(hidden.scale, hidden.scale[:, :1] * np.ones((1, 4)))
+        np.testing.assert_array_equal(
+            hidden.scale, np.repeat(hidden.scale[:, :1], TASKS[name].n_out, axis=1)
+        )
     else:
         np.testing.assert_allclose(value, target_value, rtol=0.05)
     assert (np.asarray(hidden.scale) > 0).all()
@@ -58,7 +64,7 @@ def test_the_planted_mask_computes_the_target(name: str, depth: int, rule: str) 
 
 @pytest.mark.parametrize(
     ("name", "depth"),
-    [pytest.param(*case, marks=[pytest.mark.slow] if case[1] > 5 else []) for case in CASES],
+    [pytest.param(*case, marks=[] if case in USUAL else [pytest.mark.slow]) for case in CASES],
 )
 def test_counts_are_the_targets(name: str, depth: int) -> None:
     _, hidden, *_ = planted(name, depth, 60, "norm")

@@ -6,13 +6,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plantjax import losses, tasks
+from plantjax import losses, nets, targets, tasks
 from plantjax.tasks import TASKS
 from plantjax.types import Batch
 
 N = 100_000
-SHAPES = {"circle": ((N, 2), (N,)), "relu": ((N, 1), (N, 1)), "helix": ((N, 1), (N, 3))}
-REGRESSION = ["relu", "helix"]
+SHAPES = {
+    "circle": ((N, 2), (N,)),
+    "relu": ((N, 1), (N, 1)),
+    "helix": ((N, 1), (N, 3)),
+    "xor": ((N, 10), (N,)),
+    "product": ((N, 2), (N, 1)),
+    "piecewise": ((N, 1), (N, 1)),
+    "teacher": ((N, 5), (N, 2)),
+}
+CLASSES = {"circle": 4, "xor": 2}
+REGRESSION = [name for name in TASKS if name not in CLASSES]
 KEY = jax.random.key(3)
 OUTPUTS = jnp.linspace(-2.0, 1.5, 60).reshape(20, 3)  # correlated with VALUES, column by column
 VALUES = OUTPUTS * jnp.array([[0.5, 2.0, 1.0]]) + jnp.sin(jnp.arange(60.0)).reshape(20, 3) / 4
@@ -20,12 +29,37 @@ VALUES = OUTPUTS * jnp.array([[0.5, 2.0, 1.0]]) + jnp.sin(jnp.arange(60.0)).resh
 
 def truth(name, x):
     """Labels or values without noise, in float64."""
-    x = np.asarray(x, np.float64)
+    return TRUTHS[name](np.asarray(x, np.float64))
+
+
+def helix(x):
     u = 5 * np.pi + 3 * np.pi * x
-    helix = np.concatenate([u * np.cos(u), u * np.sin(u), u], axis=1) / (8 * np.pi)
+    return np.concatenate([u * np.cos(u), u * np.sin(u), u], axis=1) / (8 * np.pi)
+
+
+def circle(x):
     radius = (x**2).sum(axis=1)
-    ring = (radius > 0.2).astype(int) + (radius > 0.5) + (radius > 0.7)
-    return {"relu": np.maximum(x, 0), "helix": helix, "circle": ring}[name]
+    return (radius > 0.2).astype(int) + (radius > 0.5) + (radius > 0.7)
+
+
+def piecewise(x):
+    return np.interp(x, np.linspace(-1, 1, 10), targets.random_function(10, seed=0))
+
+
+def teacher(x):
+    first, second = jax.device_get(nets.layers(targets.teacher(3)))
+    return np.maximum(x @ first["kernel"] + first["bias"], 0) @ second["kernel"]
+
+
+TRUTHS = {
+    "circle": circle,
+    "relu": lambda x: np.maximum(x, 0),
+    "helix": helix,
+    "xor": lambda x: (x[:, 0] * x[:, 1] < 0).astype(int),
+    "product": lambda x: x.prod(axis=1, keepdims=True),
+    "piecewise": piecewise,
+    "teacher": teacher,
+}
 
 
 def second_best(x):
@@ -45,8 +79,8 @@ def test_shapes_dtypes_and_inputs(name):
     task, (x_shape, y_shape) = TASKS[name], SHAPES[name]
     x, y = task.sample(KEY, N)
     chex.assert_shape([x, y], [x_shape, y_shape])
-    chex.assert_type([x, y], [jnp.float32, jnp.int32 if name == "circle" else jnp.float32])
-    assert (task.n_in, task.n_out) == (x_shape[1], 4 if name == "circle" else y_shape[1])
+    chex.assert_type([x, y], [jnp.float32, jnp.int32 if name in CLASSES else jnp.float32])
+    assert (task.n_in, task.n_out) == (x_shape[1], CLASSES.get(name) or y_shape[1])
     assert -1 <= x.min() < -0.999
     assert 0.999 < x.max() <= 1
     assert np.abs(np.mean(x, axis=0)).max() < 5 * np.sqrt(1 / 3 / N)  # 5 sigma
@@ -57,7 +91,7 @@ def test_shapes_dtypes_and_inputs(name):
 @pytest.mark.parametrize("name", TASKS)
 def test_without_noise_the_truth(name):
     x, y = TASKS[name].sample(KEY, N, noise=0.0)
-    sure = away_from_boundaries(x)
+    sure = away_from_boundaries(x) if name == "circle" else np.full(N, True)
     np.testing.assert_allclose(np.asarray(y)[sure], truth(name, x)[sure], atol=1e-5)
     assert np.mean(~sure) < 1e-3
 
@@ -142,7 +176,7 @@ def test_split_needs_ten_samples():
         tasks.split(Batch(jnp.ones((9, 1)), jnp.ones((9, 1))))
 
 
-@pytest.mark.parametrize("name", REGRESSION)
+@pytest.mark.parametrize("name", ["relu", "helix"])
 @pytest.mark.parametrize("size", [1e-25, 1e-13, 1e-3, 1.0, 1e6])
 def test_mse_ignores_a_positive_factor_per_output(name, size):
     factors = size * jnp.array([[1.0, 0.3, 7.0]])
@@ -180,10 +214,10 @@ def test_a_dead_output_has_factor_one():
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
 @pytest.mark.parametrize("name", TASKS)
 def test_outputs_that_are_not_finite_never_score(name, bad):
-    y = jnp.zeros(20, jnp.int32) if name == "circle" else VALUES
+    y = jnp.zeros(20, jnp.int32) if name in CLASSES else VALUES
     metrics = TASKS[name].evaluate(OUTPUTS.at[4, 1].set(bad), y)
     assert not any(np.isfinite(float(value)) for value in metrics.values())
-    assert name != "circle" or np.isnan(float(metrics["accuracy"]))
+    assert name not in CLASSES or np.isnan(float(metrics["accuracy"]))
 
 
 def test_accuracy_is_the_share_of_right_argmaxes():

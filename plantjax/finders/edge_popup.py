@@ -37,6 +37,7 @@ def edge_popup(
     prunable: Prunable | None = None,
     budget: str = "all",
     transform: training.Transform | None = None,
+    invert: bool = False,
 ) -> Finder:
     """Learns scores s of frozen parameters theta; the mask keeps the highest |s|.
 
@@ -62,6 +63,7 @@ def edge_popup(
       budget: "all": kept parameters count; "live": only those on live paths do, and only they are
         kept (`livebudget.select_live`; scope "global", dense chains).
       transform: changes the inputs of every step at random, see `training.fit`.
+      invert: keep the lowest |s| in the end, as a control.
 
     Returns:
       A Finder. `Found.info` holds "losses", the search loss of each epoch [E], and "scale", the
@@ -106,9 +108,14 @@ def edge_popup(
             return density_after(density, jnp.minimum(done, whole), whole)
 
         def mask_of(
-            scores: Params, density: jax.Array, step: jax.Array, near: jax.Array
+            scores: Params,
+            density: jax.Array,
+            step: jax.Array,
+            near: jax.Array,
+            invert: bool = False,
         ) -> tuple[Mask, jax.Array]:
             sizes = jax.tree.map(jnp.abs, jax.lax.stop_gradient(scores))
+            sizes = jax.tree.map(jnp.negative, sizes) if invert else sizes
             tie_key = jax.random.fold_in(select_key, step)
             if budget == "live":
                 return livebudget.reselect_live(tie_key, sizes, params, density, near)
@@ -132,7 +139,7 @@ def edge_popup(
             transform=transform,
         )
         density = jnp.asarray(density, jnp.float32)
-        mask, _ = mask_of(learned["scores"], density, jnp.int32(steps), near)
+        mask, _ = mask_of(learned["scores"], density, jnp.int32(steps), near, invert)
         info = {"losses": values, "scale": jnp.exp(learned["log_scale"])}
         return Found(mask, params, info)
 

@@ -1,37 +1,21 @@
-"""Exact, hand-built, extremely sparse target networks for the three tasks of the paper.
-
-Built in float64 numpy when called, returned as float32 pytrees. A hidden unit computes
-relu(p (x - s)); sums of such units interpolate a function linearly between its knots s.
+"""The three targets of the paper: ReLU, Circle and Helix.
 
 Source: Fischer and Burkholz, ICLR 2022, section 3.2 and supplement, https://arxiv.org/abs/2111.11153
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from plantjax import checks
+from plantjax.targets.blocks import Block, Layers, abreast, ridge, to_params, univariate
 from plantjax.types import Params
 
 CIRCLE_BOUNDARIES = (0.2, 0.5, 0.7)
 """Values of x1^2 + x2^2 at which the class of Circle changes."""
 CIRCLE_SLOPES = (5.0, 10.0, 20.0, 40.0)
 """Slope of each class score of Circle in x1^2 + x2^2."""
-
-Layers = list[tuple[np.ndarray, np.ndarray]]  # (kernel [I, O], bias [O]) in float64
-
-
-class Block(NamedTuple):
-    """Hidden units relu(sign * x + bias) and outer weights of one piecewise-linear function."""
-
-    sign: np.ndarray  # [N]
-    bias: np.ndarray  # [N]
-    outer: np.ndarray  # [N, O]
-    offset: np.ndarray  # [O]
 
 
 def circle_offsets() -> np.ndarray:
@@ -44,37 +28,6 @@ def helix_curve(x: np.ndarray) -> np.ndarray:
     """The Helix curve at x [...] in [-1, 1]: (u cos u, u sin u, u) / (8 pi), u = 5 pi + 3 pi x."""
     u = np.pi * (5.0 + 3.0 * x)
     return np.stack([u * np.cos(u), u * np.sin(u), u], axis=-1) / (8.0 * np.pi)
-
-
-def univariate(
-    function: Callable[[np.ndarray], np.ndarray],
-    knots: np.ndarray,
-    last_sign: int | None = None,
-) -> Block:
-    """Interpolates `function` linearly between equally spaced, increasing knots.
-
-    Args:
-      function: maps x [N] to values [N, O].
-      knots: float64 [N], N >= 2.
-      last_sign: sign of the last unit; by default signs alternate +, -, +, ...
-
-    Returns:
-      The block, exact at the knots; its outer weights are changes of slope. Weights below 1e-9 of
-      the largest of their output are exactly zero.
-    """
-    n = len(knots)
-    sign = np.where(np.arange(n) % 2 == 0, 1.0, -1.0)
-    if last_sign is not None:
-        sign[-1] = last_sign
-    values = function(np.append(knots, knots[-1] + knots[1] - knots[0]))
-    slopes = np.diff(values, axis=0) / (knots[1] - knots[0])
-    outer = np.diff(slopes, axis=0, prepend=slopes[:1])
-    outer[0] = slopes[0] + outer[sign < 0].sum(axis=0)
-    outer[np.abs(outer) < 1e-9 * np.abs(outer).max(axis=0)] = 0.0  # rounding noise is no weight
-    bias = -sign * knots + 0.0
-    offset = values[0] - np.maximum(sign * knots[0] + bias, 0.0) @ outer
-    offset[np.abs(offset) < 1e-9 * np.abs(values).max(axis=0)] = 0.0
-    return Block(sign, bias, outer, offset)
 
 
 def relu(depth: int) -> Params:
@@ -93,7 +46,7 @@ def relu(depth: int) -> Params:
     4
     """
     checks.integer("depth", depth, 3)
-    return _params([(np.ones((1, 1)), np.zeros(1))] * (depth - 1))
+    return to_params([(np.ones((1, 1)), np.zeros(1))] * (depth - 1))
 
 
 def helix(depth: int, knots: int = 30) -> Params:
@@ -111,16 +64,13 @@ def helix(depth: int, knots: int = 30) -> Params:
     """
     checks.integer("depth", depth, 3)
     checks.integer("knots", knots, 2)
-    if depth == 3:
-        return _params(_block_layers(univariate(helix_curve, np.linspace(-1.0, 1.0, knots))))
-    block = univariate(lambda x: helix_curve(x - 1.0), np.linspace(0.0, 2.0, knots))
-    layers: Layers = [(np.ones((1, 1)), np.ones(1)), *_block_layers(block)]
-    if depth >= 5:  # the outputs, lifted by one, pass the identity layers unharmed
-        kernel, bias = layers[-1]
-        layers[-1] = (kernel, bias + 1.0)
-        layers += [(np.eye(3), np.zeros(3))] * (depth - 5)
-        layers.append((np.eye(3), -np.ones(3)))
-    return _params(layers)
+
+    def block(shift: float) -> Block:
+        return univariate(
+            lambda x: helix_curve(x - shift), np.linspace(-1.0 + shift, 1.0 + shift, knots)
+        )
+
+    return to_params(ridge(depth, np.ones((1, 1)), block, -1.0, np.ones(3)))
 
 
 def circle(depth: int, knots: int = 10) -> Params:
@@ -142,19 +92,19 @@ def circle(depth: int, knots: int = 10) -> Params:
     checks.integer("depth", depth, 3)
     checks.integer("knots", knots, 2 if depth < 6 else 3)
     if depth >= 6:
-        return _params(_mirrored_circle(depth, knots))
+        return to_params(_mirrored_circle(depth, knots))
     start, last_sign = (-1.0 if depth == 3 else 0.0), (1 if depth == 5 else -1)
     block = univariate(_square, np.linspace(start, 1.0, knots), last_sign)
     coordinates = np.eye(2)
     if depth == 3:
-        return _params(_ring_layers([block, block], coordinates))
+        return to_params(_ring_layers([block, block], coordinates))
     split = np.kron(np.eye(2), [[1.0, -1.0]])  # (x1+, x1-, x2+, x2-) before the ReLU
     fold = np.abs(split).T  # |x| = x+ + x-
     layers: Layers = [(split, np.zeros(4))]
     if depth == 4:
-        return _params(layers + _ring_layers([block, block], fold))
+        return to_params(layers + _ring_layers([block, block], fold))
     layers.append((fold, np.zeros(2)))
-    return _params(layers + _ring_layers([block, block], coordinates))
+    return to_params(layers + _ring_layers([block, block], coordinates))
 
 
 def _mirrored_circle(depth: int, knots: int) -> Layers:
@@ -182,30 +132,10 @@ def _square(x: np.ndarray) -> np.ndarray:
     return x[:, None] ** 2
 
 
-def _block_layers(block: Block) -> Layers:
-    return [(block.sign[None, :], block.bias), (block.outer, block.offset)]
-
-
 def _ring_layers(blocks: Sequence[Block], read: np.ndarray) -> Layers:
     """The last two layers of Circle: squares of the coordinates read [I, 2], then class scores."""
-    coordinate = np.repeat([0, 1], [len(block.sign) for block in blocks])
-    sign = np.concatenate([block.sign for block in blocks])
+    kernel, bias = abreast(blocks, read)
     outer = np.concatenate([block.outer for block in blocks])
     offset = sum(block.offset for block in blocks)
     slopes = np.array([CIRCLE_SLOPES])
-    return [
-        (read[:, coordinate] * sign, np.concatenate([block.bias for block in blocks])),
-        (outer @ slopes, slopes[0] * offset + circle_offsets()),
-    ]
-
-
-def _params(layers: Layers) -> Params:
-    with jax.ensure_compile_time_eval():
-        return {
-            f"layer_{index:02d}": {
-                # cast by numpy: JAX would compile a program for every shape
-                "kernel": jnp.asarray(kernel.astype(np.float32)),
-                "bias": jnp.asarray(bias.astype(np.float32)),
-            }
-            for index, (kernel, bias) in enumerate(layers)
-        }
+    return [(kernel, bias), (outer @ slopes, slopes[0] * offset + circle_offsets())]

@@ -1,0 +1,182 @@
+"""Sanity controls: what a finder's masks are worth once what it claims to use is taken away.
+
+A control takes a finder of the registry, a function `(task, **static) -> Finder`, and gives another
+one that jits and vmaps alike; so controls compose. "NAME+CONTROL" names one in sweeps and scripts;
+there it gets the key of NAME, so that it changes the very search, or the very mask, of NAME.
+
+Source: Su et al. 2020, https://arxiv.org/abs/2009.11094, and Frankle et al. 2021,
+https://arxiv.org/abs/2009.08576 (masks shuffled in their layers, new initial values, inverted
+scores).
+"""
+
+import functools
+import inspect
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from plantjax import masks, scores, shuffling
+from plantjax.finders import common
+from plantjax.types import (
+    Apply,
+    Batch,
+    Finder,
+    Found,
+    Key,
+    Loss,
+    Mask,
+    Params,
+    Planted,
+    ScoreFn,
+    Task,
+)
+
+MakeFinder: TypeAlias = Callable[..., Finder]
+"""`(task, **static) -> Finder`, as in the registries."""
+
+
+def shuffled(make: MakeFinder) -> MakeFinder:
+    """The mask found, its entries permuted within every array: only the arrays' counts are left.
+
+    Weak training starts from the mother's parameters, as with all controls that change a mask.
+    """
+
+    def changed(key: Key, task: Task, params: Params, mask: Mask, density: chex.Numeric) -> Mask:
+        del task, params, density
+        return _permuted(key, mask)
+
+    return _after(make, changed, "shuffled")
+
+
+def reinitialised(make: MakeFinder) -> MakeFinder:
+    """The mask found in another mother: in one whose entries are permuted within every array.
+
+    For entries that are drawn alike this is a new initialisation, whatever the network and scheme.
+    The mask knows nothing of the values in its own mother, strong or before weak training.
+    """
+
+    @functools.wraps(make)
+    def made(task: Task, **static: Any) -> Finder:
+        finder = make(task, **static)
+
+        def search(
+            key: Key, params: Params, data: Batch, density: chex.Numeric, *truth: Planted
+        ) -> Found:
+            other = _permuted(_own(key, "reinitialised"), params)
+            found = finder(key, other, data, density, *truth)
+            return found._replace(params=params)
+
+        return replace(finder, search=search, levels=None)
+
+    return made
+
+
+def inverted(make: MakeFinder) -> MakeFinder:
+    """The finder with its score negated: it keeps what it would have pruned first.
+
+    Scores that edge-popup learns are negated when the search is over.
+
+    Raises:
+      ValueError: if the finder has no score.
+    """
+    known = inspect.signature(make).parameters
+    if not has_score(make):
+        raise ValueError("control inverted goes with finders that have a score, and this has none.")
+    if "invert" in known:
+
+        @functools.wraps(make)
+        def at_the_end(task: Task, *, invert: bool = False, **static: Any) -> Finder:
+            return make(task, invert=not invert, **static)
+
+        return at_the_end
+
+    usual = known["score"].default
+
+    @functools.wraps(make)
+    def made(task: Task, *, score: str | scores.MakeScore = usual, **static: Any) -> Finder:
+        make_score = scores.get(score)
+
+        def negated(apply: Apply, loss: Loss) -> ScoreFn:
+            score_fn = make_score(apply, loss)
+            return lambda *arguments: jax.tree.map(jnp.negative, score_fn(*arguments))
+
+        return make(task, score=negated, **static)
+
+    return made
+
+
+def oracle(make: MakeFinder) -> MakeFinder:
+    """The finder with the target's layer counts, scaled to exactly k.
+
+    Finders that select take them as their scope. Of the others the mask found is cut in layers that
+    have too many parameters, and filled up in those that have too few, both at random.
+    """
+    if "scope" in inspect.signature(make).parameters:
+
+        @functools.wraps(make)
+        def made(task: Task, **static: Any) -> Finder:
+            return make(task, scope="oracle", **static)
+
+        return made
+
+    def changed(key: Key, task: Task, params: Params, mask: Mask, density: chex.Numeric) -> Mask:
+        first = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), mask)
+        counts = common.target_counts(task, params)
+        return masks.select(key, first, density, "oracle", counts=counts)
+
+    return _after(make, changed, "oracle", scope="oracle", exact_counts=True)
+
+
+def has_score(make: MakeFinder) -> bool:
+    """True if the finder ranks parameters by a score that can be told to it, or inverted."""
+    return bool({"score", "invert"} & set(inspect.signature(make).parameters))
+
+
+def _own(key: Key, control: str) -> Key:
+    """A key for a control's own draws; the search has the key itself."""
+    return jax.random.fold_in(key, zlib.crc32(control.encode()))
+
+
+def _after(
+    make: MakeFinder, changed: Callable[..., Mask], control: str, **facts: Any
+) -> MakeFinder:
+    """The finder with its mask changed by `(key, task, params, mask, density) -> mask`."""
+
+    @functools.wraps(make)
+    def made(task: Task, **static: Any) -> Finder:
+        finder = make(task, **static)
+
+        def search(
+            key: Key, params: Params, data: Batch, density: chex.Numeric, *truth: Planted
+        ) -> Found:
+            found = finder(key, params, data, density, *truth)
+            mask = changed(_own(key, control), task, params, found.mask, density)
+            return found._replace(mask=mask, params=params)
+
+        return replace(finder, search=search, levels=None, **facts)
+
+    return made
+
+
+def _permuted(key: Key, tree: Any) -> Any:
+    """Every array of a tree with its entries in a random order."""
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(key, len(leaves))
+    orders = [shuffling.permutation(key, leaf.size) for key, leaf in zip(keys, leaves, strict=True)]
+    moved = [jnp.ravel(leaf)[order] for leaf, order in zip(leaves, orders, strict=True)]
+    shaped = [flat.reshape(leaf.shape) for flat, leaf in zip(moved, leaves, strict=True)]
+    return jax.tree.unflatten(structure, shaped)
+
+
+CONTROLS: dict[str, Callable[[MakeFinder], MakeFinder]] = {
+    "shuffled": shuffled,
+    "reinitialised": reinitialised,
+    "inverted": inverted,
+    "oracle": oracle,
+}
+"""The registry of controls."""
