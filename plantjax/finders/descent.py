@@ -16,7 +16,6 @@ from plantjax.finders.refine import Effort, Terms
 from plantjax.types import Batch, Key, Metrics
 
 LOWEST_PRICE, HIGHEST_PRICE = 0.01, 25.0  # of all k parameters together, in units of log loss
-FIRST_SCALE = 0.5  # log scale of the logits
 
 Tree = TypeVar("Tree")
 
@@ -77,7 +76,7 @@ def descend(
     wanted = k.astype(jnp.float32)
 
     def body(state: _State, index: jax.Array) -> tuple[_State, Metrics]:
-        start = _point(tuple(layer[index // plan.sweeps] for layer in begun))
+        start = jax.tree.map(lambda a: a[index // plan.sweeps], starts)
         point = _choose(index % plan.sweeps == 0, start, state.point)
         done = (index % plan.sweeps + 1) / plan.sweeps
         target = _target(wanted, plan.swell, done)
@@ -90,7 +89,8 @@ def descend(
         return _State(point, best, jnp.where(better, value, state.value)), told
 
     value = goal.log_loss(refine.run(weights, safe, data.x), data.y, goals.verdict())
-    state = _State(_point(tuple(layer[0] for layer in begun)), safe, value)
+    starts = jax.lax.map(lambda kept: _start(goal, weights, data, kept, plan.power), begun)
+    state = _State(jax.tree.map(lambda a: a[0], starts), safe, value)
     state, told = jax.lax.scan(body, state, jnp.arange(plan.restarts * plan.sweeps))
     return state.best, told | {"error": jnp.exp(state.value)}
 
@@ -103,8 +103,10 @@ def _target(wanted: jax.Array, swell: float, done: jax.Array) -> jax.Array:
     return 0.98 * wanted * swell ** jnp.clip(2.0 - 3.0 * done, 0.0, 1.0)
 
 
-def _point(kept: Stack) -> _Point:
-    return _Point(kept, compact.count(kept), jnp.float32(FIRST_SCALE), jnp.float32(1.0))
+def _start(goal: Goal, weights: Stack, data: Batch, kept: Stack, power: float) -> _Point:
+    aim = Aim(jnp.float32(0.0), jnp.float32(power))
+    log_scale = goals.first_scale(goal, refine.run(weights, kept, data.x), data.y, aim)
+    return _Point(kept, compact.count(kept), log_scale, jnp.float32(1.0))
 
 
 def _choose(condition: jax.Array, yes: Tree, no: Tree) -> Tree:

@@ -85,8 +85,21 @@ def regression() -> Goal:
 def fit_scale(goal: Goal, outputs: jax.Array, y: jax.Array, aim: Aim) -> jax.Array:
     """The best log_scale near the present one, [-2, 5]."""
     near = jnp.clip(aim.log_scale + jnp.linspace(-0.4, 0.4, 9), -2.0, 5.0)
-    values = jax.vmap(lambda scale: goal.log_loss(outputs, y, aim._replace(log_scale=scale)))(near)
-    return near[jnp.argmin(values)]
+    return _best_scale(goal, outputs, y, aim, near)
+
+
+def first_scale(goal: Goal, outputs: jax.Array, y: jax.Array, aim: Aim) -> jax.Array:
+    """The best log_scale of all, whatever the present one."""
+    return _best_scale(goal, outputs, y, aim, jnp.linspace(-2.0, 5.0, 29))
+
+
+def _best_scale(
+    goal: Goal, outputs: jax.Array, y: jax.Array, aim: Aim, scales: jax.Array
+) -> jax.Array:
+    def value(scale: jax.Array) -> jax.Array:
+        return goal.log_loss(outputs, y, aim._replace(log_scale=scale))
+
+    return scales[jnp.argmin(jax.lax.map(value, scales))]
 
 
 def _logits(outputs: jax.Array, aim: Aim) -> tuple[jax.Array, jax.Array]:

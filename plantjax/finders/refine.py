@@ -60,7 +60,7 @@ def sweep(
         kept = compact.live(weights, kept)
     hidden = _feed(weights, kept, batch.x, last)
     layer_key = jax.random.fold_in(key, last)
-    ends = refine_outputs(layer_key, goal, weights[-1], kept[-1], batch, hidden, terms, ROUNDS)
+    ends = refine_outputs(layer_key, goal, weights[-1], kept[-1], batch, hidden, terms, effort)
     kept = compact.live(weights, (*kept[:-1], ends))
     return kept, goals.fit_scale(goal, run(weights, kept, batch.x), batch.y, terms.aim)
 
@@ -139,7 +139,7 @@ def refine_outputs(
     batch: Batch,
     hidden: jax.Array,
     terms: Terms,
-    rounds: int,
+    effort: Effort,
 ) -> jax.Array:
     """Flips edges and biases of the output layer, the best of all for one output at a time."""
     fed = compact.with_one(hidden)
@@ -152,23 +152,27 @@ def refine_outputs(
         kept, outputs = state
         out, partner_key = item
         column, mask = weights[:, out], kept[:, out]
-        partner = _one_of(partner_key, mask)
-        change = fed * jnp.where(mask, -column, column)[None, :]  # [N, I + 1]
-        pairs = change + change[:, partner][:, None]
-        moves = jnp.concatenate([jnp.zeros_like(change[:, :1]), change, pairs], axis=1)
-
-        def value(move: jax.Array) -> jax.Array:
-            return goal.log_loss(outputs.at[:, out].add(move), batch.y, terms.aim)
-
-        flips = _flips(n_in, partner)  # [2 (I + 1) + 1, I + 1]
+        flips = _flips(n_in, _one_of(partner_key, mask))  # [C, I + 1]
         masks = mask[None, :] ^ flips
-        judged = jax.vmap(value, 1)(moves) + terms.price * _sizes(masks)
-        best = jnp.argmin(judged)
-        return (kept.at[:, out].set(masks[best]), outputs.at[:, out].add(moves[:, best])), None
+        changes = jnp.where(flips, jnp.where(mask, -column, column)[None, :], 0.0)
 
-    order = jnp.tile(jnp.arange(n_out), rounds)
+        def judge(chosen: jax.Array, samples: int | None) -> jax.Array:
+            def value(move: jax.Array) -> jax.Array:
+                moved = outputs[:samples].at[:, out].add(move)
+                return goal.log_loss(moved, batch.y[:samples], terms.aim)
+
+            moves = compact.product(fed[:samples], changes[chosen].T)
+            return jax.vmap(value, 1)(moves) + terms.price * _sizes(masks[chosen])
+
+        first = judge(jnp.arange(flips.shape[0]), effort.samples).at[0].set(-jnp.inf)
+        _, finalists = jax.lax.top_k(-first, min(effort.finalists, first.size))
+        best = finalists[jnp.argmin(judge(finalists, None))]
+        outputs = outputs.at[:, out].add(compact.product(fed, changes[best][:, None])[:, 0])
+        return (kept.at[:, out].set(masks[best]), outputs), None
+
+    order = jnp.tile(jnp.arange(n_out), ROUNDS)
     (kept, _), _ = jax.lax.scan(
-        visit, (kept, outputs), (order, jax.random.split(key, rounds * n_out))
+        visit, (kept, outputs), (order, jax.random.split(key, ROUNDS * n_out))
     )
     return kept
 

@@ -1,8 +1,8 @@
 """Seek: our search for strong tickets, by discrete moves at a price per parameter.
 
-Edge-popup finds sparse starts (`beginnings`); moves, evaluated exactly (`refine`), improve the best
-of them in a small network of its live units and of dead ones to try (`compact`), at a price that
-leads the number of live parameters to the budget (`descent`). Only the mask changes.
+Concrete ticket search finds sparse starts (`beginnings`); moves, evaluated exactly (`refine`),
+improve each in a small network of its live units and of dead ones to try (`compact`), at a price
+that leads the number of live parameters to the budget (`descent`). Only the mask changes.
 """
 
 from typing import NamedTuple
@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from plantjax import budgets, checks, masks, nets
 from plantjax.finders import beginnings, common, compact, descent, goals
 from plantjax.finders.compact import Stack
+from plantjax.finders.concrete_ticket import concrete_ticket
 from plantjax.finders.descent import Plan
-from plantjax.finders.edge_popup import edge_popup
 from plantjax.finders.refine import Effort
 from plantjax.types import Apply, Batch, Finder, Found, Key, Params, Task
 
@@ -23,40 +23,42 @@ from plantjax.types import Apply, Batch, Finder, Found, Key, Params, Task
 class Defaults(NamedTuple):
     """What `seek` takes for a metric unless told otherwise."""
 
+    sweeps: int
     restarts: int
     units: int
     sweep_samples: int
 
 
-DEFAULTS = {"accuracy": Defaults(4, 32, 2048), "mse": Defaults(2, 64, 1024)}
-"""By measurement, see SEEKER.md; about 80 s of one core per mother of depth 5 and width 100."""
+DEFAULTS = {"accuracy": Defaults(30, 8, 32, 2048), "mse": Defaults(60, 2, 64, 1024)}
+"""By measurement, see SEEKER.md; about a minute of one core in mothers of depth 5, width 100."""
 
 
 def seek(
     task: Task,
     *,
     apply: Apply = nets.apply,
-    sweeps: int = 60,
+    sweeps: int | None = None,
     restarts: int | None = None,
     units: int | None = None,
     sweep_samples: int | None = None,
     first_samples: int = 512,
     candidates: int = 16,
     finalists: int = 3,
-    swell: float = 1.3,
+    swell: float = 1.0,
     power: float = 0.0,
-    search_epochs: int = 20,
-    widen: float = 2.0,
-    batch_size: int = 32,
+    search_epochs: int = 40,
+    widen: float = 1.25,
+    batch_size: int = 64,
 ) -> Finder:
     """Searches strong tickets by discrete moves; keeps live parameters only, at most k.
 
     Args:
       task: gives the goal: the scale-free squared error, or a scale-free loss of probabilities.
-      apply: `(params, x) -> outputs` of the edge-popup starts; the moves need a chain of dense
-        layers with ReLU, whatever `apply` is.
-      sweeps: visits to all units of the small network, per restart.
-      restarts: whole searches, each from an edge-popup run with a key of its own; by default 4 for
+      apply: `(params, x) -> outputs` of the concrete starts; the moves need a chain of dense layers
+        with ReLU, whatever `apply` is.
+      sweeps: visits to all units of the small network, per restart; by default 30 for
+        classification, 60 for regression.
+      restarts: whole searches, each from a concrete ticket with a key of its own; by default 8 for
         classification, 2 for regression, whose sweeps take longer.
       units: the most live units per hidden layer; by default 32 for classification, 64 for
         regression.
@@ -68,7 +70,7 @@ def seek(
       swell: the live count is led to k swell first, and then down to k.
       power: exponent q in [0, 1] of the loss of probabilities that the moves lower, see `goals`: 0
         is cross entropy, 1 the expected error. The best mask is chosen by the error itself.
-      search_epochs: of every edge-popup run.
+      search_epochs: of every concrete ticket search.
       widen: its density is min(1, widen density).
       batch_size: its samples per step.
 
@@ -81,6 +83,7 @@ def seek(
       ValueError: if a number is out of range; the finder itself, if params is no chain.
     """
     usual = DEFAULTS[task.metric]
+    sweeps = usual.sweeps if sweeps is None else sweeps
     restarts = usual.restarts if restarts is None else restarts
     units = usual.units if units is None else units
     sweep_samples = usual.sweep_samples if sweep_samples is None else sweep_samples
@@ -100,15 +103,8 @@ def seek(
     checks.positive("widen", widen)
     effort = Effort(first_samples, candidates, finalists)
     plan = Plan(sweeps, restarts, units, sweep_samples, effort, swell, power)
-    beginner = edge_popup(
-        task,
-        apply=apply,
-        scope="global",
-        anneal="step",
-        anneal_share=0.8,
-        init="equal",
-        search_epochs=search_epochs,
-        batch_size=batch_size,
+    beginner = concrete_ticket(
+        task, apply=apply, search_epochs=search_epochs, batch_size=batch_size
     )
 
     def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
