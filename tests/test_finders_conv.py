@@ -94,3 +94,26 @@ def test_attributes_of_an_apply():
         round(0.1 * prunable) + masks.size(params) - prunable,
         round(0.1 * masks.size(params)),
     ]
+
+
+CHAINS_ONLY = {"phew": "params must be a chain of dense layers", "seek": "chain of dense layers"}
+
+
+@pytest.mark.parametrize("name", finders.FINDERS)
+def test_every_finder_takes_a_convolutional_network_or_says_no(name):
+    """Traced only: masks like the parameters, or one clear line."""
+    apply = convnets.Network(convnets.VGG(3, blocks=((3,), (4,))))
+    params = apply.init(jax.random.key(0), IMAGE)
+    finder = finders.FINDERS[name](TASK, apply=apply)
+
+    def search():
+        return jax.eval_shape(finder, jax.random.key(1), params, data(), 0.3)
+
+    if name in CHAINS_ONLY:
+        with pytest.raises(ValueError, match=CHAINS_ONLY[name]):
+            search()
+        return
+    found = search()
+    wanted = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, bool), params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(found.mask, wanted)
+    chex.assert_trees_all_equal_shapes_and_dtypes(found.params, params)
