@@ -36,13 +36,18 @@ def reached(excess: Any) -> Any:
 
 
 def with_excess(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with the column `excess`; values that are not finite become the worst there are."""
+    """The table with the column `excess`; values that are not finite become the worst there are.
+
+    A mask that keeps more than its density allows is no ticket: its excess is infinite.
+    """
     accuracy = table["metric"] == "accuracy"
     worst = pd.Series(np.where(accuracy, 0.0, np.inf), table.index)
     value = table["value"].where(np.isfinite(table["value"]), worst)
     ticket = table["ticket_value"]
     excess = np.where(accuracy, (ticket - value) / POINT, value / (TIMES * ticket))
-    return table.assign(value=value, excess=excess)
+    parameters = (table["kept"] / table["kept_density"]).round()  # NaN where none is kept
+    allowed = np.maximum(np.floor(table["density"] * parameters + 0.5), 1)
+    return table.assign(value=value, excess=np.where(table["kept"] > allowed, np.inf, excess))
 
 
 def cases(table: pd.DataFrame) -> pd.DataFrame:

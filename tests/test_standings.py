@@ -18,7 +18,7 @@ def table(values, task="circle", finder="snip", stage="pruned", ticket=0.98, met
                 **{"density": density, "density_name": str(density), "seed": seed},
                 **{"value": value, "ticket_value": ticket, "constant": value == 0.25},
                 **{"status": "ok" if np.isfinite(value) else "diverged", "seconds": 1.0 + seed},
-                **{"recall": 0.1 * seed, "lift": 2.0},
+                **{"recall": 0.1 * seed, "lift": 2.0, "kept": 0, "kept_density": 0.0},
             }
             for density, row in values.items()
             for seed, value in enumerate(row)
@@ -51,6 +51,14 @@ def test_intervals_are_the_same_every_time_and_take_infinite_values():
     assert standings.interval(values)[0] == np.inf
     assert standings.interval([5.0]) == (5.0, 5.0, 5.0)
     assert standings.interval([np.inf, 1.0])[0] == np.inf
+
+
+def test_masks_above_their_budget_are_no_tickets():
+    rows = table({0.1: [0.98] * 4}).assign(kept=[9, 10, 11, 0], density=[0.1] * 4)
+    rows["kept_density"] = rows["kept"] / 100
+    assert list(np.isinf(standings.with_excess(rows)["excess"])) == [False, False, True, False]
+    few = table({1e-4: [0.98]}).assign(kept=1, kept_density=0.01)  # one may always be kept
+    assert np.isfinite(standings.with_excess(few)["excess"]).all()
 
 
 def test_excess_is_one_at_what_is_allowed():
