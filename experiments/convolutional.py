@@ -149,7 +149,7 @@ class Plan:
 BUDGETS: dict[str, dict[str, Any]] = {
     "full": {},
     "quick": {
-        "finders": ("random", "magnitude", "snip", "synflow100", TICKET_FINDER),
+        "finders": ("magnitude", "snip", "synflow100", TICKET_FINDER),
         "densities": ("0.01", "0.1", "0.5"),
         "epochs": 8,
         "level_epochs": 1,

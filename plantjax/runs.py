@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plantjax import checks, masks, nets, programs, recovery, tasks, training, worlds
+from plantjax import checks, nets, programs, tasks, training, worlds
 from plantjax.controls import CONTROLS
 from plantjax.finders import FINDERS, REFERENCES, common
+from plantjax.judging import evaluate, flat, judge_of
 from plantjax.planting import RULES
 from plantjax.types import (
     Apply,
@@ -28,7 +29,6 @@ from plantjax.types import (
     Head,
     Key,
     Levels,
-    Mask,
     Metrics,
     Params,
     Task,
@@ -40,8 +40,6 @@ CONTROLLED = "+"
 
 RESCALES = {"none": lambda params, mask: params, "rms": nets.rescale_to_he}
 """What weak training starts from: found parameters and mask to parameters."""
-IMAGES = 1000
-"""Images that are evaluated at once."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +193,7 @@ def assemble(
     return Run(
         world=turn(world),
         search=turn(_search(finder, base, base in REFERENCES)),
-        judge=turn(_judge(task, finder.scope, finder.head, apply)),
+        judge=turn(judge_of(task, finder.scope, finder.head, apply)),
         fit=turn(fit) if epochs else None,
         levels=levels and levels._replace(begin=turn(levels.begin), advance=turn(levels.advance)),
         scope=finder.scope,
@@ -283,33 +281,6 @@ def search_info(found: Found) -> Metrics:
 
 
 @lru_cache(maxsize=programs.KEPT)
-def _judge(
-    task: Task, scope: str, head: Head | None, apply: Apply
-) -> Callable[[World, Found], Metrics]:
-    network = common.with_head(apply, head)
-    wiring = getattr(apply, "wiring", None)
-
-    def judge(world: World, found: Found) -> Metrics:
-        planted = world.planted
-        pruned = _evaluate(task, network, masks.apply(planted.params, found.mask), world.test)
-        ticket = masks.apply(planted.params, planted.mask)
-        ticket = _evaluate(task, apply, ticket, world.test)
-        target = _evaluate(task, apply, world.target, world.test)
-        compared = recovery.compare(planted.params, found.mask, planted, scope=scope, wiring=wiring)
-        return {
-            **{f"pruned/{k}": v for k, v in pruned.items()},
-            "ticket/value": ticket["value"],
-            "target/value": target["value"],
-            **{f"recovery/{k}": v for k, v in compared.items()},
-            "kept": masks.count(found.mask),
-            "kept_density": masks.density(found.mask),
-            "mask": flat_mask(found.mask),
-        }
-
-    return judge
-
-
-@lru_cache(maxsize=programs.KEPT)
 def _fit(
     task: Task,
     head: Head | None,
@@ -340,7 +311,7 @@ def _fit(
             batch_size=batch_size,
             transform=transform,
         )
-        trained = _evaluate(task, network, params, world.test)
+        trained = evaluate(task, network, params, world.test)
         return {
             **{f"trained/{k}": v for k, v in trained.items()},
             "trained/loss": losses[-1],
@@ -349,37 +320,3 @@ def _fit(
         }
 
     return fit
-
-
-def _evaluate(task: Task, network: Apply, params: Params, test: Batch) -> Metrics:
-    outputs = _run(network, params, test.x)
-    metrics = task.evaluate(outputs, test.y)
-    value = metrics[task.metric]
-    return {
-        "value": value,
-        "value_raw": metrics.get(f"{task.metric}_raw", value),
-        "constant": recovery.is_constant(outputs),
-    }
-
-
-def _run(network: Apply, params: Params, x: jax.Array) -> jax.Array:
-    """The outputs; of many images some at a time, for what lies between the layers is large."""
-    if x.ndim < 4 or x.shape[0] <= IMAGES:
-        return network(params, x)
-    whole = x.shape[0] // IMAGES * IMAGES
-    parts = x[:whole].reshape(-1, IMAGES, *x.shape[1:])
-    outputs = jax.lax.map(lambda part: network(params, part), parts)
-    outputs = outputs.reshape(whole, -1)
-    if whole == x.shape[0]:
-        return outputs
-    return jnp.concatenate([outputs, network(params, x[whole:])])
-
-
-def flat(tree: Params) -> jax.Array:
-    """A tree of arrays of one dtype as one vector [P], leaves in tree order."""
-    return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
-
-
-def flat_mask(mask: Mask) -> jax.Array:
-    """A mask as one bool vector [P], leaves in tree order."""
-    return flat(mask)

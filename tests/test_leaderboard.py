@@ -178,7 +178,7 @@ def synthetic(task: str, metric: str, good: float, bad: float) -> list[dict[str,
             **{"density": density, "density_name": name, "value": value, "value_raw": value},
             **{"ticket_value": good, "target_value": good, "ticket_density": 0.01},
             **{"constant": finder == "snip", "status": "ok", "seconds": 1.0},
-            **{"recall": 0.1, "lift": 2.0},
+            **{"recall": 0.1, "lift": 2.0, "kept": 1, "kept_density": 1e-3},
         }
         for finder, value in (("snip", bad), ("seek", good))
         for stage in ("pruned", "trained")
