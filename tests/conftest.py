@@ -14,7 +14,7 @@ from plantjax import programs
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-MOST_MAPPINGS = 20_000
+MOST_MAPPINGS = 40_000
 """Of memory; every compiled program takes a dozen and more, and Linux ends a process at 65,530."""
 _finished = itertools.count(1)
 
@@ -23,7 +23,7 @@ _finished = itertools.count(1)
 def pytest_runtest_teardown() -> None:
     """Drops the compiled programs of earlier tests before they are too many for one process."""
     mappings = Path("/proc/self/maps")
-    if next(_finished) % 10 or not mappings.exists():
+    if next(_finished) % 5 or not mappings.exists():
         return
     if mappings.read_bytes().count(b"\n") > MOST_MAPPINGS:
         programs.forget()

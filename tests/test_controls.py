@@ -206,6 +206,7 @@ def test_controls_compose():
     assert (flat(find(twice).mask) != flat(find(controls.shuffled(positive)).mask)).any()
 
 
+@pytest.mark.slow
 def test_names_of_sweeps_carry_controls_and_keep_the_key():
     make = functools.partial(runs.make_run, "circle", 4, 20, epochs=0, samples=200)
     cell = jax.tree.map(lambda a: a[0], sweeps.make_cells(CIRCLE, [3], [DENSITY]))

@@ -573,6 +573,7 @@ def fit(transform, x, epochs=2, steps=None):
     )
 
 
+@pytest.mark.slow
 def test_a_transform_changes_the_inputs_of_every_step_by_a_key_of_its_own():
     x = jax.random.normal(jax.random.key(6), (40, 3))
     doubled, _ = fit(None, 2 * x)

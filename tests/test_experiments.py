@@ -111,6 +111,7 @@ def test_damaged_and_missing_chunks_are_redone(
     pd.testing.assert_frame_equal(table(tmp_path), table(finished), check_exact=True)
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused_and_forced(tmp_path: Path) -> None:
     few = ["--tasks", "relu", "--depth", "3", "--width", "8", "--epochs", "0", "--seeds", "1"]
     few += ["--finders", "random", "--densities", "0.5", "--out", str(tmp_path)]
@@ -231,6 +232,7 @@ def test_figure_of_all_tasks_and_finders(tmp_path: Path) -> None:
     assert (tmp_path / "figure.png").stat().st_size > 20_000
 
 
+@pytest.mark.slow
 def test_chunk_size_follows_the_option(finished: Path, tmp_path: Path) -> None:
     seek.main([*TINY, "--out", str(tmp_path), "--chunk", "3"])
     sizes = sorted(len(chunk.ids) for chunk in store.load(tmp_path))
@@ -290,7 +292,8 @@ def test_killed_three_times_then_finished(finished: Path, tmp_path: Path) -> Non
     assert masks(tmp_path) == masks(finished)
 
 
-@pytest.mark.parametrize("devices", [3, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [3, 8])
 def test_devices_change_nothing(finished: Path, tmp_path: Path, devices: int) -> None:
     process = start(tmp_path, "--devices", str(devices))
     _, err = process.communicate(timeout=300)

@@ -62,6 +62,7 @@ def test_full_has_ten_mothers_and_all_densities() -> None:
     assert {"0.5", "0.1", "0.02"} < set(found.index)
 
 
+@pytest.mark.slow
 def test_a_finder_joins_by_its_registry_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FINDERS, "mine", FINDERS["magnitude"])
     for budget in ("full", "quick"):
@@ -96,6 +97,7 @@ def test_controls_go_to_the_finders_that_allow_them() -> None:
     assert settings.options()["edge_popup+oracle"] == {"search_epochs": 2}
 
 
+@pytest.mark.slow
 def test_a_run_writes_page_tables_and_figure(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert {"LEADERBOARD.md", "leaderboard.png", "results.csv", "summary.csv"} <= names
@@ -109,6 +111,7 @@ def test_a_run_writes_page_tables_and_figure(finished: Path) -> None:
     np.testing.assert_allclose(planted["value"], planted["ticket_value"])
 
 
+@pytest.mark.slow
 def test_the_page_tells_what_it_rests_on(finished: Path) -> None:
     page = (finished / "LEADERBOARD.md").read_text()
     assert (
@@ -128,6 +131,7 @@ def test_the_page_tells_what_it_rests_on(finished: Path) -> None:
     assert "nan" not in page
 
 
+@pytest.mark.slow
 def test_scores_on_the_page_have_their_spread(finished: Path) -> None:
     page = (finished / "LEADERBOARD.md").read_text()
     row = pd.read_csv(finished / "summary.csv").query(
@@ -137,6 +141,7 @@ def test_scores_on_the_page_have_their_spread(finished: Path) -> None:
     assert f"{middle:.3f} ({low:.3f}-{high:.3f})" in page
 
 
+@pytest.mark.slow
 def test_a_second_run_computes_nothing_and_publishes(
     finished: Path,
     tmp_path: Path,
@@ -155,6 +160,7 @@ def test_a_second_run_computes_nothing_and_publishes(
         assert (tmp_path / "docs" / name).stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_computed_again(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     words = [*SMOKE, "--out", str(folder), "--finders", "magnitude"]

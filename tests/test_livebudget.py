@@ -57,6 +57,7 @@ def test_all_that_is_kept_is_live_and_within_the_budget_also_among_ties():
         chex.assert_trees_all_equal(found, alive)
 
 
+@pytest.mark.slow
 def test_a_former_threshold_changes_nothing():
     scores = scores_of(jax.random.key(1))
     mask, near = livebudget.reselect_live(jax.random.key(0), scores, PARAMS, 0.3, None)
@@ -65,6 +66,7 @@ def test_a_former_threshold_changes_nothing():
         chex.assert_trees_all_equal(again, mask)
 
 
+@pytest.mark.slow
 def test_edge_popup_with_a_live_budget_keeps_live_parameters_only():
     task = tasks.TASKS["relu"]
     params = nets.init(jax.random.key(0), (1, 8, 8, 1))

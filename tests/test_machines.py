@@ -103,7 +103,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "devices",
     [
         pytest.param([1, 1], marks=pytest.mark.slow),
-        [1, 2],
+        pytest.param([1, 2], marks=pytest.mark.slow),
         pytest.param([4, 4], marks=pytest.mark.slow),
     ],
     ids=str,

@@ -81,6 +81,7 @@ def run(tmp_path: Path, name: str, *words: str) -> pd.DataFrame:
     return pd.read_csv(tmp_path / "results.csv")
 
 
+@pytest.mark.slow
 def test_a_protocol_writes_its_files_and_is_deterministic(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -96,7 +96,9 @@ def test_other_mothers(scheme: str) -> None:
     assert error <= 1e-4 * np.ptp(wanted)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in PAPER_TASKS else [pytest.mark.slow]) for n in TASKS]
+)
 def test_the_rest_of_the_mother_is_untouched(name: str) -> None:
     mother, hidden, *_ = planted(name, 5, 60, "norm")
     target = TASKS[name].target(5)
@@ -243,6 +245,7 @@ def test_an_unfed_bias_in_a_mother_without_biases() -> None:
     np.testing.assert_allclose(outputs, 2.0 + jax.nn.relu(x), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_eager_jitted_and_vmapped_planting_agree() -> None:
     target = TASKS["circle"].target(5)
     mother = nets.init(jax.random.key(0), mother_widths(target, 25))

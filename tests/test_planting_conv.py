@@ -239,6 +239,7 @@ def test_a_single_layer():
         )
 
 
+@pytest.mark.slow
 def test_a_folded_network_keeps_its_predictions():
     """Random statistics, scales of both signs and a random mask; in an equal and a wider mother."""
     widths = ((4,), (5, 6))

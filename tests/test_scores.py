@@ -260,6 +260,7 @@ def test_synflow_neither_overflows_nor_vanishes(size, bias_size):
     assert error < 1e-5
 
 
+@pytest.mark.slow
 def test_synflow_ranks_a_network_of_depth_20_and_width_1000():
     params = mother((2, *[1000] * 18, 4))
     scores = synflow_of(params)

@@ -126,6 +126,7 @@ def test_a_sweep_leaves_no_single_flip_of_the_outputs_that_gains_much():
     assert min(flips) > value - 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["circle", pytest.param("helix", marks=pytest.mark.slow)])
 def test_only_live_parameters_are_kept_and_never_more_than_the_budget(task):
     task = tasks.TASKS[task]
@@ -143,6 +144,7 @@ def test_only_live_parameters_are_kept_and_never_more_than_the_budget(task):
         assert found.info["errors"].shape == found.info["live"].shape == (8,)
 
 
+@pytest.mark.slow
 def test_below_one_path_a_constant_is_kept():
     task = tasks.TASKS["circle"]
     params = nets.init(jax.random.key(0), (2, 8, 8, 4))

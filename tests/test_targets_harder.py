@@ -148,6 +148,7 @@ def test_every_parameter_of_a_target_is_live(name, depth):
     assert int(masks.count(masks.live(params, kept))) == int(masks.count(kept))
 
 
+@pytest.mark.slow
 def test_further_tasks_take_one_line():
     """Other sizes than the registry's: planted exactly, and right without noise."""
     more = [

@@ -101,6 +101,7 @@ def test_a_second_run_computes_nothing(finished: Path, capsys: pytest.CaptureFix
     assert "popup_levels_global" in shown
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_computed_again(finished: Path, tmp_path: Path) -> None:
     """Without the chunk of the tickets, the cells that need them make them anew."""
     shutil.copytree(finished, tmp_path / "run")
@@ -126,6 +127,7 @@ class StopError(Exception):
     """Ends a search after a level, as a kill would."""
 
 
+@pytest.mark.slow
 def test_searches_go_on_between_levels(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
