@@ -19,13 +19,6 @@ MOST_MAPPINGS = 40_000
 _finished = itertools.count(1)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a file, or of the group they name, go to one worker: they share what they make."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.location[0]))
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown() -> None:
     """Drops the compiled programs of earlier tests before they are too many for one process."""

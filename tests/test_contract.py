@@ -50,10 +50,7 @@ CASES = [
     pytest.param(
         (task, kind, name, how),
         id=f"{task}-{name}-{how}",
-        marks=[
-            pytest.mark.xdist_group(f"{task}-{name}-{how}"),  # one worker searches for all tests
-            *([pytest.mark.slow] if how == "thorough" or likeness(task, name) else []),
-        ],
+        marks=[pytest.mark.slow] if how == "thorough" or likeness(task, name) else [],
     )
     for how in COMPILERS
     for task in tasks.TASKS
