@@ -68,8 +68,9 @@ def kill(folder: Path, settings: Settings, rng: random.Random) -> str:
     killed = 0
     for _ in range(settings.kills):
         process = _start(folder)
-        _wait(folder, len(finished) + rng.randrange(2), process)
-        time.sleep(rng.uniform(0.0, 1.0))
+        more = rng.randrange(2)  # soon after a chunk, or while it starts
+        _wait(folder, len(finished) + more, process)
+        time.sleep(rng.uniform(0.0, 0.1 if more else 3.0))
         killed += process.poll() is None
         process.kill()
         process.communicate()
