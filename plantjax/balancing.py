@@ -36,12 +36,6 @@ def balance(params: Params, wiring: Wiring) -> Params:
     Returns:
       Params of the same structure. On an all-ones input the outputs are those of `params` times a
       power of two.
-
-    >>> import jax, jax.numpy as jnp, plantjax as pj
-    >>> params = jax.tree.map(jnp.abs, pj.nets.init(jax.random.key(0), (2, 50, 1)))
-    >>> balanced, x = balance(params, pj.wirings.chain(params)), jnp.ones((1, 2))
-    >>> float(jnp.frexp(pj.nets.apply(balanced, x) / pj.nets.apply(params, x))[0][0, 0])
-    0.5
     """
     sizes, leaves = wirings.channels(params, wiring), wirings.leaves(params)
     bounds: dict[str, _Bound] = {INPUT: (jnp.ones((1, sizes[INPUT])), jnp.int32(0))}

@@ -90,7 +90,7 @@ def rescaled(target: Params, epsilon: float, norm: str = "spectral") -> Rescaled
       ValueError: as `tolerances`, but for the last.
 
     >>> from plantjax import targets
-    >>> scaled = rescaled(targets.circle(depth=5), 0.1)
+    >>> scaled = rescaled(targets.relu(depth=3), 0.1)
     >>> bool(max(abs(theta).max() for theta in scaled.layers) <= 1.0), scaled.reason
     (True, '')
     """

@@ -108,13 +108,6 @@ def reselect(
 
     Raises:
       ValueError: as `select`.
-
-    >>> import jax, jax.numpy as jnp
-    >>> scores = {"kernel": jnp.array([[3.0, 1.0], [2.0, 0.0]])}
-    >>> mask, near = reselect(jax.random.key(0), scores, 0.5, None)
-    >>> again, _ = reselect(jax.random.key(1), scores, 0.5, near)
-    >>> int(overlap(mask, again))
-    2
     """
     checks.choice("scope", scope, SCOPES)
     checks.density(density)

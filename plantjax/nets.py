@@ -259,7 +259,8 @@ def rescale_to_he(params: Params, mask: Mask) -> Params:
 
     >>> import jax, jax.numpy as jnp, plantjax as pj
     >>> tiny = jax.tree.map(lambda p: 1e-4 * p, pj.nets.init(jax.random.key(0), (2, 50, 4)))
-    >>> kernel = pj.nets.rescale_to_he(tiny, pj.masks.full(tiny))["layer_01"]["kernel"]
+    >>> scaled = jax.jit(pj.nets.rescale_to_he)(tiny, pj.masks.full(tiny))
+    >>> kernel = scaled["layer_01"]["kernel"]
     >>> round(float(jnp.sqrt(jnp.mean(jnp.square(kernel)))), 3)  # sqrt(2 / 50)
     0.2
     """

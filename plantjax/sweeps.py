@@ -113,12 +113,6 @@ def sweep(
     Raises:
       ValueError: if batch is below 2, there are fewer devices, or the cells are not arrays of one
         length.
-
-    >>> import plantjax as pj
-    >>> run = pj.sweeps.make_run("relu", 3, 20, "magnitude", epochs=0, samples=100)
-    >>> results = pj.sweeps.sweep(run, pj.sweeps.make_cells(pj.TASKS["relu"], [0, 1], [0.1, 0.5]))
-    >>> results["kept"].tolist(), results["mask"].shape
-    ([6, 31, 6, 31], (4, 61))
     """
     n = _length(cells)
     mesh = _mesh(devices)

@@ -73,12 +73,11 @@ def to_frame(results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[An
       A pandas DataFrame, the columns of COLUMNS first, in their order. `status` is "diverged" where
       a value or a training loss is not finite.
 
-    >>> import plantjax as pj
-    >>> run = pj.sweeps.make_run("relu", 3, 20, "magnitude", epochs=0, samples=100)
-    >>> results = pj.sweeps.sweep(run, pj.sweeps.make_cells(pj.TASKS["relu"], [0], [0.1, 0.5]))
-    >>> table = to_frame(results, {"task": "relu", "seed": 0, "density": [0.1, 0.5]})
-    >>> table[["seed", "density", "stage", "kept", "status"]].values.tolist()
-    [[0, 0.1, 'pruned', 6, 'ok'], [0, 0.5, 'pruned', 31, 'ok']]
+    >>> import numpy as np
+    >>> results = {f"pruned/{name}": np.array([0.9]) for name in ("value", "value_raw", "seconds")}
+    >>> table = to_frame(results | {"pruned/constant": np.array([False])}, {"task": ["circle"]})
+    >>> table[["task", "stage", "value", "status"]].values.tolist()
+    [['circle', 'pruned', 0.9, 'ok']]
     """
     import pandas as pd  # an extra: the core does not need it
 

@@ -105,7 +105,8 @@ def make_world(
 
     >>> import jax, plantjax as pj
     >>> task = pj.TASKS["relu"]
-    >>> world = pj.worlds.make_world(pj.worlds.cell_key(task, 0), task, 3, 20, samples=100)
+    >>> draw = jax.jit(lambda key: pj.worlds.make_world(key, task, 3, 20, samples=100))
+    >>> world = draw(pj.worlds.cell_key(task, 0))
     >>> int(pj.masks.count(world.planted.mask)), world.test.x.shape
     (2, (10, 1))
     """

@@ -104,10 +104,6 @@ def augment(key: Key, x: jax.Array, pad: int = 4) -> jax.Array:
 
     Raises:
       ValueError: if pad is negative.
-
-    >>> import jax, jax.numpy as jnp
-    >>> augment(jax.random.key(0), jnp.ones((5, 8, 8, 3))).shape
-    (5, 8, 8, 3)
     """
     crop_key, flip_key = jax.random.split(key)
     return flip(flip_key, crop(crop_key, x, pad))

@@ -26,14 +26,6 @@ def planted(task: Task, *, apply: Apply = nets.apply) -> Finder:
     """Reference: the planted mask, whatever density is asked: what a perfect finder would find.
 
     Source: paper, Algorithm 1, https://arxiv.org/abs/2111.11153; see `planting.plant`.
-
-    >>> import jax, plantjax as pj
-    >>> task = pj.TASKS["relu"]
-    >>> world = pj.worlds.make_world(jax.random.key(0), task, depth=3, width=20, samples=100)
-    >>> tell = pj.REFERENCES["planted"](task)
-    >>> told = tell(jax.random.key(1), world.planted.params, world.train, 0.1, world.planted)
-    >>> float(pj.recovery.compare(world.planted.params, told.mask, world.planted)["recall"])
-    1.0
     """
     del task, apply
 

@@ -58,12 +58,12 @@ def singleshot(
     Source: paper, section 4.1, https://arxiv.org/abs/2111.11153
 
     >>> import jax, plantjax as pj
-    >>> task = pj.TASKS["relu"]
-    >>> world = pj.worlds.make_world(jax.random.key(0), task, depth=3, width=20, samples=100)
-    >>> find = pj.finders.singleshot(task, score="synflow", rounds=10)
-    >>> found = find(jax.random.key(1), world.planted.params, world.train, 0.1)
-    >>> int(pj.masks.count(found.mask)), found.info["kept_density"].shape
-    (6, (10,))
+    >>> task, keys = pj.TASKS["relu"], jax.random.split(jax.random.key(0), 3)
+    >>> mother, data = pj.nets.init(keys[0], (1, 20, 1)), task.sample(keys[1], 100)
+    >>> find = jax.jit(pj.finders.singleshot(task, score="magnitude", rounds=5))
+    >>> found = find(keys[2], mother, data, 0.1)
+    >>> int(found.mask["layer_00"]["kernel"].sum()) <= 6, found.info["kept_density"].shape
+    (True, (5,))
     """
     make_score = scores.get(score)
     density_after = schedules.get(schedule)

@@ -38,7 +38,7 @@ def parity(depth: int, k: int = 2, d: int = 10) -> Params:
 
     >>> import plantjax as pj
     >>> pj.nets.widths(pj.targets.parity(depth=4, k=4, d=10))
-    ?
+    (10, 8, 4, 2)
     """
     checks.integer("k", k, 2)
     checks.integer("d", d, k)
@@ -72,7 +72,7 @@ def product(depth: int, knots: int = 10) -> Params:
 
     >>> import plantjax as pj
     >>> pj.nets.widths(pj.targets.product(depth=5))
-    ?
+    (2, 4, 2, 18, 1)
     """
     checks.integer("depth", depth, 3)
     checks.integer("knots", knots, 3)
@@ -119,7 +119,7 @@ def piecewise(depth: int, knots: int = 10, seed: int = 0) -> Params:
 
     >>> import plantjax as pj
     >>> pj.nets.widths(pj.targets.piecewise(depth=4))
-    ?
+    (1, 1, 9, 1)
     """
     checks.integer("depth", depth, 3)
     checks.integer("knots", knots, 2)
@@ -156,7 +156,7 @@ def teacher(
 
     >>> import plantjax as pj
     >>> pj.nets.widths(pj.targets.teacher(depth=4))
-    ?
+    (5, 10, 2, 2)
     """
     if len(widths) < 3:
         raise ValueError(f"widths must name at least three layers, got {tuple(widths)}.")

@@ -73,7 +73,7 @@ def helix(depth: int, knots: int = 30) -> Params:
 
     >>> import plantjax as pj
     >>> pj.nets.widths(pj.targets.helix(depth=5))
-    ?
+    (1, 1, 30, 3, 3)
     """
     checks.integer("depth", depth, 3)
     checks.integer("knots", knots, 2)
@@ -104,7 +104,7 @@ def circle(depth: int, knots: int = 10) -> Params:
 
     >>> import plantjax as pj
     >>> pj.nets.widths(pj.targets.circle(depth=6))
-    ?
+    (2, 4, 2, 3, 20, 4)
     """
     checks.integer("depth", depth, 3)
     checks.integer("knots", knots, 2 if depth < 6 else 3)
