@@ -95,6 +95,13 @@ def test_results_page_names_every_column() -> None:
         assert f"`{column}`" in text
 
 
+def test_every_example_has_its_place() -> None:
+    text = (ROOT / "docs" / "extend.md").read_text()
+    for path in (ROOT / "examples").glob("*.py"):
+        assert f"{{ #{path.stem} }}" in text
+        assert f"<!-- code examples/{path.name} -->" in text
+
+
 def test_a_section_is_what_stands_under_its_heading() -> None:
     commands = including.section("README.md", "From one core to a cluster")
     assert commands.startswith("Every way gives the same")
