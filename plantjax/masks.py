@@ -32,8 +32,8 @@ __all__ = [
     "unknown",
 ]
 
-SCOPES = ("global", "local", "layer", "oracle")
-"""Where parameters compete: everywhere, in their array, their layer, layers of given counts."""
+SCOPES = ("global", "local", "layer", "channel", "oracle")
+"""Where parameters compete: everywhere, in their array, layer, channel, layers of given counts."""
 
 
 def select(
@@ -57,8 +57,9 @@ def select(
       scores: pytree of float arrays.
       density: in (0, 1]; may be traced.
       scope: "global": one threshold; "local": k per array; "layer": k per layer, its arrays
-        together (a layer is the arrays of one parent path); "oracle": `counts` per layer, scaled
-        to a total of exactly k by largest remainder, none above its layer's size.
+        together (a layer is the arrays of one parent path); "channel": k per output channel (last
+        axis) of a layer, its arrays together; "oracle": `counts` per layer, scaled to a total of
+        exactly k by largest remainder, none above its layer's size.
       within: a mask; entries pruned there stay pruned. Where fewer than k are left, all are kept.
       counts: int [L], for "oracle" only: numbers per layer in the order of the sorted paths.
       prunable: predicate on leaf paths; by default every leaf is prunable.
@@ -68,7 +69,8 @@ def select(
 
     Raises:
       ValueError: if the scope is unknown, (concrete) density is outside (0, 1], `within` does not
-        match the scores, a score is no float array, or counts are missing, superfluous or not [L].
+        match the scores, a score is no float array, counts are missing, superfluous or not [L], or
+        the arrays of a layer differ in their channels (scope "channel").
 
     Source: paper, section 4; `../README.md` tells how its code differs.
 
@@ -118,24 +120,25 @@ def reselect(
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise ValueError(f"scores[{path}] must be floats, got {jnp.result_type(leaf)}.")
     groups = _groups(paths, scope, prunable)
-    sizes = [sum(leaves[i].size for i in group) for group in groups]
-    kept = budgets.split(density, scope, sizes, counts)
-    allowed = None
-    if within is not None:
-        pruned = jax.tree.leaves(within)
-        allowed = [_ravel([pruned[i] for i in group]) for group in groups]
-    values = [_ravel([leaves[i] for i in group]) for group in groups]
-    marks, thresholds = ranking.top(key, values, kept, allowed, near)
+    values = _gather(leaves, groups, scope)
+    kept = budgets.split(density, scope, [value.shape[-1] for value in values], counts)
+    allowed = None if within is None else _gather(jax.tree.leaves(within), groups, scope)
+    rank = ranking.top_of_rows if scope == "channel" else ranking.top
+    marks, thresholds = rank(key, values, kept, allowed, near)
     masks = [jnp.ones(jnp.shape(leaf), bool) for leaf in leaves]
     for group, part in zip(groups, marks, strict=True):
-        for i, leaf in zip(group, _unravel(part, [leaves[i] for i in group]), strict=True):
+        for i, leaf in zip(group, _scatter(part, [leaves[i] for i in group]), strict=True):
             masks[i] = leaf
     return jax.tree.unflatten(structure, masks), thresholds
 
 
 def unknown(params: Params, scope: str = "global", prunable: Prunable | None = None) -> jax.Array:
     """Thresholds for the first `reselect`: zeros uint32 [G]."""
-    return jnp.zeros(len(_groups(_leaves(params)[0], scope, prunable)), jnp.uint32)
+    paths, leaves, _ = _leaves(params)
+    groups = _groups(paths, scope, prunable)
+    if scope == "channel":
+        return jnp.zeros(sum(jnp.shape(leaves[group[0]])[-1] for group in groups), jnp.uint32)
+    return jnp.zeros(len(groups), jnp.uint32)
 
 
 def full(params: Params) -> Mask:
@@ -196,10 +199,8 @@ def overlap(mask: Mask, other: Mask) -> jax.Array:
 def group_counts(mask: Mask, scope: str = "layer") -> jax.Array:
     """Kept entries per group of a scope (see `select`), int32 [G], in the order of sorted paths."""
     paths, leaves, _ = _leaves(mask)
-    groups = _groups(paths, scope, None)
-    return jnp.stack(
-        [jnp.sum(_ravel([leaves[i] for i in group]), dtype=jnp.int32) for group in groups]
-    )
+    parts = _gather(leaves, _groups(paths, scope, None), scope)
+    return jnp.concatenate([jnp.sum(jnp.atleast_2d(part), 1, dtype=jnp.int32) for part in parts])
 
 
 def live(params: Params, mask: Mask, wiring: wirings.Wiring | None = None) -> Mask:
@@ -231,12 +232,11 @@ def _leaves(tree: Params) -> tuple[list[str], list[Any], Any]:
 
 
 def _groups(paths: list[str], scope: str, prunable: Prunable | None) -> list[list[int]]:
-    """Indices of the leaves that compete with one another."""
+    """Indices of the leaves that compete with one another, or channel by channel."""
     names = {
         "global": lambda path: "",
         "local": lambda path: path,
-        "layer": lambda path: path.rpartition("/")[0],
-        "oracle": lambda path: path.rpartition("/")[0],
+        **dict.fromkeys(("layer", "channel", "oracle"), lambda path: path.rpartition("/")[0]),
     }
     groups: dict[str, list[int]] = {}
     for index, path in enumerate(paths):
@@ -245,13 +245,24 @@ def _groups(paths: list[str], scope: str, prunable: Prunable | None) -> list[lis
     return list(groups.values())
 
 
-def _ravel(leaves: list[jax.Array]) -> jax.Array:
-    return jnp.concatenate([jnp.ravel(leaf) for leaf in leaves])
+def _gather(leaves: list[jax.Array], groups: list[list[int]], scope: str) -> list[jax.Array]:
+    """The entries of every group as one vector [n]; of scope "channel" as rows [C, n]."""
+    if scope == "channel":
+        return [_rows([leaves[i] for i in group]) for group in groups]
+    return [jnp.concatenate([jnp.ravel(leaves[i]) for i in group]) for group in groups]
 
 
-def _unravel(flat: jax.Array, like: list[jax.Array]) -> list[jax.Array]:
-    ends = np.cumsum([leaf.size for leaf in like])[:-1]
-    parts = jnp.split(flat, ends)
+def _rows(leaves: list[jax.Array]) -> jax.Array:
+    shapes = [jnp.shape(leaf) for leaf in leaves]
+    if len({shape[-1:] for shape in shapes}) > 1 or not shapes[0]:
+        raise ValueError(f"scope 'channel' wants arrays of equal last axes in a layer: {shapes}.")
+    return jnp.concatenate([jnp.reshape(leaf, (-1, shapes[0][-1])) for leaf in leaves]).T
+
+
+def _scatter(part: jax.Array, like: list[jax.Array]) -> list[jax.Array]:
+    """The arrays that `_gather` made one."""
+    flat = jnp.ravel(part.T)
+    parts = jnp.split(flat, np.cumsum([leaf.size for leaf in like])[:-1])
     return [jnp.reshape(part, leaf.shape) for part, leaf in zip(parts, like, strict=True)]
 
 

@@ -8,6 +8,7 @@ import chex
 import jax
 import numpy as np
 import pytest
+from shared import UNOPTIMISED, flat, jit
 
 from plantjax import finders, masks, nets, tasks, worlds
 from plantjax.types import Finder, Found
@@ -19,7 +20,6 @@ BRIEF = {
     **{"generations": 2, "population": 6},
 }
 REGISTRIES = {"finder": finders.FINDERS, "reference": finders.REFERENCES}
-UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 COMPILERS = {"quick": UNOPTIMISED, "thorough": None}  # only "thorough" runs eagerly as well
 
 
@@ -80,7 +80,7 @@ def world_of(task):
     task = tasks.TASKS[task]
     width = max(MIN_WIDTH, *nets.widths(task.target(DEPTH))[1:-1])
     make = functools.partial(worlds.make_world, task=task, depth=DEPTH, width=width, samples=200)
-    return jax.jit(make, compiler_options=UNOPTIMISED)(worlds.cell_key(task, 0))
+    return jit(make)(worlds.cell_key(task, 0))
 
 
 def brief(make, task):
@@ -116,10 +116,6 @@ def case(request):
         traced.append(len(traces) - 1)
         eager = [jax.device_get(search(densities[1], *arguments))]
     return Case(task, finder, world, densities, before, vmapped, reverse, traced, jitted, eager)
-
-
-def flat(tree):
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
 def at(found, index):

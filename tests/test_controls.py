@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shared import flat, jit
 
 from plantjax import budgets, controls, masks, nets, runs, sweeps, tasks
 from plantjax.controls import CONTROLS
@@ -18,20 +19,6 @@ KEY, WIDTHS = jax.random.key(5), (2, 20, 20, 4)
 MOTHER = nets.init(jax.random.key(1), WIDTHS)
 DATA = CIRCLE.sample(jax.random.key(2), 300)
 DENSITY = 0.3
-
-
-def flat(tree):
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
-
-
-# Compiles in half the time; nothing here depends on the last bit.
-jit = functools.partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
 
 
 @functools.cache

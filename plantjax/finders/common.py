@@ -1,10 +1,27 @@
 """What finders share: input checks, score batches, the target's layer counts."""
 
+from collections.abc import Callable
+from typing import Any
+
 import chex
 import jax
+import jax.numpy as jnp
 
 from plantjax import checks, masks, nets, recovery, wirings
-from plantjax.types import Apply, Batch, Head, Key, Mask, Metrics, Params, Prunable, Task
+from plantjax.types import (
+    Apply,
+    Batch,
+    Finder,
+    Found,
+    Head,
+    Key,
+    Levels,
+    Mask,
+    Metrics,
+    Params,
+    Prunable,
+    Task,
+)
 
 EXACT_SCOPES = ("global", "oracle")
 """Scopes whose counts add up to exactly k; the others round per array or layer."""
@@ -42,6 +59,26 @@ def progress(params: Params, mask: Mask, apply: Apply, prunable: Prunable | None
     if wiring is not None:
         told["live_density"] = masks.density(masks.live(params, mask, wiring), prunable)
     return told
+
+
+def in_levels(
+    begin: Callable[..., Any],
+    advance: Callable[..., tuple[Any, Metrics]],
+    finish: Callable[[Any, Metrics], Found],
+    scope: str,
+    rounds: int,
+) -> Finder:
+    """The finder whose search is these pieces, see `types.Levels`, level after level."""
+
+    def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
+        def level(state: Any, index: jax.Array) -> tuple[Any, Metrics]:
+            return advance(key, params, data, density, state, index)
+
+        first = begin(key, params, data, density)
+        return finish(*jax.lax.scan(level, first, jnp.arange(1, rounds + 1)))
+
+    exact = scope in EXACT_SCOPES
+    return Finder(search, scope, rounds, exact, levels=Levels(begin, advance, finish))
 
 
 def prunable_of(apply: Apply, prunable: Prunable | None) -> Prunable | None:

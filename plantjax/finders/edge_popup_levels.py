@@ -19,7 +19,6 @@ from plantjax.types import (
     Finder,
     Found,
     Key,
-    Levels,
     Mask,
     Metrics,
     Params,
@@ -139,12 +138,4 @@ def edge_popup_levels(
     def finish(state: _State, told: Metrics) -> Found:
         return Found(state.mask, state.params, told)
 
-    def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
-        def level(state: _State, index: jax.Array) -> tuple[_State, Metrics]:
-            return advance(key, params, data, density, state, index)
-
-        first = start(key, params, data, density)
-        return finish(*jax.lax.scan(level, first, jnp.arange(1, rounds + 1)))
-
-    exact = scope in common.EXACT_SCOPES
-    return Finder(search, scope, rounds, exact, levels=Levels(start, advance, finish))
+    return common.in_levels(start, advance, finish, scope, rounds)

@@ -15,7 +15,6 @@ from plantjax.types import (
     Finder,
     Found,
     Key,
-    Levels,
     Mask,
     Metrics,
     Params,
@@ -144,13 +143,4 @@ def multishot(
     def finish(state: _State, told: Metrics) -> Found:
         return Found(state.mask, state.start, told)
 
-    def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
-        def level(state: _State, index: jax.Array) -> tuple[_State, Metrics]:
-            return advance(key, params, data, density, state, index)
-
-        first = begin(key, params, data, density)
-        return finish(*jax.lax.scan(level, first, jnp.arange(1, rounds + 1)))
-
-    exact = scope in common.EXACT_SCOPES
-    levels = Levels(begin, advance, finish)
-    return Finder(search, scope, rounds, exact_counts=exact, levels=levels)
+    return common.in_levels(begin, advance, finish, scope, rounds)
