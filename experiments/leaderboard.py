@@ -210,6 +210,8 @@ def _write(settings: Settings, groups: Sequence[Group]) -> None:
     table = runner.write_tables(settings.out, groups)
     if not len(table):
         return
+    kinds = {group.finder: group.run().kind for group in groups}
+    table = standings.by_kind(table, kinds)
     store.write_table(settings.out, standings.cases(table), "summary.csv")
     page = boards.page(table, _about(settings, table), PICTURE.name)
     with chunks.replacing(settings.out / PAGE) as file:

@@ -60,7 +60,7 @@ class Settings(cli.Operation):
     noise: float = 0.01
     """Noise of the data in [0, 1]: standard deviation (regression) or flip rate (classes)."""
     scope: str | None = None
-    """Where parameters compete: global, local, layer, channel or oracle (default: the finder's own)."""
+    """Where parameters compete: global, local, layer, channel, oracle (default: the finder's)."""
     rounds: int | None = None
     """Rounds or levels of scoring and selection (default: the finder's own)."""
     search_epochs: int | None = None

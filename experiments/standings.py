@@ -5,6 +5,7 @@ point of accuracy, or twice the error. It reaches the ticket at an excess of at 
 drawn with replacement, the same draws for all finders, from one fixed seed.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +16,8 @@ POINT, TIMES = 0.01, 2.0
 """What still reaches the ticket: a point of accuracy below it, twice its error."""
 RESAMPLES, LEVEL, SEED = 2000, 0.95, 0
 """Bootstrap draws, the level of the intervals, and the seed of the draws."""
+SIGNED = "signed"
+"""The stage of masked networks with flipped signs: before training, but no strong tickets."""
 _ROUNDING = 1e-4  # float32 scores: ten of a thousand samples are a point
 
 CASE = ["task", "finder", "stage", "density_name", "density"]
@@ -48,6 +51,22 @@ def with_excess(table: pd.DataFrame) -> pd.DataFrame:
     parameters = (table["kept"] / table["kept_density"]).round()  # NaN where none is kept
     allowed = np.maximum(np.floor(table["density"] * parameters + 0.5), 1)
     return table.assign(value=value, excess=np.where(table["kept"] > allowed, np.inf, excess))
+
+
+def by_kind(table: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
+    """The table with strong scores of subnetworks only.
+
+    Args:
+      table: tidy results.
+      kinds: of the finders, see `plantjax.types.KINDS`. What was "trained" in the search loses its
+        rows before training; those of "signed" finds become the stage "signed".
+
+    Returns:
+      A table of the same columns.
+    """
+    kind, untrained = table["finder"].map(kinds), table["stage"] == "pruned"
+    stage = table["stage"].mask(untrained & (kind == "signed"), SIGNED)
+    return table.assign(stage=stage)[~(untrained & (kind == "trained"))]
 
 
 def cases(table: pd.DataFrame) -> pd.DataFrame:

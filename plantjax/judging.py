@@ -17,15 +17,16 @@ IMAGES = 1000
 
 @lru_cache(maxsize=programs.KEPT)
 def judge_of(
-    task: Task, scope: str, head: Head | None, apply: Apply
+    task: Task, scope: str, head: Head | None, apply: Apply, signed: bool = False
 ) -> Callable[[World, Found], Metrics]:
-    """`(world, found) -> metrics` of the ticket without training."""
+    """`(world, found) -> metrics` of the ticket without training, `signed` with its parameters."""
     network = common.with_head(apply, head)
     wiring = getattr(apply, "wiring", None)
 
     def judge(world: World, found: Found) -> Metrics:
         planted = world.planted
-        pruned = evaluate(task, network, masks.apply(planted.params, found.mask), world.test)
+        params = found.params if signed else planted.params
+        pruned = evaluate(task, network, masks.apply(params, found.mask), world.test)
         ticket = masks.apply(planted.params, planted.mask)
         ticket = evaluate(task, apply, ticket, world.test)
         target = evaluate(task, apply, world.target, world.test)

@@ -59,6 +59,7 @@ class Run:
       levels: the search in pieces, functions of (cell, world, ...); None if it has none.
       scope: the selection scope that the finder uses.
       rounds: the rounds that the finder uses.
+      kind: what the finder finds, see `types.KINDS`.
       in_turn: whether a batch is computed cell by cell; a batch may then be one cell.
     """
 
@@ -69,6 +70,7 @@ class Run:
     levels: Levels | None
     scope: str
     rounds: int
+    kind: str
     in_turn: bool = False
 
     def seek(self, cell: Cell) -> tuple[Found, Metrics]:
@@ -193,11 +195,12 @@ def assemble(
     return Run(
         world=turn(world),
         search=turn(_search(finder, base, base in REFERENCES)),
-        judge=turn(judge_of(task, finder.scope, finder.head, apply)),
+        judge=turn(judge_of(task, finder.scope, finder.head, apply, finder.kind == "signed")),
         fit=turn(fit) if epochs else None,
         levels=levels and levels._replace(begin=turn(levels.begin), advance=turn(levels.advance)),
         scope=finder.scope,
         rounds=finder.rounds,
+        kind=finder.kind,
         in_turn=in_turn,
     )
 
@@ -210,7 +213,7 @@ def options(finder: str) -> frozenset[str]:
     """
     base, *controls = finder.split(CONTROLLED)
     known = inspect.signature(_maker(finder)).parameters
-    fixed = {"score", "allocation", "grow"} & set(getattr(_maker(base), "keywords", {}))
+    fixed = {"score", "allocation", "grow", "signed"} & set(getattr(_maker(base), "keywords", {}))
     fixed |= {"scope"} if "oracle" in controls else set()
     fixed |= {"invert"} if "inverted" in controls else set()
     return frozenset(known) - {"task"} - fixed

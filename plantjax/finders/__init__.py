@@ -65,6 +65,9 @@ FINDERS: dict[str, Callable[..., Finder]] = {
     ),
     "edge_popup_levels": edge_popup_levels,
     "edge_popup_levels_global": partial(edge_popup_levels, scope="global", init="equal"),
+    "signed_supermask": partial(
+        edge_popup, signed=True, scope="global", anneal="step", anneal_share=0.8, init="equal"
+    ),
     "set": partial(rewired, grow="random"),
     "rigl": partial(rewired, grow="gradient"),
     "gem_miner": gem_miner,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from plantjax import checks, losses, masks, nets, schedules, training
 from plantjax.finders import common
-from plantjax.finders.edge_popup import INITS, begin, objective, sgd
+from plantjax.finders.edge_popup import INITS, begin, objective, sgd, straight
 from plantjax.types import (
     Apply,
     Batch,
@@ -125,7 +125,7 @@ def edge_popup_levels(
             state.learned,
             state.near,
             data,
-            objective(params, apply, search_loss, mask_at),
+            objective(params, apply, search_loss, mask_at, straight),
             optimizer=sgd(search_learning_rate, steps, int(warmup * steps)),
             epochs=level_epochs,
             batch_size=batch_size,

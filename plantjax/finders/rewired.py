@@ -87,4 +87,4 @@ def rewired(
         left = masks.overlap(start, state.mask) / masks.count(start)
         return Found(state.mask, trained, {"losses": losses, "kept_of_start": left})
 
-    return Finder(search, scope="oracle")
+    return Finder(search, scope="oracle", kind="trained")
