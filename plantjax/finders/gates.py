@@ -57,6 +57,7 @@ def search_gates(
     rounds: int = 1,
     penalty: float = 0.0,
     slack: float = 1.0,
+    invert: bool = False,
 ) -> Finder:
     """Learns the logits of frozen parameters' gates, and keeps the k highest, in {0, 1}.
 
@@ -76,6 +77,7 @@ def search_gates(
       rounds: what the Finder tells.
       penalty: weight of sum P(z != 0) at the start.
       slack: the count is steered to this multiple of density n.
+      invert: keep the lowest logits in the end, as a control.
 
     Returns:
       A Finder. `Found.info` holds "losses" of the relaxed network, each epoch's mean [E], "scale",
@@ -132,7 +134,8 @@ def search_gates(
             constrain=after,
         )
         logits = learned["logits"]
-        mask = masks.select(select_key, logits, density, scope, counts=counts)
+        ranked = jax.tree.map(jnp.negative, logits) if invert else logits
+        mask = masks.select(select_key, ranked, density, scope, counts=counts)
         info = {
             "losses": values,
             "scale": jnp.exp(learned["log_scale"]),
