@@ -7,7 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from plantjax import checks, masks, nets, recovery, wirings
+from plantjax import checks, losses, masks, nets, recovery, wirings
 from plantjax.types import (
     Apply,
     Batch,
@@ -27,6 +27,31 @@ EXACT_SCOPES = ("global", "oracle")
 """Scopes whose counts add up to exactly k; the others round per array or layer."""
 
 
+def check_options(
+    *,
+    scope: str | None = None,
+    loss: str | None = None,
+    search_learning_rate: float | None = None,
+    **counts: int,
+) -> None:
+    """Raises ValueError if an option that finders share is unknown, or out of range.
+
+    Args:
+      scope: of `masks.SCOPES`.
+      loss: of `losses.SEARCH_LOSSES`.
+      search_learning_rate: a positive number.
+      **counts: integers of at least 1, by name.
+    """
+    if scope is not None:
+        checks.choice("scope", scope, masks.SCOPES)
+    if loss is not None:
+        checks.choice("loss", loss, losses.SEARCH_LOSSES)
+    if search_learning_rate is not None:
+        checks.positive("search_learning_rate", search_learning_rate)
+    for name, count in counts.items():
+        checks.integer(name, count, 1)
+
+
 def check(
     task: Task,
     params: Params,
@@ -34,6 +59,7 @@ def check(
     density: chex.Numeric,
     rounds: int = 1,
     prunable: Prunable | None = None,
+    batch_size: int = 1,
 ) -> None:
     """Raises ValueError if a finder's input is not finite, out of range or does not fit."""
     checks.finite("params", params)
@@ -41,6 +67,7 @@ def check(
     checks.labels(data.y, task.n_out)
     checks.density(density)
     checks.integer("rounds", rounds, 1, masks.size(params, prunable))
+    checks.integer("batch_size", batch_size, 1, data.x.shape[0])
 
 
 def score_batch(key: Key, task: Task, data: Batch, batches: int = 1) -> Batch:

@@ -79,26 +79,27 @@ def edge_popup(
     Source: Ramanujan et al. 2020, https://arxiv.org/abs/1911.13299; annealing: paper, section 4.3;
       signed: Koster et al. 2022, https://arxiv.org/abs/2201.13361, formula uncertain.
     """
-    checks.choice("scope", scope, masks.SCOPES)
+    common.check_options(
+        scope=scope,
+        loss=loss,
+        search_epochs=search_epochs,
+        batch_size=batch_size,
+        search_learning_rate=search_learning_rate,
+    )
     checks.choice("anneal", anneal, ANNEALS)
     density_after = schedules.get(schedule)
-    checks.choice("loss", loss, losses.SEARCH_LOSSES)
     checks.choice("head", head, HEADS)
     checks.choice("init", init, INITS)
     checks.choice("budget", budget, BUDGETS)
     if budget == "live":
         checks.choice("scope with budget='live'", scope, ("global",))
     checks.interval("anneal_share", anneal_share, 0.0, 1.0, open_low=True)
-    checks.integer("search_epochs", search_epochs, 1)
-    checks.integer("batch_size", batch_size, 1)
-    checks.positive("search_learning_rate", search_learning_rate)
     prunable = common.prunable_of(apply, prunable)
     search_loss = losses.SEARCH_LOSSES[loss](task)
     network = common.with_head(apply, HEADS[head])
 
     def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
-        common.check(task, params, data, density, prunable=prunable)
-        checks.integer("batch_size", batch_size, 1, data.x.shape[0])
+        common.check(task, params, data, density, prunable=prunable, batch_size=batch_size)
         counts = common.oracle_counts(task, params, scope)
         init_key, select_key, train_key = jax.random.split(key, 3)
         per_epoch = data.x.shape[0] // batch_size

@@ -81,21 +81,22 @@ def edge_popup_levels(
 
     Source: paper, section 4.4 and its code, https://arxiv.org/abs/2111.11153
     """
-    checks.choice("scope", scope, masks.SCOPES)
+    common.check_options(
+        scope=scope,
+        loss=loss,
+        rounds=rounds,
+        level_epochs=level_epochs,
+        batch_size=batch_size,
+        search_learning_rate=search_learning_rate,
+    )
     density_after = schedules.get(schedule)
-    checks.choice("loss", loss, losses.SEARCH_LOSSES)
     checks.choice("init", init, INITS)
-    checks.integer("rounds", rounds, 1)
-    checks.integer("level_epochs", level_epochs, 1)
-    checks.integer("batch_size", batch_size, 1)
     checks.interval("warmup", warmup, 0.0, 0.99)
-    checks.positive("search_learning_rate", search_learning_rate)
     prunable = common.prunable_of(apply, prunable)
     search_loss = losses.SEARCH_LOSSES[loss](task)
 
     def start(key: Key, params: Params, data: Batch, density: chex.Numeric) -> _State:
-        common.check(task, params, data, density, rounds, prunable)
-        checks.integer("batch_size", batch_size, 1, data.x.shape[0])
+        common.check(task, params, data, density, rounds, prunable, batch_size)
         learned = begin(jax.random.split(key, 3)[0], params, init)
         return _State(learned, masks.full(params), masks.unknown(params, scope, prunable), params)
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plantjax import budgets, checks, losses, masks, nets, training
+from plantjax import budgets, losses, masks, nets, training
 from plantjax.finders import common
 from plantjax.types import Apply, Batch, Finder, Found, Key, Params, Task
 
@@ -87,13 +87,10 @@ def search_gates(
     Raises:
       ValueError: if a name is unknown or a number out of range.
     """
-    checks.choice("scope", scope, masks.SCOPES)
-    checks.integer("search_epochs", epochs, 1)
-    checks.integer("batch_size", batch_size, 1)
+    common.check_options(scope=scope, search_epochs=epochs, batch_size=batch_size)
 
     def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
-        common.check(task, params, data, density)
-        checks.integer("batch_size", batch_size, 1, data.x.shape[0])
+        common.check(task, params, data, density, batch_size=batch_size)
         counts = common.oracle_counts(task, params, scope)
         start_key, select_key, draw_key, train_key = jax.random.split(key, 4)
         n, per_epoch = masks.size(params), data.x.shape[0] // batch_size
@@ -193,7 +190,7 @@ def to_labels(task: Task, loss: str) -> Criterion:
     Raises:
       ValueError: if the name is unknown.
     """
-    checks.choice("loss", loss, losses.SEARCH_LOSSES)
+    common.check_options(loss=loss)
     search_loss = losses.SEARCH_LOSSES[loss](task)
     return lambda params, outputs, batch, log_scale: search_loss(outputs, batch.y, log_scale)
 

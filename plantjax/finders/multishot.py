@@ -89,13 +89,15 @@ def multishot(
     """
     make_score = scores.get(score)
     density_after = schedules.get(schedule)
-    checks.choice("scope", scope, masks.SCOPES)
+    common.check_options(
+        scope=scope,
+        rounds=rounds,
+        level_epochs=level_epochs,
+        batch_size=batch_size,
+        search_learning_rate=search_learning_rate,
+    )
     checks.choice("rewind", rewind, REWINDS)
-    checks.integer("rounds", rounds, 1)
-    checks.integer("level_epochs", level_epochs, 1)
-    checks.integer("batch_size", batch_size, 1)
     checks.integer("rewind_step", rewind_step, 0)
-    checks.positive("search_learning_rate", search_learning_rate)
     prunable = common.prunable_of(apply, prunable)
     score_fn = make_score(apply, task.loss)
     fitting = {

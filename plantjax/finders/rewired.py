@@ -52,9 +52,11 @@ def rewired(
       ValueError: if a name is unknown or a number out of range.
     """
     checks.choice("allocation", allocation, ALLOCATIONS)
-    checks.integer("search_epochs", search_epochs, 1)
-    checks.integer("batch_size", batch_size, 1)
-    checks.positive("search_learning_rate", search_learning_rate)
+    common.check_options(
+        search_epochs=search_epochs,
+        batch_size=batch_size,
+        search_learning_rate=search_learning_rate,
+    )
     inner = optimizer or optax.adam(search_learning_rate)
     rewire = partial(rewiring.rewire, inner, grow=grow, every=every, stop=stop, fraction=fraction)
     rewire(jax.random.key(0), None, steps=0)  # checks the options
@@ -67,8 +69,7 @@ def rewired(
         return task.loss(apply(params, batch.x), batch.y), carry
 
     def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
-        common.check(task, params, data, density)
-        checks.integer("batch_size", batch_size, 1, data.x.shape[0])
+        common.check(task, params, data, density, batch_size=batch_size)
         keys = jax.random.split(key, 4)
         values = score_fn(keys[0], params, masks.full(params), data)
         counts = ALLOCATIONS[allocation](params, density)

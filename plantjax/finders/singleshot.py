@@ -4,7 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from plantjax import checks, masks, nets, schedules, scores
+from plantjax import masks, nets, schedules, scores
 from plantjax.finders import common
 from plantjax.types import (
     Apply,
@@ -59,9 +59,7 @@ def singleshot(
     """
     make_score = scores.get(score)
     density_after = schedules.get(schedule)
-    checks.choice("scope", scope, masks.SCOPES)
-    checks.integer("rounds", rounds, 1)
-    checks.integer("batches", batches, 1)
+    common.check_options(scope=scope, rounds=rounds, batches=batches)
     prunable = common.prunable_of(apply, prunable)
     score_fn = make_score(apply, task.loss)
 
