@@ -82,7 +82,7 @@ def test_the_learning_rate_rises_and_falls():
         ({"rounds": 0}, "rounds must be an integer of at least 1, got 0"),
         ({"level_epochs": 0}, "level_epochs must be an integer of at least 1, got 0"),
         ({"warmup": 1.0}, r"warmup must lie in \[0, 0.99\], got 1.0"),
-        ({"scope": "channel"}, "scope must be one of global"),
+        ({"scope": "row"}, "scope must be one of global"),
         ({"loss": "mse"}, "loss must be one of"),
         ({"init": "zero"}, "init must be one of"),
         ({"search_learning_rate": 0.0}, "search_learning_rate must lie in"),

@@ -317,7 +317,7 @@ def test_what_is_not_prunable_is_kept_and_not_counted(scope):
     mask = masks.select(KEY, tree, 0.2, scope, prunable=kernels_only)
     assert mask["layer_00"]["bias"].all()
     assert mask["layer_01"]["bias"].all()
-    parts = [15, 10] if scope != "global" else [25]
+    parts = {"global": [25], "channel": [3] * 5 + [5] * 2}.get(scope, [15, 10])
     wanted = sum(number(0.2, n) for n in parts)
     assert int(masks.count(mask, kernels_only)) == wanted
     assert masks.size(tree, kernels_only) == 25
