@@ -37,6 +37,11 @@ def erk(params: Params, density: chex.Numeric) -> jax.Array:
 
     Source: Evci et al. 2020, section 3, https://arxiv.org/abs/1911.11134; Mocanu et al. 2018 for
     dense layers, https://arxiv.org/abs/1707.04780.
+
+    >>> import jax, plantjax as pj
+    >>> params = pj.nets.init(jax.random.key(0), (2, 20, 20, 1))  # layers of 60, 420 and 21
+    >>> pj.allocations.erk(params, 0.2).tolist()
+    ?
     """
     sizes, kernels = _layers(params, density)
     raw = [sum(kernel) / math.prod(kernel) for kernel in kernels]
@@ -59,6 +64,11 @@ def igq(params: Params, density: chex.Numeric) -> jax.Array:
 
     Source: Vysogorets and Kempe 2021, section 5, https://arxiv.org/abs/2107.02306, where n_l counts
     weights; here it counts the biases of the layer, too.
+
+    >>> import jax, plantjax as pj
+    >>> params = pj.nets.init(jax.random.key(0), (2, 20, 20, 1))  # layers of 60, 420 and 21
+    >>> pj.allocations.igq(params, 0.2).tolist()
+    ?
     """
     sizes, _ = _layers(params, density)
     k = budgets.number_kept(density, sum(sizes))
@@ -99,6 +109,11 @@ def smart_ratio(
     dense layer of a convolutional net and fills up full layers from the input on; here that is the
     last layer alone, and what is left is shared by all in proportion. What happens where 0.3 is
     more than the whole budget is our reading.
+
+    >>> import jax, plantjax as pj
+    >>> params = pj.nets.init(jax.random.key(0), (2, 20, 20, 1))  # layers of 60, 420 and 21
+    >>> pj.allocations.smart_ratio(params, 0.2).tolist()
+    ?
     """
     checks.interval("last", last, 0.0, 1.0)
     sizes, _ = _layers(params, density)

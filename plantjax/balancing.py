@@ -36,6 +36,12 @@ def balance(params: Params, wiring: Wiring) -> Params:
     Returns:
       Params of the same structure. On an all-ones input the outputs are those of `params` times a
       power of two.
+
+    >>> import jax, jax.numpy as jnp, plantjax as pj
+    >>> params = jax.tree.map(jnp.abs, pj.nets.init(jax.random.key(0), (2, 50, 1)))
+    >>> balanced, x = balance(params, pj.wirings.chain(params)), jnp.ones((1, 2))
+    >>> float(jnp.frexp(pj.nets.apply(balanced, x) / pj.nets.apply(params, x))[0][0, 0])
+    0.5
     """
     sizes, leaves = wirings.channels(params, wiring), wirings.leaves(params)
     bounds: dict[str, _Bound] = {INPUT: (jnp.ones((1, sizes[INPUT])), jnp.int32(0))}
@@ -89,6 +95,10 @@ def times_power(x: jax.Array, exponent: jax.Array) -> jax.Array:
     """Multiplies by 2^exponent as `ldexp` does, in a fifth of the time.
 
     Three powers of two, none beyond the floats, reach from the largest float to zero and back.
+
+    >>> import jax.numpy as jnp
+    >>> float(times_power(jnp.float32(3.0), jnp.int32(-1)))
+    1.5
     """
     exponent = jnp.clip(exponent, -378, 378)
     third = exponent // 3

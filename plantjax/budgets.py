@@ -13,6 +13,9 @@ def number_kept(density: chex.Numeric, n: int) -> jax.Array:
 
     The minimum with n changes no value; it keeps compilers from fusing product and sum, which
     would round differently with and without jit.
+
+    >>> int(number_kept(0.1, 104)), int(number_kept(0.001, 104))
+    (10, 1)
     """
     product = jnp.minimum(jnp.asarray(density, jnp.float32) * n, jnp.float32(n))
     k = jnp.clip(jnp.floor(product + 0.5), 1, n).astype(jnp.int32)
@@ -22,7 +25,11 @@ def number_kept(density: chex.Numeric, n: int) -> jax.Array:
 def split(
     density: chex.Numeric, scope: str, sizes: list[int], counts: jax.Array | None
 ) -> jax.Array:
-    """How many parameters each group keeps, int32 [G]."""
+    """How many parameters each group keeps, int32 [G].
+
+    >>> split(0.5, "local", [4, 10], None).tolist()
+    [2, 5]
+    """
     if (counts is not None) != (scope == "oracle"):
         raise ValueError(f"counts go with scope 'oracle' and with no other, got scope {scope!r}.")
     if counts is None:
@@ -46,6 +53,10 @@ def apportion(counts: jax.Array, sizes: list[int], k: jax.Array) -> jax.Array:
 
     Returns:
       Numbers int32 [L] that sum to k.
+
+    >>> import jax.numpy as jnp
+    >>> apportion(jnp.array([1, 1, 2]), [10, 10, 3], jnp.int32(8)).tolist()
+    [3, 2, 3]
     """
     capacity, counts = jnp.asarray(sizes, jnp.int32), counts.astype(jnp.int32)
     named = counts > 0

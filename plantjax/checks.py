@@ -20,12 +20,22 @@ def is_concrete(*trees: Any) -> bool:
 
 
 def path_name(path: Any) -> str:
-    """The path of a leaf as users write it, `layer_00/kernel`."""
+    """The path of a leaf as users write it, `layer_00/kernel`.
+
+    >>> import jax
+    >>> [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path({"a": {"b": 1.0}})]
+    ['a/b']
+    """
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def integer(name: str, value: Any, minimum: int, maximum: int | None = None) -> None:
-    """Raises unless `value` is a Python integer in [minimum, maximum]."""
+    """Raises unless `value` is a Python integer in [minimum, maximum].
+
+    >>> integer("epochs", -1, 0)
+    Traceback (most recent call last):
+    ValueError: epochs must be an integer of at least 0, got -1.
+    """
     upper = "" if maximum is None else f" and at most {maximum}"
     is_int = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not is_int or value < minimum or (maximum is not None and value > maximum):
@@ -33,7 +43,12 @@ def integer(name: str, value: Any, minimum: int, maximum: int | None = None) -> 
 
 
 def choice(name: str, value: Any, allowed: Collection[str]) -> None:
-    """Raises unless `value` is one of the `allowed` names."""
+    """Raises unless `value` is one of the `allowed` names.
+
+    >>> choice("rule", "best", ("norm", "paper"))
+    Traceback (most recent call last):
+    ValueError: rule must be one of norm, paper, got 'best'.
+    """
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.")
 

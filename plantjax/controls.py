@@ -44,6 +44,14 @@ def shuffled(make: MakeFinder) -> MakeFinder:
     """The mask found, its entries permuted within every array: only the arrays' counts are left.
 
     Weak training starts from the mother's parameters, as with all controls that change a mask.
+
+    >>> import jax, plantjax as pj
+    >>> task = pj.TASKS["relu"]
+    >>> world = pj.worlds.make_world(jax.random.key(0), task, depth=3, width=20, samples=100)
+    >>> find = pj.controls.shuffled(pj.FINDERS["magnitude"])(task)
+    >>> mask = find(jax.random.key(1), world.planted.params, world.train, 0.5).mask
+    >>> int(pj.masks.count(mask)), pj.masks.size(mask)
+    (31, 61)
     """
 
     def changed(key: Key, task: Task, params: Params, mask: Mask, density: chex.Numeric) -> Mask:
@@ -119,7 +127,12 @@ def oracle(make: MakeFinder) -> MakeFinder:
 
 
 def has_score(make: MakeFinder) -> bool:
-    """True if the finder ranks parameters by a score that can be told to it, or inverted."""
+    """True if the finder ranks parameters by a score that can be told to it, or inverted.
+
+    >>> import plantjax as pj
+    >>> has_score(pj.FINDERS["snip"]), has_score(pj.FINDERS["phew"])
+    (True, False)
+    """
     return bool({"score", "invert"} & set(inspect.signature(make).parameters))
 
 

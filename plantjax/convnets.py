@@ -228,6 +228,11 @@ def resnet(
 
     Raises:
       ValueError: if depth, dtype, convolution or shortcut is unknown, or a number is out of range.
+
+    >>> import jax, plantjax as pj
+    >>> network = pj.convnets.resnet(20, width=0.25)
+    >>> len(network.wiring.layers), network.wiring.nodes[:3]
+    (20, ('00', '01', '02'))
     """
     _check(depth, RESNETS, width, n_out, dtype, convolution)
     shortcut = shortcut or ("pad" if depth == 20 else "project")

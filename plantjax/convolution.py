@@ -35,6 +35,11 @@ def by_patches(
 
     Raises:
       ValueError: if it is asked for another padding, groups or dilations.
+
+    >>> import jax.numpy as jnp
+    >>> image, kernel = jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1))
+    >>> by_patches(image, kernel, (1, 1), "SAME")[0, 0, :, 0].tolist()
+    [4.0, 6.0, 6.0, 4.0]
     """
     dilations = {*(others.get("lhs_dilation") or ()), *(others.get("rhs_dilation") or ())}
     if padding != "SAME" or others.get("feature_group_count", 1) != 1 or dilations - {1}:

@@ -91,6 +91,12 @@ def from_torch(state: Mapping[str, Any], like: Params) -> Params:
 
     Raises:
       ValueError: if an array has no leaf of its shape left, or a leaf no array.
+
+    >>> import jax, numpy as np, plantjax as pj
+    >>> state = {"0.weight": np.ones((4, 2)), "0.bias": np.zeros(4)}  # of torch.nn.Linear(2, 4)
+    >>> like = pj.nets.init(jax.random.key(0), (2, 4))
+    >>> pj.interchange.from_torch(state, like)["layer_00"]["kernel"].shape
+    (2, 4)
     """
     waiting: dict[tuple[int, ...], deque[int]] = defaultdict(deque)
     pairs, structure = jax.tree_util.tree_flatten_with_path(like)
@@ -126,6 +132,13 @@ def keep_pruned(mask: Mask) -> optax.GradientTransformation:
     Returns:
       A transformation that replaces the updates of pruned parameters by what brings them to zero;
       its `update` needs the parameters, and raises ValueError if they do not fit the mask.
+
+    >>> import jax.numpy as jnp, optax, plantjax as pj
+    >>> params, mask = {"w": jnp.array([1.0, 0.0])}, {"w": jnp.array([True, False])}
+    >>> optimizer = optax.chain(optax.sgd(0.5), pj.interchange.keep_pruned(mask))
+    >>> updates, _ = optimizer.update({"w": jnp.ones(2)}, optimizer.init(params), params)
+    >>> optax.apply_updates(params, updates)["w"].tolist()
+    [0.5, 0.0]
     """
 
     def init(params: Params) -> optax.EmptyState:

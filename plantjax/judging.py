@@ -70,7 +70,12 @@ def _run(network: Apply, params: Params, x: jax.Array) -> jax.Array:
 
 
 def flat(tree: Params) -> jax.Array:
-    """A tree of arrays of one dtype as one vector [P], leaves in tree order."""
+    """A tree of arrays of one dtype as one vector [P], leaves in tree order.
+
+    >>> import jax.numpy as jnp
+    >>> flat({"a": jnp.zeros(1), "b": jnp.ones((1, 2))}).tolist()
+    [0.0, 1.0, 1.0]
+    """
     return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 

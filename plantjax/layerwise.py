@@ -14,7 +14,12 @@ from plantjax import checks
 
 
 def shapes(tree: Any) -> list[list[tuple[int, ...]]]:
-    """The shapes of the arrays of every layer; the tree holds at least one array."""
+    """The shapes of the arrays of every layer; the tree holds at least one array.
+
+    >>> import jax.numpy as jnp
+    >>> shapes({"layer_00": {"bias": jnp.zeros(2), "kernel": jnp.ones((1, 2))}})
+    [[(2,), (1, 2)]]
+    """
     _, leaves, groups = _layers(tree)
     return [[np.shape(leaves[i]) for i in group] for group in groups]
 

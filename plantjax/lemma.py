@@ -88,6 +88,11 @@ def rescaled(target: Params, epsilon: float, norm: str = "spectral") -> Rescaled
 
     Raises:
       ValueError: as `tolerances`, but for the last.
+
+    >>> from plantjax import targets
+    >>> scaled = rescaled(targets.circle(depth=5), 0.1)
+    >>> bool(max(abs(theta).max() for theta in scaled.layers) <= 1.0), scaled.reason
+    (True, '')
     """
     check_target(target, epsilon, norm)
     chain = _cleaned(target)
@@ -120,7 +125,12 @@ def check_target(target: Params, epsilon: float, norm: str) -> None:
 
 
 def check_unit(name: str, value: float) -> None:
-    """Raises ValueError unless the value lies in (0, 1), both ends excluded."""
+    """Raises ValueError unless the value lies in (0, 1), both ends excluded.
+
+    >>> check_unit("epsilon", 2.0)
+    Traceback (most recent call last):
+    ValueError: epsilon must lie in (0, 1), got 2.0.
+    """
     if not 0.0 < value < 1.0:  # NaN is refused with the rest
         raise ValueError(f"{name} must lie in (0, 1), got {value!r}.")
 

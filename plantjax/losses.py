@@ -30,6 +30,10 @@ def cross_entropy(outputs: jax.Array, y: jax.Array) -> jax.Array:
 
     Raises:
       ValueError: on wrong shapes or dtypes, or (concrete) labels out of range.
+
+    >>> import jax.numpy as jnp
+    >>> round(float(cross_entropy(jnp.zeros((3, 4)), jnp.array([0, 1, 2]))), 3)  # log 4
+    1.386
     """
     checks.outputs_and_labels(outputs, y)
     return jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(outputs, y))
@@ -47,6 +51,10 @@ def mean_squared_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
 
     Raises:
       ValueError: on wrong shapes or dtypes.
+
+    >>> import jax.numpy as jnp
+    >>> float(mean_squared_error(jnp.zeros((2, 1)), jnp.array([[1.0], [3.0]])))
+    5.0
     """
     checks.outputs_and_values(outputs, y)
     return jnp.mean(jnp.square(outputs - y))
@@ -67,6 +75,11 @@ def output_factors(outputs: jax.Array, y: jax.Array) -> jax.Array:
 
     Raises:
       ValueError: on wrong shapes or dtypes.
+
+    >>> import jax.numpy as jnp
+    >>> y = jnp.array([[1.0, 1.0], [2.0, 2.0]])
+    >>> output_factors(y * jnp.array([[0.5, -0.5]]), y).tolist()
+    [2.0, 0.0]
     """
     checks.outputs_and_values(outputs, y)
     size = jnp.max(jnp.abs(outputs), axis=0)  # [O]
@@ -96,6 +109,12 @@ def scale_free_cross_entropy(
 
     Raises:
       ValueError: on wrong shapes or dtypes, or (concrete) labels out of range.
+
+    >>> import jax.numpy as jnp
+    >>> outputs, y = jnp.eye(3), jnp.array([0, 1, 1])
+    >>> losses = [scale_free_cross_entropy(scale * outputs, y) for scale in (1.0, 1e-20)]
+    >>> bool(jnp.isclose(*losses))
+    True
     """
     checks.outputs_and_labels(outputs, y)
     return cross_entropy(_unit_logits(outputs) * jnp.exp(log_scale), y)
@@ -119,6 +138,11 @@ def scale_free_divergence(
 
     Raises:
       ValueError: on wrong shapes or dtypes.
+
+    >>> import jax.numpy as jnp
+    >>> outputs = jnp.eye(3)
+    >>> bool(jnp.isclose(scale_free_divergence(1e-20 * outputs, outputs), 0.0, atol=1e-6))
+    True
     """
     checks.outputs_and_values(outputs, reference)
     log_p = jax.nn.log_softmax(_unit_logits(outputs) * jnp.exp(log_scale))
@@ -142,6 +166,11 @@ def scale_free_squared_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
 
     Raises:
       ValueError: on wrong shapes or dtypes.
+
+    >>> import jax.numpy as jnp
+    >>> y = jnp.array([[1.0], [2.0]])
+    >>> bool(scale_free_squared_error(1e-13 * y, y) < 1e-12)
+    True
     """
     checks.outputs_and_values(outputs, y)
     unit = _unit(outputs, axis=0)
@@ -169,12 +198,23 @@ def _unit(outputs: jax.Array, axis: int | None = None) -> jax.Array:
 
 
 def plain(task: Task) -> SearchLoss:
-    """The task's training loss, whatever the scale of the outputs."""
+    """The task's training loss, whatever the scale of the outputs.
+
+    >>> import jax.numpy as jnp, plantjax as pj
+    >>> loss = pj.losses.plain(pj.TASKS["relu"])
+    >>> float(loss(jnp.zeros((2, 1)), jnp.ones((2, 1)), 0.0))
+    1.0
+    """
     return lambda outputs, y, log_scale: task.loss(outputs, y)
 
 
 def scale_free(task: Task) -> SearchLoss:
-    """A loss that ignores the scale of the outputs, for networks whose weights cannot change."""
+    """A loss that ignores the scale of the outputs, for networks whose weights cannot change.
+
+    >>> import plantjax as pj
+    >>> pj.losses.scale_free(pj.TASKS["circle"]).__name__
+    'scale_free_cross_entropy'
+    """
     if task.metric == "accuracy":
         return scale_free_cross_entropy
     return lambda outputs, y, log_scale: scale_free_squared_error(outputs, y)

@@ -110,6 +110,13 @@ def reselect(
 
     Raises:
       ValueError: as `select`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> scores = {"kernel": jnp.array([[3.0, 1.0], [2.0, 0.0]])}
+    >>> mask, near = reselect(jax.random.key(0), scores, 0.5, None)
+    >>> again, _ = reselect(jax.random.key(1), scores, 0.5, near)
+    >>> int(overlap(mask, again))
+    2
     """
     checks.choice("scope", scope, SCOPES)
     checks.density(density)
@@ -133,7 +140,12 @@ def reselect(
 
 
 def unknown(params: Params, scope: str = "global", prunable: Prunable | None = None) -> jax.Array:
-    """Thresholds for the first `reselect`: zeros uint32 [G]."""
+    """Thresholds for the first `reselect`: zeros uint32 [G].
+
+    >>> import jax.numpy as jnp
+    >>> unknown({"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, "local").tolist()
+    [0, 0]
+    """
     paths, leaves, _ = _leaves(params)
     groups = _groups(paths, scope, prunable)
     if scope == "channel":
@@ -142,12 +154,22 @@ def unknown(params: Params, scope: str = "global", prunable: Prunable | None = N
 
 
 def full(params: Params) -> Mask:
-    """The mask that keeps everything."""
+    """The mask that keeps everything.
+
+    >>> import jax.numpy as jnp
+    >>> full({"w": jnp.zeros(2)})["w"].tolist()
+    [True, True]
+    """
     return jax.tree.map(lambda p: jnp.ones(jnp.shape(p), bool), params)
 
 
 def nonzero(params: Params) -> Mask:
-    """The mask of the entries that are not zero."""
+    """The mask of the entries that are not zero.
+
+    >>> import jax.numpy as jnp
+    >>> nonzero({"w": jnp.array([0.0, -1.0])})["w"].tolist()
+    [False, True]
+    """
     return jax.tree.map(lambda p: p != 0, params)
 
 
@@ -156,18 +178,34 @@ def apply(params: Params, mask: Mask) -> Params:
 
     Raises:
       ValueError: if the mask is not of the params' structure and shapes, or not bool.
+
+    >>> import jax.numpy as jnp
+    >>> apply({"w": jnp.array([2.0, jnp.nan])}, {"w": jnp.array([True, False])})["w"].tolist()
+    [2.0, 0.0]
     """
     checks.mask("mask", mask, "params", params)
     return jax.tree.map(lambda p, m: jnp.where(m, p, jnp.zeros_like(p)), params, mask)
 
 
 def count(mask: Mask, prunable: Prunable | None = None) -> jax.Array:
-    """Number of kept prunable parameters, int32."""
+    """Number of kept prunable parameters, int32.
+
+    >>> import jax.numpy as jnp
+    >>> int(count({"w": jnp.array([True, False])}))
+    1
+    """
     return _total(mask, prunable)
 
 
 def size(params: Params, prunable: Prunable | None = None) -> int:
-    """Number of prunable parameters n."""
+    """Number of prunable parameters n.
+
+    >>> import jax.numpy as jnp
+    >>> size({"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)})
+    9
+    >>> size({"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, lambda path: path == "kernel")
+    6
+    """
     paths, leaves, _ = _leaves(params)
     return sum(
         int(np.size(leaf))
@@ -191,13 +229,23 @@ def overlap(mask: Mask, other: Mask) -> jax.Array:
 
     Raises:
       ValueError: if the masks do not match.
+
+    >>> import jax.numpy as jnp
+    >>> int(overlap({"w": jnp.array([True, False])}, {"w": jnp.array([True, True])}))
+    1
     """
     checks.mask("other", other, "mask", mask)
     return _total(jax.tree.map(jnp.logical_and, mask, other), None)
 
 
 def group_counts(mask: Mask, scope: str = "layer") -> jax.Array:
-    """Kept entries per group of a scope (see `select`), int32 [G], in the order of sorted paths."""
+    """Kept entries per group of a scope (see `select`), int32 [G], in the order of sorted paths.
+
+    >>> import jax, plantjax
+    >>> params = plantjax.nets.init(jax.random.key(0), (2, 8, 4))
+    >>> group_counts(full(params)).tolist(), group_counts(full(params), "local").tolist()
+    ([24, 36], [8, 16, 4, 32])
+    """
     paths, leaves, _ = _leaves(mask)
     parts = _gather(leaves, _groups(paths, scope, None), scope)
     return jnp.concatenate([jnp.sum(jnp.atleast_2d(part), 1, dtype=jnp.int32) for part in parts])
@@ -221,6 +269,13 @@ def live(params: Params, mask: Mask, wiring: wirings.Wiring | None = None) -> Ma
 
     Raises:
       ValueError: if params is no chain, or not what the wiring says, or the mask does not match.
+
+    >>> import jax, jax.numpy as jnp, plantjax
+    >>> params = plantjax.nets.init(jax.random.key(0), (2, 2, 1))
+    >>> mask = full(params)
+    >>> mask["layer_01"]["kernel"] = jnp.array([[True], [False]])  # the second unit is not read
+    >>> live(params, mask)["layer_00"]["kernel"].tolist()
+    [[True, False], [True, False]]
     """
     checks.mask("mask", mask, "params", params)
     return wirings.live(params, mask, wirings.chain(params) if wiring is None else wiring)

@@ -22,6 +22,11 @@ class MLP(nn.Module):
     """A dense ReLU network as a Flax module; `widths` (I, ..., O) count the input.
 
     `MLP(widths).apply({"params": params}, x)` equals `apply(params, x)`.
+
+    >>> import jax, jax.numpy as jnp, plantjax as pj
+    >>> params = pj.nets.init(jax.random.key(0), (2, 100, 4))
+    >>> pj.nets.MLP((2, 100, 4)).apply({"params": params}, jnp.zeros((5, 2))).shape
+    (5, 4)
     """
 
     widths: Sequence[int]
@@ -36,7 +41,11 @@ class MLP(nn.Module):
 
 
 def layer_name(index: int) -> str:
-    """The name of the layer at `index`: zero-padded, so that sorted order is network order."""
+    """The name of the layer at `index`: zero-padded, so that sorted order is network order.
+
+    >>> layer_name(3)
+    'layer_03'
+    """
     return f"layer_{index:02d}"
 
 
@@ -51,6 +60,11 @@ def layers(params: Params) -> list[dict[str, jax.Array]]:
 
     Raises:
       ValueError: if params is no chain of dense layers.
+
+    >>> import jax, plantjax as pj
+    >>> params = pj.nets.init(jax.random.key(0), (2, 8, 4))
+    >>> [layer["bias"].shape for layer in pj.nets.layers(params)]
+    [(8,), (4,)]
     """
     if not is_chain(params):
         raise ValueError(
@@ -61,7 +75,12 @@ def layers(params: Params) -> list[dict[str, jax.Array]]:
 
 
 def is_chain(params: Params) -> bool:
-    """True if params is a chain of dense layers that fit on one another."""
+    """True if params is a chain of dense layers that fit on one another.
+
+    >>> import jax, plantjax as pj
+    >>> is_chain(pj.nets.init(jax.random.key(0), (2, 8, 4))), is_chain([1.0])
+    (True, False)
+    """
     if not isinstance(params, dict) or not params:
         return False
     width = None
@@ -77,7 +96,12 @@ def is_chain(params: Params) -> bool:
 
 
 def widths(params: Params) -> tuple[int, ...]:
-    """The widths (I, ..., O) of a chain; raises ValueError if params is none."""
+    """The widths (I, ..., O) of a chain; raises ValueError if params is none.
+
+    >>> import plantjax as pj
+    >>> pj.nets.widths(pj.targets.circle(depth=5))
+    (2, 4, 2, 20, 4)
+    """
     chain = layers(params)
     return (chain[0]["kernel"].shape[0], *(layer["kernel"].shape[1] for layer in chain))
 
@@ -129,6 +153,11 @@ def init(key: Key, widths: Sequence[int], scheme: str = "he") -> Params:
       ValueError: if a width is below 1, there are fewer than two, or the scheme is unknown.
 
     Source: paper, section 3.1, https://arxiv.org/abs/2111.11153
+
+    >>> import jax, plantjax as pj
+    >>> mother = pj.nets.init(jax.random.key(0), (2, 100, 100, 4))
+    >>> list(mother), mother["layer_01"]["kernel"].shape
+    (['layer_00', 'layer_01', 'layer_02'], (100, 100))
     """
     checks.choice("scheme", scheme, SCHEMES)
     if len(widths) < 2:
@@ -150,7 +179,11 @@ def init(key: Key, widths: Sequence[int], scheme: str = "he") -> Params:
 
 
 def kernel_size(window: Sequence[int], scheme: str) -> float:
-    """Standard deviation of a kernel [*window, O], or for "uniform" its largest size."""
+    """Standard deviation of a kernel [*window, O], or for "uniform" its largest size.
+
+    >>> kernel_size((8,), "he"), kernel_size((3, 3, 16), "he") == (2 / 144) ** 0.5
+    (0.5, True)
+    """
     return float(((6.0 if scheme == "uniform" else 2.0) / math.prod(window)) ** 0.5)
 
 
@@ -158,6 +191,10 @@ def draw(key: Key, shapes: Sequence[tuple[int, ...]], uniform: bool = False) -> 
     """Independent draws of N(0, 1), or U[-1, 1], in all the shapes, by one call of the generator.
 
     One generator per array would compile for seconds.
+
+    >>> import jax
+    >>> [array.shape for array in draw(jax.random.key(0), [(2, 3), (3,)])]
+    [(2, 3), (3,)]
     """
     ends = np.cumsum([math.prod(shape) for shape in shapes])
     flat = (
@@ -183,6 +220,12 @@ def rescale(params: Params, factors: Sequence[jax.Array]) -> Params:
 
     Raises:
       ValueError: if params is no chain or the number of factors is not L.
+
+    >>> import jax, jax.numpy as jnp, plantjax as pj
+    >>> params = pj.nets.init(jax.random.key(0), (2, 8, 4))
+    >>> scaled, x = pj.nets.rescale(params, [2.0, 4.0]), jnp.ones((1, 2))
+    >>> bool(jnp.allclose(pj.nets.apply(scaled, x), 8.0 * pj.nets.apply(params, x)))
+    True
     """
     chain = layers(params)
     if len(factors) != len(chain):
@@ -213,6 +256,12 @@ def rescale_to_he(params: Params, mask: Mask) -> Params:
 
     Raises:
       ValueError: if params is no chain or the mask does not match.
+
+    >>> import jax, jax.numpy as jnp, plantjax as pj
+    >>> tiny = jax.tree.map(lambda p: 1e-4 * p, pj.nets.init(jax.random.key(0), (2, 50, 4)))
+    >>> kernel = pj.nets.rescale_to_he(tiny, pj.masks.full(tiny))["layer_01"]["kernel"]
+    >>> round(float(jnp.sqrt(jnp.mean(jnp.square(kernel)))), 3)  # sqrt(2 / 50)
+    0.2
     """
     checks.mask("mask", mask, "params", params)
     factors = []

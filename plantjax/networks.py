@@ -145,6 +145,13 @@ def fold(params: Params, statistics: Params) -> Params:
 
     Raises:
       ValueError: if a norm has no statistics.
+
+    >>> import jax.numpy as jnp
+    >>> layer = {"kernel": jnp.ones((3, 3, 1, 2)), "bias": jnp.ones(2)}
+    >>> params = {"layer_00": layer, "norm_00": {"scale": jnp.ones(2), "bias": jnp.ones(2)}}
+    >>> folded = fold(params, {"norm_00": {"mean": jnp.ones(2), "var": jnp.ones(2)}})
+    >>> list(folded), folded["layer_00"]["bias"].tolist()
+    (['layer_00'], [1.0, 1.0])
     """
     folded = {}
     for name in (name for name in params if name.startswith("layer_")):

@@ -39,6 +39,10 @@ def order_keys(values: jax.Array) -> jax.Array:
 
     Returns:
       uint32 array of the same shape; larger is higher, 0 is not used.
+
+    >>> import jax.numpy as jnp
+    >>> order_keys(jnp.array([jnp.nan, -jnp.inf, -1.0, 0.0, 2.0])).argsort().tolist()
+    [0, 1, 2, 3, 4]
     """
     bits = jax.lax.bitcast_convert_type(values.astype(jnp.float32), jnp.uint32)
     size = bits & ~_SIGN
@@ -52,6 +56,10 @@ def priorities(key: Key, start: int, n: int) -> jax.Array:
 
     A keyed bijection of the position (rounds of xor, shift and odd multiplication), so that no two
     positions share a priority and no sort or collision handling is needed.
+
+    >>> import jax
+    >>> len(set(priorities(jax.random.key(0), 0, 100).tolist()))
+    100
     """
     words = jax.random.bits(key, (6,), jnp.uint32)
     x = jax.lax.iota(jnp.uint32, n) + jnp.uint32(start)
@@ -83,6 +91,11 @@ def top(
 
     Returns:
       (G bool arrays [n_g] with exactly min(k_g, number of allowed entries) True, thresholds [G]).
+
+    >>> import jax, jax.numpy as jnp
+    >>> marks, _ = top(jax.random.key(0), [jnp.array([3.0, 1.0, 2.0])], jnp.array([2]))
+    >>> marks[0].tolist()
+    [True, False, True]
     """
     keys = [order_keys(value) for value in values]
     allowed = jnp.array([value.size for value in values], jnp.int32)
@@ -259,6 +272,10 @@ def totals(marks: Sequence[jax.Array]) -> jax.Array:
     """Entries of G bool arrays that are True, int32 [G].
 
     Float sums are exact up to 2^24, and several times as fast as those of integers.
+
+    >>> import jax.numpy as jnp
+    >>> totals([jnp.array([True, False]), jnp.array([True, True, True])]).tolist()
+    [1, 3]
     """
     one = jnp.float32(1.0) if all(mark.size <= 1 << 24 for mark in marks) else jnp.int32(1)
     totals = [jnp.sum(jnp.where(mark, one, jnp.zeros_like(one))) for mark in marks]

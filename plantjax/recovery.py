@@ -42,6 +42,13 @@ def compare(
       ValueError: if masks and params do not match, or the scope is unknown.
 
     Source: paper, section 4; the live paths as in `masks.live`.
+
+    >>> import jax, plantjax as pj
+    >>> mother = pj.nets.init(jax.random.key(0), (1, 9, 1))
+    >>> planted = pj.plant(jax.random.key(1), pj.targets.relu(depth=3), mother)
+    >>> metrics = pj.recovery.compare(planted.params, pj.masks.full(mother), planted)
+    >>> float(metrics["recall"]), int(metrics["collapsed"])
+    (1.0, 0)
     """
     checks.choice("scope", scope, masks.SCOPES)
     checks.mask("found_mask", found_mask, "params", params)
@@ -78,6 +85,12 @@ def feasible_recall(found_mask: Mask, planted_mask: Mask, scope: str = "global")
 
     Returns:
       sum over groups of min(|F|, |T|) / |T|, a float32 scalar.
+
+    >>> import jax.numpy as jnp
+    >>> found = {"a": {"w": jnp.array([True, False])}, "b": {"w": jnp.array([True, True])}}
+    >>> planted = {"a": {"w": jnp.array([True, True])}, "b": {"w": jnp.array([False, False])}}
+    >>> float(feasible_recall(found, planted)), float(feasible_recall(found, planted, "layer"))
+    (1.0, 0.5)
     """
     found = masks.group_counts(found_mask, scope)
     true = masks.group_counts(planted_mask, scope)
@@ -85,13 +98,23 @@ def feasible_recall(found_mask: Mask, planted_mask: Mask, scope: str = "global")
 
 
 def collapsed(mask: Mask) -> jax.Array:
-    """Number of kernels (arrays of two axes and more) without a kept weight, float32."""
+    """Number of kernels (arrays of two axes and more) without a kept weight, float32.
+
+    >>> import jax.numpy as jnp
+    >>> float(collapsed({"kernel": jnp.zeros((2, 2), bool), "bias": jnp.zeros(2, bool)}))
+    1.0
+    """
     weights = [leaf for leaf in jax.tree.leaves(mask) if jnp.ndim(leaf) >= 2]
     return sum((~jnp.any(leaf)).astype(jnp.float32) for leaf in weights) + jnp.float32(0.0)
 
 
 def is_constant(outputs: jax.Array) -> jax.Array:
-    """True if the outputs [N, O] do not vary over the samples beyond rounding: a dead network."""
+    """True if the outputs [N, O] do not vary over the samples beyond rounding: a dead network.
+
+    >>> import jax.numpy as jnp
+    >>> bool(is_constant(jnp.ones((5, 2)))), bool(is_constant(jnp.eye(5)))
+    (True, False)
+    """
     chex.assert_rank(outputs, 2)
     spread = jnp.max(outputs, axis=0) - jnp.min(outputs, axis=0)
     return jnp.all(spread <= 1e-6 * jnp.max(jnp.abs(outputs), axis=0))

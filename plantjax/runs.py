@@ -122,6 +122,10 @@ def make_run(
 
     Raises:
       ValueError: if a name is unknown or a size out of range; all is checked before any compute.
+
+    >>> import plantjax as pj
+    >>> pj.runs.make_run("relu", depth=3, width=20, finder="synflow100").rounds
+    100
     """
     if isinstance(task, str):
         checks.choice("task", task, tasks.TASKS)
@@ -210,6 +214,11 @@ def options(finder: str) -> frozenset[str]:
 
     Raises:
       ValueError: if there is no finder of this name.
+
+    >>> import plantjax as pj
+    >>> known = pj.runs.options("snip100")
+    >>> "schedule" in known, "score" in known
+    (True, False)
     """
     base, *controls = finder.split(CONTROLLED)
     known = inspect.signature(_maker(finder)).parameters

@@ -18,13 +18,20 @@ def exponential(density: chex.Numeric, step: chex.Numeric, steps: int) -> jax.Ar
 
     Returns:
       The density after the round, a float32 scalar.
+
+    >>> [round(float(exponential(0.01, step, 2)), 3) for step in (1, 2)]
+    [0.1, 0.01]
     """
     density, share = jnp.asarray(density, jnp.float32), _share(step, steps)
     return jnp.where(share >= 1.0, density, jnp.power(density, share))
 
 
 def linear(density: chex.Numeric, step: chex.Numeric, steps: int) -> jax.Array:
-    """1 - (1 - density) step / steps: every round prunes the same number; see `exponential`."""
+    """1 - (1 - density) step / steps: every round prunes the same number; see `exponential`.
+
+    >>> [round(float(linear(0.01, step, 2)), 3) for step in (1, 2)]
+    [0.505, 0.01]
+    """
     density, share = jnp.asarray(density, jnp.float32), _share(step, steps)
     return jnp.where(share >= 1.0, density, 1.0 - (1.0 - density) * share)
 
@@ -34,6 +41,9 @@ def get(schedule: str | Schedule) -> Schedule:
 
     Raises:
       ValueError: if the name is unknown.
+
+    >>> float(get("linear")(0.5, 1, 2))
+    0.75
     """
     if callable(schedule):
         return schedule

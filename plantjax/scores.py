@@ -23,7 +23,14 @@ GRASP_TEMPERATURE = 200.0
 
 
 def random(apply: Apply, loss: Loss) -> ScoreFn:
-    """Scores N(0, 1), the baseline: a random mask of exact density."""
+    """Scores N(0, 1), the baseline: a random mask of exact density.
+
+    >>> import jax, jax.numpy as jnp, plantjax as pj
+    >>> score = pj.SCORES["random"](None, None)
+    >>> params = {"w": jnp.ones((2, 3))}
+    >>> score(jax.random.key(0), params, pj.masks.full(params), None)["w"].shape
+    (2, 3)
+    """
     del apply, loss
 
     def score(key: Key, params: Params, mask: Mask, batch: Batch) -> Params:
@@ -35,7 +42,14 @@ def random(apply: Apply, loss: Loss) -> ScoreFn:
 
 
 def magnitude(apply: Apply, loss: Loss) -> ScoreFn:
-    """Scores |theta|, pruned or not (Han et al. 2015, https://arxiv.org/abs/1506.02626)."""
+    """Scores |theta|, pruned or not (Han et al. 2015, https://arxiv.org/abs/1506.02626).
+
+    >>> import jax, jax.numpy as jnp, plantjax as pj
+    >>> score = pj.SCORES["magnitude"](None, None)
+    >>> params = {"w": jnp.array([-2.0, 1.0])}
+    >>> score(jax.random.key(0), params, pj.masks.full(params), None)["w"].tolist()
+    [2.0, 1.0]
+    """
     del apply, loss
 
     def score(key: Key, params: Params, mask: Mask, batch: Batch) -> Params:
@@ -46,7 +60,17 @@ def magnitude(apply: Apply, loss: Loss) -> ScoreFn:
 
 
 def snip(apply: Apply, loss: Loss) -> ScoreFn:
-    """Scores |dL/dm| = |theta dL/d(m theta)| (Lee et al. 2019, https://arxiv.org/abs/1810.02340)."""
+    """Scores |dL/dm| = |theta dL/d(m theta)| (Lee et al. 2019, https://arxiv.org/abs/1810.02340).
+
+    >>> import jax, jax.numpy as jnp, plantjax as pj
+    >>> def apply(params, x):
+    ...     return x @ params["w"]
+    >>> params, mask = {"w": jnp.array([[1.0], [-2.0]])}, {"w": jnp.ones((2, 1), bool)}
+    >>> batch = pj.types.Batch(jnp.array([[3.0, 1.0]]), jnp.zeros((1, 1)))
+    >>> score = pj.SCORES["snip"](apply, lambda outputs, y: jnp.sum(outputs - y))
+    >>> score(jax.random.key(0), params, mask, batch)["w"].tolist()
+    [[3.0], [2.0]]
+    """
 
     def score(key: Key, params: Params, mask: Mask, batch: Batch) -> Params:
         del key
@@ -62,6 +86,16 @@ def grasp(apply: Apply, loss: Loss) -> ScoreFn:
 
     H and g belong to the loss of the outputs divided by 200 and to the kept parameters; H g is one
     Hessian-vector product (Wang et al. 2020, eq. 8, https://arxiv.org/abs/2002.07376).
+
+    >>> import jax, jax.numpy as jnp, plantjax as pj
+    >>> def apply(params, x):
+    ...     return x @ params["w"]
+    >>> params, mask = {"w": jnp.array([[1.0], [-2.0]])}, {"w": jnp.ones((2, 1), bool)}
+    >>> batch = pj.types.Batch(jnp.array([[3.0, 1.0]]), jnp.zeros((1, 1)))
+    >>> score = pj.SCORES["grasp"](apply, lambda outputs, y: jnp.sum(jnp.square(outputs - y)))
+    >>> values = score(jax.random.key(0), params, mask, batch)["w"]  # theta x 4 f |x|^2 / 200^4
+    >>> (1e8 * values).round(3).tolist()
+    [[7.5], [-5.0]]
     """
 
     def score(key: Key, params: Params, mask: Mask, batch: Batch) -> Params:
@@ -86,6 +120,15 @@ def synflow(apply: Apply, loss: Loss) -> ScoreFn:
     by one common factor, and deep or wide networks neither overflow nor vanish. If the apply has a
     `flow`, R is that of `flow(params, x)`: batch norm is to be the identity there (Tanaka et al.
     2020, https://arxiv.org/abs/2006.05467).
+
+    >>> import jax, jax.numpy as jnp, plantjax as pj
+    >>> params = pj.nets.init(jax.random.key(0), (2, 8, 3), "he_zero_bias")
+    >>> score = pj.SCORES["synflow"](pj.nets.apply, None)
+    >>> batch = pj.types.Batch(jnp.ones((1, 2)), None)
+    >>> scores = score(jax.random.key(1), params, pj.masks.full(params), batch)
+    >>> first, last = (jnp.sum(scores[name]["kernel"]) for name in params)
+    >>> bool(jnp.isclose(first, last))  # every layer has the same sum
+    True
     """
     del loss
     flow = getattr(apply, "flow", apply)
@@ -112,6 +155,10 @@ def get(score: str | MakeScore) -> MakeScore:
 
     Raises:
       ValueError: if the name is unknown.
+
+    >>> import plantjax as pj
+    >>> get("snip") is pj.SCORES["snip"]
+    True
     """
     if callable(score):
         return score

@@ -45,6 +45,10 @@ def make_cells(
 
     Raises:
       ValueError: if seeds or densities are empty or out of range, or noise or learning rate is.
+
+    >>> import plantjax as pj
+    >>> pj.sweeps.make_cells(pj.TASKS["relu"], seeds=[0, 1], densities=[0.25, 0.5]).density.tolist()
+    [0.25, 0.5, 0.25, 0.5]
     """
     for name, values in (("seeds", seeds), ("densities", densities)):
         if not len(values):
@@ -109,6 +113,12 @@ def sweep(
     Raises:
       ValueError: if batch is below 2, there are fewer devices, or the cells are not arrays of one
         length.
+
+    >>> import plantjax as pj
+    >>> run = pj.sweeps.make_run("relu", 3, 20, "magnitude", epochs=0, samples=100)
+    >>> results = pj.sweeps.sweep(run, pj.sweeps.make_cells(pj.TASKS["relu"], [0, 1], [0.1, 0.5]))
+    >>> results["kept"].tolist(), results["mask"].shape
+    ([6, 31, 6, 31], (4, 61))
     """
     n = _length(cells)
     mesh = _mesh(devices)

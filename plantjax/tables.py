@@ -41,6 +41,11 @@ def to_levels(results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[A
       A pandas DataFrame: the labels, `level` from 1 to R, and what the finder tells of each level
       ("kept_density", "live_density", "collapsed", for multishot the training "loss"); without
       rows where a finder has a single round.
+
+    >>> import numpy as np
+    >>> table = to_levels({"search/kept_density": np.array([[0.5, 0.25]])}, {"seed": [7]})
+    >>> table["seed"].tolist(), table["level"].tolist(), table["kept_density"].tolist()
+    ([7, 7], [1, 2], [0.5, 0.25])
     """
     import pandas as pd  # an extra: the core does not need it
 
@@ -67,6 +72,13 @@ def to_frame(results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[An
     Returns:
       A pandas DataFrame, the columns of COLUMNS first, in their order. `status` is "diverged" where
       a value or a training loss is not finite.
+
+    >>> import plantjax as pj
+    >>> run = pj.sweeps.make_run("relu", 3, 20, "magnitude", epochs=0, samples=100)
+    >>> results = pj.sweeps.sweep(run, pj.sweeps.make_cells(pj.TASKS["relu"], [0], [0.1, 0.5]))
+    >>> table = to_frame(results, {"task": "relu", "seed": 0, "density": [0.1, 0.5]})
+    >>> table[["seed", "density", "stage", "kept", "status"]].values.tolist()
+    [[0, 0.1, 'pruned', 6, 'ok'], [0, 0.5, 'pruned', 31, 'ok']]
     """
     import pandas as pd  # an extra: the core does not need it
 

@@ -32,6 +32,11 @@ def split(data: Batch) -> tuple[Batch, Batch]:
 
     Raises:
       ValueError: if there are fewer than 10 samples.
+
+    >>> import jax, plantjax as pj
+    >>> train, test = pj.tasks.split(pj.TASKS["relu"].sample(jax.random.key(0), 100))
+    >>> train.x.shape, test.x.shape
+    ((90, 1), (10, 1))
     """
     n = data.x.shape[0]
     if n < 10:
@@ -71,6 +76,11 @@ def sample_circle(key: Key, n: int, noise: chex.Numeric = 0.01) -> Batch:
 
     Raises:
       ValueError: if n is below 1 or noise outside [0, 1].
+
+    >>> import jax, plantjax as pj
+    >>> x, y = pj.TASKS["circle"].sample(jax.random.key(0), 1_000, noise=0.0)
+    >>> bool(((y == 0) == ((x**2).sum(axis=1) <= 0.2)).all())
+    True
     """
     x, noise_key = _inputs(key, n, 2, noise)
     radius = jnp.sum(jnp.square(x), axis=1)  # [N]
@@ -168,6 +178,10 @@ def evaluate_classes(outputs: jax.Array, y: jax.Array) -> Metrics:
 
     Raises:
       ValueError: on wrong shapes or dtypes, or (concrete) labels out of range.
+
+    >>> import jax.numpy as jnp
+    >>> float(evaluate_classes(jnp.eye(4), jnp.array([0, 1, 2, 0]))["accuracy"])
+    0.75
     """
     checks.outputs_and_labels(outputs, y)
     right = jnp.sum(jnp.argmax(outputs, axis=1) == y, dtype=jnp.int32)
@@ -187,6 +201,11 @@ def evaluate_values(outputs: jax.Array, y: jax.Array) -> Metrics:
 
     Raises:
       ValueError: on wrong shapes or dtypes.
+
+    >>> import jax.numpy as jnp
+    >>> y = jnp.array([[1.0], [3.0]])
+    >>> {name: float(value) for name, value in evaluate_values(0.5 * y, y).items()}
+    {'mse': 0.0, 'mse_raw': 1.25}
     """
     factors = losses.output_factors(outputs, y)
     return {
@@ -203,7 +222,13 @@ def _inputs(key: Key, n: int, width: int, noise: chex.Numeric) -> tuple[jax.Arra
 
 
 def parity(name: str = "parity", k: int = 2, d: int = 10) -> Task:
-    """The parity of the signs of the first k of d inputs; depths from 2 + ceil(log2 k) on."""
+    """The parity of the signs of the first k of d inputs; depths from 2 + ceil(log2 k) on.
+
+    >>> import plantjax as pj
+    >>> pj.TASKS["parity3"] = pj.tasks.parity("parity3", k=3, d=20)  # known to sweeps and scripts
+    >>> pj.TASKS.pop("parity3").n_in
+    20
+    """
     return Task(
         name=name,
         n_in=d,

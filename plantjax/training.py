@@ -62,6 +62,23 @@ def fit(
       ValueError: if trees do not match, (concrete) params are not finite, epochs is negative,
         batch_size is not in [1, N], steps is more than the epochs have, or (concrete) labels of a
         dense chain are not in [0, O).
+
+    >>> import jax, jax.numpy as jnp, optax, plantjax as pj
+    >>> x = jnp.linspace(-1.0, 1.0, 32)[:, None]
+    >>> params, mask = {"w": jnp.zeros((1, 2))}, {"w": jnp.array([[True, False]])}
+    >>> trained, losses = pj.training.fit(
+    ...     jax.random.key(0),
+    ...     params,
+    ...     mask,
+    ...     pj.types.Batch(x, jnp.concatenate([2.0 * x, x], axis=1)),
+    ...     apply=lambda params, x: x @ params["w"],
+    ...     loss=pj.losses.mean_squared_error,
+    ...     optimizer=optax.sgd(1.0),
+    ...     epochs=20,
+    ...     batch_size=8,
+    ... )
+    >>> trained["w"].round(2).tolist(), losses.shape
+    ([[2.0, 0.0]], (20,))
     """
     checks.finite("params", params)
     params = masks.apply(params, mask)

@@ -258,7 +258,11 @@ def _fed(
 
 
 def leaves(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by their paths."""
+    """The leaves of a tree by their paths.
+
+    >>> leaves({"layer_00": {"kernel": 1.0, "bias": 2.0}})
+    {'layer_00/bias': 2.0, 'layer_00/kernel': 1.0}
+    """
     pairs = jax.tree_util.tree_leaves_with_path(tree)
     return {checks.path_name(path): leaf for path, leaf in pairs}
 

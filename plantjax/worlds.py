@@ -49,6 +49,10 @@ def ticket_density(task: Task, depth: int, width: int, weights_only: bool = Fals
 
     Returns:
       (nonzero parameters of the cleaned target) / (parameters of the mother).
+
+    >>> import plantjax as pj
+    >>> round(pj.worlds.ticket_density(pj.TASKS["circle"], 5, 100), 4)
+    0.0062
     """
     target = task.target(depth)
     kept = masks.live(target, masks.nonzero(target))
@@ -60,7 +64,12 @@ def ticket_density(task: Task, depth: int, width: int, weights_only: bool = Fals
 
 
 def mother_size(task: Task, depth: int, width: int) -> int:
-    """Number of parameters n, weights and biases, of a mother."""
+    """Number of parameters n, weights and biases, of a mother.
+
+    >>> import plantjax as pj
+    >>> pj.worlds.mother_size(pj.TASKS["circle"], depth=5, width=100)
+    20904
+    """
     widths = mother_widths(task, depth, width)
     return sum(n_in * n_out + n_out for n_in, n_out in pairwise(widths))
 
@@ -93,6 +102,12 @@ def make_world(
 
     Raises:
       ValueError: as `targets`, `nets.init` and `planting.plant` do.
+
+    >>> import jax, plantjax as pj
+    >>> task = pj.TASKS["relu"]
+    >>> world = pj.worlds.make_world(pj.worlds.cell_key(task, 0), task, 3, 20, samples=100)
+    >>> int(pj.masks.count(world.planted.mask)), world.test.x.shape
+    (2, (10, 1))
     """
     mother = nets.init(fold(key, "mother"), mother_widths(task, depth, width), scheme)
     shared = task.metric == "accuracy"
@@ -107,6 +122,10 @@ def mother_widths(task: Task, depth: int, width: int) -> tuple[int, ...]:
 
     Raises:
       ValueError: if depth is below 3, or width below the target's in a layer.
+
+    >>> import plantjax as pj
+    >>> pj.worlds.mother_widths(pj.TASKS["circle"], depth=5, width=100)
+    (2, 100, 100, 100, 4)
     """
     checks.integer("depth", depth, 3)
     checks.integer("width", width, 1)

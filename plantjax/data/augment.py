@@ -12,7 +12,12 @@ from plantjax.types import Key
 
 
 def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and standard deviation [C] of the channels of images [N, H, W, C]."""
+    """Mean and standard deviation [C] of the channels of images [N, H, W, C].
+
+    >>> import jax.numpy as jnp
+    >>> [moment.tolist() for moment in moments(jnp.ones((5, 4, 4, 1)))]
+    [[1.0], [0.0]]
+    """
     chex.assert_rank(x, 4)
     return jnp.mean(x, axis=(0, 1, 2)), jnp.std(x, axis=(0, 1, 2))
 
@@ -30,6 +35,10 @@ def normalise(x: jax.Array, mean: chex.Numeric = 0.5, std: chex.Numeric = 0.5) -
 
     Raises:
       ValueError: if a (concrete) std is not positive.
+
+    >>> import jax.numpy as jnp
+    >>> normalise(jnp.array([0.0, 1.0]).reshape(1, 1, 2, 1)).ravel().tolist()
+    [-1.0, 1.0]
     """
     chex.assert_rank(x, 4)
     checks.positive("std", std)
@@ -51,6 +60,10 @@ def crop(key: Key, x: jax.Array, pad: int = 4) -> jax.Array:
 
     Raises:
       ValueError: if pad is negative.
+
+    >>> import jax, jax.numpy as jnp
+    >>> crop(jax.random.key(0), jnp.ones((5, 8, 8, 3)), pad=1).shape
+    (5, 8, 8, 3)
     """
     chex.assert_rank(x, 4)
     checks.integer("pad", pad, 0)
@@ -64,7 +77,13 @@ def crop(key: Key, x: jax.Array, pad: int = 4) -> jax.Array:
 
 
 def flip(key: Key, x: jax.Array) -> jax.Array:
-    """Mirrors each of the images [N, H, W, C] left to right with probability 1/2."""
+    """Mirrors each of the images [N, H, W, C] left to right with probability 1/2.
+
+    >>> import jax, jax.numpy as jnp
+    >>> flipped = flip(jax.random.key(0), jnp.array([1.0, 2.0]).reshape(1, 1, 2, 1))
+    >>> flipped.ravel().tolist() in ([1.0, 2.0], [2.0, 1.0])
+    True
+    """
     chex.assert_rank(x, 4)
     chosen = jax.random.bernoulli(key, 0.5, (x.shape[0], 1, 1, 1))
     return jnp.where(chosen, x[:, :, ::-1], x)
@@ -85,6 +104,10 @@ def augment(key: Key, x: jax.Array, pad: int = 4) -> jax.Array:
 
     Raises:
       ValueError: if pad is negative.
+
+    >>> import jax, jax.numpy as jnp
+    >>> augment(jax.random.key(0), jnp.ones((5, 8, 8, 3))).shape
+    (5, 8, 8, 3)
     """
     crop_key, flip_key = jax.random.split(key)
     return flip(flip_key, crop(crop_key, x, pad))

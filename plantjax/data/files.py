@@ -85,6 +85,6 @@ def labels(path: Path, values: np.ndarray, classes: int, what: str = "labels") -
 
 
 def to_batch(pixels: np.ndarray, y: np.ndarray, highest: int = 255) -> Batch:
-    """Integers in [0, highest] [N, H, W, C] and labels [N] as a Batch, x = pixels / highest."""
+    """Integers [N, H, W, C] in [0, highest] and labels [N] as a Batch, x = pixels / highest."""
     shades = (np.arange(highest + 1) / highest).astype(np.float32)
     return Batch(jnp.asarray(shades[pixels]), jnp.asarray(y.astype(np.int32)))

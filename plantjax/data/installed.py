@@ -43,6 +43,11 @@ def digits(folder: str | Path | None = None) -> tuple[Batch, Batch]:
 
     Raises:
       ValueError: if the package or its file is missing, or the file holds something else.
+
+    >>> import plantjax as pj
+    >>> train, test = pj.DATASETS["digits"](None)
+    >>> train.x.shape, test.x.shape
+    ((1442, 8, 8, 1), (355, 8, 8, 1))
     """
     path = _locate("digits", "sklearn", "datasets/data", "digits.csv.gz", folder)
     table = _read(path, (1_797, 8 * 8 + 1), 16)

@@ -29,6 +29,16 @@ def allocated(
 
     Raises:
       ValueError: if a name is unknown.
+
+    >>> import jax, plantjax as pj
+    >>> task = pj.TASKS["relu"]
+    >>> world = pj.worlds.make_world(jax.random.key(0), task, depth=3, width=20, samples=100)
+    >>> params = world.planted.params
+    >>> find = pj.finders.allocated(task, allocation="erk", score="magnitude")
+    >>> mask = find(jax.random.key(1), params, world.train, 0.5).mask
+    >>> counts = pj.allocations.erk(params, 0.5)
+    >>> pj.masks.group_counts(mask).tolist() == counts.tolist()
+    True
     """
     checks.choice("allocation", allocation, ALLOCATIONS)
     score_fn = scores.get(score)(apply, task.loss)

@@ -78,6 +78,14 @@ def edge_popup(
 
     Source: Ramanujan et al. 2020, https://arxiv.org/abs/1911.13299; annealing: paper, section 4.3;
       signed: Koster et al. 2022, https://arxiv.org/abs/2201.13361, formula uncertain.
+
+    >>> import jax, plantjax as pj
+    >>> task = pj.TASKS["relu"]
+    >>> world = pj.worlds.make_world(jax.random.key(0), task, depth=3, width=20, samples=100)
+    >>> find = pj.finders.edge_popup(task, scope="global", search_epochs=2)
+    >>> found = find(jax.random.key(1), world.planted.params, world.train, 0.1)
+    >>> int(pj.masks.count(found.mask)), found.info["losses"].shape
+    (6, (2,))
     """
     common.check_options(
         scope=scope,

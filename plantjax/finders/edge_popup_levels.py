@@ -55,6 +55,9 @@ def edge_popup_levels(
 ) -> Finder:
     """Learns scores of frozen parameters as `edge_popup` does, in levels of sinking density.
 
+    In level l of L the mask keeps the highest |s| at density schedule(density, l, L), by default
+    density^(l / L); the scores are carried on, momentum and learning rate start anew.
+
     Args:
       task: gives the loss and, for scope "oracle", the layer counts.
       apply: `(params, x) -> outputs`.

@@ -86,6 +86,14 @@ def multishot(
       ValueError: if a name is unknown or a number out of range; rounds must be in [1, P].
 
     Source: paper, section 4.2, https://arxiv.org/abs/2111.11153
+
+    >>> import jax, plantjax as pj
+    >>> task = pj.TASKS["relu"]
+    >>> world = pj.worlds.make_world(jax.random.key(0), task, depth=3, width=20, samples=100)
+    >>> find = pj.finders.multishot(task, score="magnitude", rounds=2, level_epochs=1)
+    >>> found = find(jax.random.key(1), world.planted.params, world.train, 0.1)
+    >>> int(pj.masks.count(found.mask)), found.info["loss"].shape
+    (6, (2,))
     """
     make_score = scores.get(score)
     density_after = schedules.get(schedule)

@@ -28,6 +28,10 @@ def rewired(
 ) -> Finder:
     """Trains a random mask of the allocation that `rewiring.rewire` changes as it goes.
 
+    Every so many steps t of T each layer drops the share fraction / 2 (1 + cos(pi t / (stop T))) of
+    its kept parameters, those of the smallest |w|, and grows as many others: anywhere (SET), or
+    where the dense gradient is largest (RigL).
+
     Weak tickets only: parameters that were pruned come back, at zero, so the mask is no ticket of
     the mother as it stands. Weak training goes on where this training ends.
 
@@ -50,6 +54,9 @@ def rewired(
 
     Raises:
       ValueError: if a name is unknown or a number out of range.
+
+    Source: SET, Mocanu et al. 2018, https://arxiv.org/abs/1707.04780; RigL, Evci et al. 2020,
+    https://arxiv.org/abs/1911.11134; see `rewiring.rewire`.
     """
     checks.choice("allocation", allocation, ALLOCATIONS)
     common.check_options(

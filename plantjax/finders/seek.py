@@ -52,6 +52,10 @@ def seek(
 ) -> Finder:
     """Searches strong tickets by discrete moves; keeps live parameters only, at most k.
 
+    A move flips edges and biases of one unit. Of all moves of a visit the one with the lowest
+    log loss + price * (live parameters) is made, if it gains; from sweep to sweep the price rises
+    where more than k are left, and falls where fewer are. Starts are concrete tickets.
+
     Args:
       task: gives the goal: the scale-free squared error, or a scale-free loss of probabilities.
       apply: `(params, x) -> outputs` of the concrete starts; the moves need a chain of dense layers
@@ -81,6 +85,8 @@ def seek(
 
     Raises:
       ValueError: if a number is out of range; the finder itself, if params is no chain.
+
+    Source: ours; SEEKER.md has what it finds, and what was tried.
     """
     usual = DEFAULTS[task.metric]
     sweeps = usual.sweeps if sweeps is None else sweeps

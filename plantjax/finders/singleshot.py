@@ -56,6 +56,14 @@ def singleshot(
         below 1.
 
     Source: paper, section 4.1, https://arxiv.org/abs/2111.11153
+
+    >>> import jax, plantjax as pj
+    >>> task = pj.TASKS["relu"]
+    >>> world = pj.worlds.make_world(jax.random.key(0), task, depth=3, width=20, samples=100)
+    >>> find = pj.finders.singleshot(task, score="synflow", rounds=10)
+    >>> found = find(jax.random.key(1), world.planted.params, world.train, 0.1)
+    >>> int(pj.masks.count(found.mask)), found.info["kept_density"].shape
+    (6, (10,))
     """
     make_score = scores.get(score)
     density_after = schedules.get(schedule)

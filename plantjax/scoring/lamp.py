@@ -13,6 +13,12 @@ def lamp(apply: Apply, loss: Loss) -> ScoreFn:
     The largest weight of every layer scores 1, so no layer loses its last one while another has two
     (Lee et al. 2021, eq. 3, https://arxiv.org/abs/2010.07611, where a layer is its kernel). Weights
     of equal size have equal scores. The w are those of the masked network.
+
+    >>> import jax, jax.numpy as jnp, plantjax as pj
+    >>> params = {"layer_00": {"kernel": jnp.array([[1.0, 2.0]])}}
+    >>> score = pj.SCORES["lamp"](None, None)
+    >>> print(score(jax.random.key(0), params, pj.masks.full(params), None)["layer_00"]["kernel"])
+    [[0.2 1. ]]
     """
     del apply, loss
 

@@ -29,6 +29,15 @@ def prospr(apply: Apply, loss: Loss, *, steps: int = 3, learning_rate: float = 1
     steps with momentum 0.9 and a rate of 0.5; on mothers of the regression tasks (depth 5, width
     100) three steps of 0.1 take the loss to infinity, of 0.003 and less they lower it. For
     classification larger rates serve: `partial(prospr, learning_rate=0.1)`.
+
+    >>> import jax, jax.numpy as jnp, plantjax as pj
+    >>> def apply(params, x):
+    ...     return x @ params["w"]
+    >>> params, mask = {"w": jnp.array([[1.0], [-2.0]])}, {"w": jnp.ones((2, 1), bool)}
+    >>> batch = pj.types.Batch(jnp.array([[3.0, 1.0]]), jnp.zeros((1, 1)))
+    >>> score = prospr(apply, lambda outputs, y: jnp.sum(outputs - y), steps=0)  # this is SNIP
+    >>> score(jax.random.key(0), params, mask, batch)["w"].tolist()
+    [[3.0], [2.0]]
     """
     checks.integer("steps", steps, 0)
     checks.positive("learning_rate", learning_rate)

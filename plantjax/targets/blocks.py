@@ -121,7 +121,12 @@ def passed_on(layers: Layers, depth: int, lift: np.ndarray) -> Layers:
 
 
 def to_params(layers: Layers) -> Params:
-    """The layers as a chain of float32 arrays, also inside of jit."""
+    """The layers as a chain of float32 arrays, also inside of jit.
+
+    >>> import numpy as np
+    >>> to_params([(np.ones((2, 3)), np.zeros(3))])["layer_00"]["kernel"].shape
+    (2, 3)
+    """
     with jax.ensure_compile_time_eval():
         return {
             f"layer_{index:02d}": {

@@ -35,6 +35,10 @@ def parity(depth: int, k: int = 2, d: int = 10) -> Params:
 
     Raises:
       ValueError: if a number is too small.
+
+    >>> import plantjax as pj
+    >>> pj.nets.widths(pj.targets.parity(depth=4, k=4, d=10))
+    ?
     """
     checks.integer("k", k, 2)
     checks.integer("d", d, k)
@@ -65,6 +69,10 @@ def product(depth: int, knots: int = 10) -> Params:
 
     Raises:
       ValueError: if depth or knots is below 3.
+
+    >>> import plantjax as pj
+    >>> pj.nets.widths(pj.targets.product(depth=5))
+    ?
     """
     checks.integer("depth", depth, 3)
     checks.integer("knots", knots, 3)
@@ -85,7 +93,11 @@ def product(depth: int, knots: int = 10) -> Params:
 
 
 def random_function(knots: int, seed: int) -> np.ndarray:
-    """Values [knots] of the piecewise-linear random function at equally spaced knots of [-1, 1]."""
+    """Values [knots] of the piecewise-linear random function at equally spaced knots of [-1, 1].
+
+    >>> random_function(knots=3, seed=0).round(3).tolist()
+    [0.274, -0.46, -0.918]
+    """
     return np.random.default_rng(seed).uniform(-1.0, 1.0, knots)
 
 
@@ -104,6 +116,10 @@ def piecewise(depth: int, knots: int = 10, seed: int = 0) -> Params:
 
     Raises:
       ValueError: if a number is too small.
+
+    >>> import plantjax as pj
+    >>> pj.nets.widths(pj.targets.piecewise(depth=4))
+    ?
     """
     checks.integer("depth", depth, 3)
     checks.integer("knots", knots, 2)
@@ -137,6 +153,10 @@ def teacher(
 
     Raises:
       ValueError: if a number is out of range.
+
+    >>> import plantjax as pj
+    >>> pj.nets.widths(pj.targets.teacher(depth=4))
+    ?
     """
     if len(widths) < 3:
         raise ValueError(f"widths must name at least three layers, got {tuple(widths)}.")

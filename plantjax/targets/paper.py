@@ -19,13 +19,22 @@ CIRCLE_SLOPES = (5.0, 10.0, 20.0, 40.0)
 
 
 def circle_offsets() -> np.ndarray:
-    """Biases [4] that make neighbouring class scores of Circle equal at the boundaries."""
+    """Biases [4] that make neighbouring class scores of Circle equal at the boundaries.
+
+    >>> circle_offsets().tolist()
+    [0.0, -1.0, -6.0, -20.0]
+    """
     steps = np.diff(CIRCLE_SLOPES) * CIRCLE_BOUNDARIES
     return np.concatenate([[0.0], -np.cumsum(steps)])
 
 
 def helix_curve(x: np.ndarray) -> np.ndarray:
-    """The Helix curve at x [...] in [-1, 1]: (u cos u, u sin u, u) / (8 pi), u = 5 pi + 3 pi x."""
+    """The Helix curve at x [...] in [-1, 1]: (u cos u, u sin u, u) / (8 pi), u = 5 pi + 3 pi x.
+
+    >>> import numpy as np
+    >>> helix_curve(np.array(0.0)).round(3).tolist()
+    [-0.625, 0.0, 0.625]
+    """
     u = np.pi * (5.0 + 3.0 * x)
     return np.stack([u * np.cos(u), u * np.sin(u), u], axis=-1) / (8.0 * np.pi)
 
@@ -61,6 +70,10 @@ def helix(depth: int, knots: int = 30) -> Params:
 
     Raises:
       ValueError: if depth is below 3 or knots below 2.
+
+    >>> import plantjax as pj
+    >>> pj.nets.widths(pj.targets.helix(depth=5))
+    ?
     """
     checks.integer("depth", depth, 3)
     checks.integer("knots", knots, 2)
@@ -88,6 +101,10 @@ def circle(depth: int, knots: int = 10) -> Params:
 
     Raises:
       ValueError: if depth or knots is too small.
+
+    >>> import plantjax as pj
+    >>> pj.nets.widths(pj.targets.circle(depth=6))
+    ?
     """
     checks.integer("depth", depth, 3)
     checks.integer("knots", knots, 2 if depth < 6 else 3)
