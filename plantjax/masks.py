@@ -4,15 +4,14 @@ A mask is a pytree of bool arrays with the structure of the parameters. `prunabl
 a leaf's path ("layer_00/kernel"); leaves that it refuses are kept whole and never counted.
 """
 
-from typing import Any
-
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plantjax import budgets, checks, ranking, wirings
+from plantjax import budgets, checks, ranking, scopes, wirings
 from plantjax.budgets import number_kept
+from plantjax.scopes import SCOPES
 from plantjax.types import Key, Mask, Params, Prunable
 
 __all__ = [
@@ -31,9 +30,6 @@ __all__ = [
     "size",
     "unknown",
 ]
-
-SCOPES = ("global", "local", "layer", "channel", "oracle")
-"""Where parameters compete: everywhere, in their array, layer, channel, layers of given counts."""
 
 
 def select(
@@ -122,19 +118,19 @@ def reselect(
     checks.density(density)
     if within is not None:
         checks.mask("within", within, "scores", scores)
-    paths, leaves, structure = _leaves(scores)
+    paths, leaves, structure = scopes.leaves(scores)
     for path, leaf in zip(paths, leaves, strict=True):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise ValueError(f"scores[{path}] must be floats, got {jnp.result_type(leaf)}.")
-    groups = _groups(paths, scope, prunable)
-    values = _gather(leaves, groups, scope)
+    groups = scopes.groups(paths, scope, prunable)
+    values = scopes.gather(leaves, groups, scope)
     kept = budgets.split(density, scope, [value.shape[-1] for value in values], counts)
-    allowed = None if within is None else _gather(jax.tree.leaves(within), groups, scope)
+    allowed = None if within is None else scopes.gather(jax.tree.leaves(within), groups, scope)
     rank = ranking.top_of_rows if scope == "channel" else ranking.top
     marks, thresholds = rank(key, values, kept, allowed, near)
     masks = [jnp.ones(jnp.shape(leaf), bool) for leaf in leaves]
     for group, part in zip(groups, marks, strict=True):
-        for i, leaf in zip(group, _scatter(part, [leaves[i] for i in group]), strict=True):
+        for i, leaf in zip(group, scopes.scatter(part, [leaves[i] for i in group]), strict=True):
             masks[i] = leaf
     return jax.tree.unflatten(structure, masks), thresholds
 
@@ -146,8 +142,8 @@ def unknown(params: Params, scope: str = "global", prunable: Prunable | None = N
     >>> unknown({"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, "local").tolist()
     [0, 0]
     """
-    paths, leaves, _ = _leaves(params)
-    groups = _groups(paths, scope, prunable)
+    paths, leaves, _ = scopes.leaves(params)
+    groups = scopes.groups(paths, scope, prunable)
     if scope == "channel":
         return jnp.zeros(sum(jnp.shape(leaves[group[0]])[-1] for group in groups), jnp.uint32)
     return jnp.zeros(len(groups), jnp.uint32)
@@ -206,7 +202,7 @@ def size(params: Params, prunable: Prunable | None = None) -> int:
     >>> size({"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, lambda path: path == "kernel")
     6
     """
-    paths, leaves, _ = _leaves(params)
+    paths, leaves, _ = scopes.leaves(params)
     return sum(
         int(np.size(leaf))
         for path, leaf in zip(paths, leaves, strict=True)
@@ -246,8 +242,8 @@ def group_counts(mask: Mask, scope: str = "layer") -> jax.Array:
     >>> group_counts(full(params)).tolist(), group_counts(full(params), "local").tolist()
     ([24, 36], [8, 16, 4, 32])
     """
-    paths, leaves, _ = _leaves(mask)
-    parts = _gather(leaves, _groups(paths, scope, None), scope)
+    paths, leaves, _ = scopes.leaves(mask)
+    parts = scopes.gather(leaves, scopes.groups(paths, scope, None), scope)
     return jnp.concatenate([jnp.sum(jnp.atleast_2d(part), 1, dtype=jnp.int32) for part in parts])
 
 
@@ -281,48 +277,8 @@ def live(params: Params, mask: Mask, wiring: wirings.Wiring | None = None) -> Ma
     return wirings.live(params, mask, wirings.chain(params) if wiring is None else wiring)
 
 
-def _leaves(tree: Params) -> tuple[list[str], list[Any], Any]:
-    pairs, structure = jax.tree_util.tree_flatten_with_path(tree)
-    return [checks.path_name(path) for path, _ in pairs], [leaf for _, leaf in pairs], structure
-
-
-def _groups(paths: list[str], scope: str, prunable: Prunable | None) -> list[list[int]]:
-    """Indices of the leaves that compete with one another, or channel by channel."""
-    names = {
-        "global": lambda path: "",
-        "local": lambda path: path,
-        **dict.fromkeys(("layer", "channel", "oracle"), lambda path: path.rpartition("/")[0]),
-    }
-    groups: dict[str, list[int]] = {}
-    for index, path in enumerate(paths):
-        if prunable is None or prunable(path):
-            groups.setdefault(names[scope](path), []).append(index)
-    return list(groups.values())
-
-
-def _gather(leaves: list[jax.Array], groups: list[list[int]], scope: str) -> list[jax.Array]:
-    """The entries of every group as one vector [n]; of scope "channel" as rows [C, n]."""
-    if scope == "channel":
-        return [_rows([leaves[i] for i in group]) for group in groups]
-    return [jnp.concatenate([jnp.ravel(leaves[i]) for i in group]) for group in groups]
-
-
-def _rows(leaves: list[jax.Array]) -> jax.Array:
-    shapes = [jnp.shape(leaf) for leaf in leaves]
-    if len({shape[-1:] for shape in shapes}) > 1 or not shapes[0]:
-        raise ValueError(f"scope 'channel' wants arrays of equal last axes in a layer: {shapes}.")
-    return jnp.concatenate([jnp.reshape(leaf, (-1, shapes[0][-1])) for leaf in leaves]).T
-
-
-def _scatter(part: jax.Array, like: list[jax.Array]) -> list[jax.Array]:
-    """The arrays that `_gather` made one."""
-    flat = jnp.ravel(part.T)
-    parts = jnp.split(flat, np.cumsum([leaf.size for leaf in like])[:-1])
-    return [jnp.reshape(part, leaf.shape) for part, leaf in zip(parts, like, strict=True)]
-
-
 def _total(mask: Mask, prunable: Prunable | None) -> jax.Array:
-    paths, leaves, _ = _leaves(mask)
+    paths, leaves, _ = scopes.leaves(mask)
     counted = [
         leaf for path, leaf in zip(paths, leaves, strict=True) if prunable is None or prunable(path)
     ]

@@ -21,6 +21,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = {
     "masks": ["tests/test_masks.py"],
+    "scopes": ["tests/test_masks.py"],
     "planting": ["tests/test_planting.py", "tests/test_planting_conv.py"],
     "scores": ["tests/test_scores.py"],
     "scoring/lamp": ["tests/test_scoring.py"],
