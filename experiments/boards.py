@@ -8,7 +8,7 @@ import pandas as pd
 
 from experiments import standings
 from experiments.grids import TICKET
-from experiments.summary import SINGLE, STAGES, format_value
+from experiments.summary import SINGLE, STAGES, format_value, metrics_in
 from plantjax.finders import REFERENCES
 
 Row: TypeAlias = Mapping[Hashable, Any]
@@ -86,7 +86,8 @@ def _lowest_table(lows: pd.DataFrame, cases: pd.DataFrame, finders: Sequence[str
 
 
 def _search_table(part: pd.DataFrame, finders: Sequence[str]) -> str:
-    """Recovery at the ticket's density, and the time of a search."""
+    """Recovery at the ticket's density, the time of a search, and metrics beyond the usual."""
+    further = metrics_in(part)
     strong = part[(part["stage"] == "pruned") & (part["density_name"] == TICKET)]
     at_ticket = {row["finder"]: row for row in strong.to_dict("records")}
     rows = []
@@ -95,9 +96,11 @@ def _search_table(part: pd.DataFrame, finders: Sequence[str]) -> str:
         unit = at_ticket.get(COST, {}).get("seconds")
         cost = f"{row['seconds'] / unit:.3g}" if unit else ""
         spreads = [_spread(row, name, "{:.2g}".format) for name in ("recall", "lift", "seconds")]
-        rows.append([f"`{finder}`", *spreads, cost, f"{row['reached']} of {row['seeds']}"])
+        others = [_spread(row, name, "{:.2g}".format) for name in further]
+        reached = f"{row['reached']} of {row['seeds']}"
+        rows.append([f"`{finder}`", *spreads, cost, reached, *others])
     heads = ["at the ticket's density", "recall of the planted mask", "lift over chance"]
-    heads += ["seconds a search", f"times `{COST}`", "strong tickets"]
+    heads += ["seconds a search", f"times `{COST}`", "strong tickets", *further]
     return markdown(heads, rows)
 
 
