@@ -26,10 +26,11 @@ def rewired(
     stop: float = 0.75,
     fraction: float = 0.3,
 ) -> Finder:
-    """Trains a random mask of the allocation that `rewiring.rewire` changes as it goes.
+    """Trains a random mask, some of whose places move as it goes, for weak tickets only.
 
-    Weak tickets only: parameters that were pruned come back, at zero, so the mask is no ticket of
-    the mother as it stands. Weak training goes on where this training ends.
+    The mask starts with the counts of the allocation, and `rewiring.rewire` changes it. Parameters
+    that were pruned come back, at zero, so the mask is no ticket of the mother as it stands. Weak
+    training goes on where this training ends.
 
     Args:
       task: gives the loss.
@@ -50,6 +51,9 @@ def rewired(
 
     Raises:
       ValueError: if a name is unknown or a number out of range.
+
+    Source: SET, Mocanu et al. 2018, https://arxiv.org/abs/1707.04780; RigL, Evci et al. 2020,
+    https://arxiv.org/abs/1911.11134
     """
     checks.choice("allocation", allocation, ALLOCATIONS)
     checks.integer("search_epochs", search_epochs, 1)
