@@ -8,7 +8,7 @@ import pandas as pd
 
 from experiments import standings
 from experiments.grids import TICKET
-from experiments.summary import SINGLE, STAGES, format_value
+from experiments.summary import SINGLE, STAGES, format_value, metrics_in
 from plantjax.finders import REFERENCES
 
 Row: TypeAlias = Mapping[Hashable, Any]
@@ -89,7 +89,8 @@ def _lowest_table(lows: pd.DataFrame, cases: pd.DataFrame, finders: Sequence[str
 
 
 def _search_table(part: pd.DataFrame, finders: Sequence[str]) -> str:
-    """Recovery at the ticket's density, and the time of a search."""
+    """Recovery at the ticket's density, the time of a search, and metrics beyond the usual."""
+    further = metrics_in(part)
     rows_at = part[part["density_name"] == TICKET].sort_values("stage", kind="stable")
     rows_at = rows_at.drop_duplicates("finder")  # pruned before signed before trained
     at_ticket = {row["finder"]: row for row in rows_at.to_dict("records")}
@@ -100,9 +101,10 @@ def _search_table(part: pd.DataFrame, finders: Sequence[str]) -> str:
         cost = f"{row['seconds'] / unit:.3g}" if unit else ""
         spreads = [_spread(row, name, "{:.2g}".format) for name in ("recall", "lift", "seconds")]
         strong = f"{row['reached']} of {row['seeds']}" if row["stage"] == "pruned" else ""
-        rows.append([f"`{finder}`", *spreads, cost, strong])
+        others = [_spread(row, name, "{:.2g}".format) for name in further]
+        rows.append([f"`{finder}`", *spreads, cost, strong, *others])
     heads = ["at the ticket's density", "recall of the planted mask", "lift over chance"]
-    heads += ["seconds a search", f"times `{COST}`", "strong tickets"]
+    heads += ["seconds a search", f"times `{COST}`", "strong tickets", *further]
     return markdown(heads, rows)
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from experiments import summary
+
 POINT, TIMES = 0.01, 2.0
 """What still reaches the ticket: a point of accuracy below it, twice its error."""
 RESAMPLES, LEVEL, SEED = 2000, 0.95, 0
@@ -22,7 +24,8 @@ _ROUNDING = 1e-4  # float32 scores: ten of a thousand samples are a point
 
 CASE = ["task", "finder", "stage", "density_name", "density"]
 SPREAD = ("value", "excess", "recall", "lift", "seconds")
-"""Columns that get a median and an interval, NAME, NAME_low and NAME_high."""
+"""Columns that get a median and an interval, NAME, NAME_low and NAME_high; so do metrics that not
+every table has."""
 
 
 def interval(values: Any) -> tuple[float, float, float]:
@@ -76,13 +79,13 @@ def cases(table: pd.DataFrame) -> pd.DataFrame:
       table: tidy results.
 
     Returns:
-      The columns of CASE and `metric`; those of SPREAD with intervals; `seeds`; `reached`, `dead`
-      and `diverged`, numbers of mothers.
+      The columns of CASE and `metric`; those of SPREAD, and of further metrics, with intervals;
+      `seeds`; `reached`, `dead` and `diverged`, numbers of mothers.
     """
     rows = []
     for case, part in with_excess(table).groupby(CASE, sort=False):
         row = dict(zip(CASE, case, strict=True)) | {"metric": part["metric"].iloc[0]}
-        for name in SPREAD:
+        for name in (*SPREAD, *summary.metrics_in(table)):
             row |= dict(
                 zip((name, f"{name}_low", f"{name}_high"), interval(part[name]), strict=True)
             )

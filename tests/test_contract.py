@@ -46,18 +46,20 @@ def likeness(task: str, name: str) -> bool:
     return task != "circle" and name not in EVERYWHERE
 
 
-CASES = [
-    pytest.param(
-        (task, kind, name, how),
-        id=f"{task}-{name}-{how}",
-        marks=[pytest.mark.slow] if how == "thorough" or likeness(task, name) else [],
-    )
-    for how in COMPILERS
-    for task in tasks.TASKS
-    for kind, registry in REGISTRIES.items()
-    for name in registry
-    if takes_part(task, name, how)
-]
+def cases():
+    """What the registries hold now."""
+    return [
+        pytest.param(
+            (task, kind, name, how),
+            id=f"{task}-{name}-{how}",
+            marks=[pytest.mark.slow] if how == "thorough" or likeness(task, name) else [],
+        )
+        for how in COMPILERS
+        for task in tasks.TASKS
+        for kind, registry in REGISTRIES.items()
+        for name in registry
+        if takes_part(task, name, how)
+    ]
 
 
 class Case(NamedTuple):
@@ -89,9 +91,12 @@ def brief(make, task):
     return make(task, **{name: value for name, value in BRIEF.items() if name in known})
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=cases())
 def case(request):
-    task, kind, name, how = request.param
+    return make_case(*request.param)
+
+
+def make_case(task, kind, name, how):
     world, finder = world_of(task), brief(REGISTRIES[kind][name], tasks.TASKS[task])
     truth = (world.planted,) if kind == "reference" else ()
     params = world.planted.params

@@ -44,7 +44,7 @@ def test_before_training_it_is_judged_with_its_signs():
     mother = world.planted.params
     assert (flat(found.params) != flat(mother)).any()
     np.testing.assert_array_equal(np.abs(flat(found.params)), np.abs(flat(mother)))
-    judge = jit(lambda p, test: judging.evaluate(relu, nets.apply, p, test)["value_raw"])
+    judge = jit(lambda p, test: judging.evaluate(relu, nets.apply(p, test.x), test)["value_raw"])
     signed, unsigned = (
         float(judge(masks.apply(params, found.mask), world.test))
         for params in (found.params, mother)

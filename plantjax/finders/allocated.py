@@ -30,6 +30,9 @@ def allocated(
     Raises:
       ValueError: if a name is unknown.
 
+    Source: ERK, Evci et al. 2020, https://arxiv.org/abs/1911.11134; IGQ, Vysogorets and Kempe 2021,
+    https://arxiv.org/abs/2107.02306; smart ratio, Su et al. 2020, https://arxiv.org/abs/2009.11094
+
     >>> import jax, plantjax as pj
     >>> task = pj.TASKS["relu"]
     >>> world = pj.worlds.make_world(jax.random.key(0), task, depth=3, width=20, samples=100)

@@ -85,7 +85,8 @@ def multishot(
     Raises:
       ValueError: if a name is unknown or a number out of range; rounds must be in [1, P].
 
-    Source: paper, section 4.2, https://arxiv.org/abs/2111.11153
+    Source: Frankle and Carbin 2019, https://arxiv.org/abs/1803.03635; paper, section 4.2,
+    https://arxiv.org/abs/2111.11153
 
     >>> import jax, plantjax as pj
     >>> task = pj.TASKS["relu"]

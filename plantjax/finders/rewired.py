@@ -26,14 +26,15 @@ def rewired(
     stop: float = 0.75,
     fraction: float = 0.3,
 ) -> Finder:
-    """Trains a random mask of the allocation that `rewiring.rewire` changes as it goes.
+    """Trains a random mask, some of whose places move as it goes, for weak tickets only.
 
     Every so many steps t of T each layer drops the share fraction / 2 (1 + cos(pi t / (stop T))) of
     its kept parameters, those of the smallest |w|, and grows as many others: anywhere (SET), or
     where the dense gradient is largest (RigL).
 
-    Weak tickets only: parameters that were pruned come back, at zero, so the mask is no ticket of
-    the mother as it stands. Weak training goes on where this training ends.
+    The mask starts with the counts of the allocation, and `rewiring.rewire` changes it. Parameters
+    that were pruned come back, at zero, so the mask is no ticket of the mother as it stands. Weak
+    training goes on where this training ends.
 
     Args:
       task: gives the loss.

@@ -55,7 +55,8 @@ def singleshot(
       ValueError: if score, schedule or scope is unknown, rounds is not in [1, P], or batches is
         below 1.
 
-    Source: paper, section 4.1, https://arxiv.org/abs/2111.11153
+    Source: paper, section 4.1, https://arxiv.org/abs/2111.11153; SNIP in rounds, de Jorge et al.
+    2021, https://arxiv.org/abs/2006.09081
 
     >>> import jax, plantjax as pj
     >>> task = pj.TASKS["relu"]
