@@ -1,10 +1,7 @@
 """Bring your own pruner: one function, one line, and it runs beside all others on every task.
 
-The score here is a parameter's size times how much its layer's input varies, in the spirit of Wanda
-(Sun et al. 2024, https://arxiv.org/abs/2306.11695), which prunes by size times activation.
+The score here is in the spirit of Wanda, which prunes by size times activation.
 """
-
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +11,8 @@ import plantjax as pj
 
 
 def activity(apply, loss):  # the makers of scores get the network and the loss; this one needs none
+    """Scores |w| times the size of its input (Sun et al. 2024, https://arxiv.org/abs/2306.11695)."""
+
     def score(key, params, mask, batch):
         x, scores = batch.x, {}
         for name in sorted(params):  # a chain of dense layers
@@ -42,6 +41,5 @@ def compare(finders, seeds=2, density=0.2, width=30):
 
 
 if __name__ == "__main__":
-    pj.SCORES["activity"] = activity
-    pj.FINDERS["activity"] = partial(pj.finders.singleshot, score="activity")
+    pj.SCORES["activity"] = activity  # the finders "activity" and "multishot_activity" follow
     print(compare((*pj.scores.PAPER_SCORES, "activity")).round(4).to_string())

@@ -70,6 +70,7 @@ def run(settings: Settings, console: Console) -> list[dict[str, Any]]:
         results.append(measured(item, limits, None, console))
     if peer is not None:
         peer.stop()
+    results += memory((2, 16, 128), console)
     results += growth((8, 512) if settings.quick else (2, 16, 128, 1024), console)
     return results if accelerated else results + scaling(console)
 
@@ -152,20 +153,22 @@ def show(results: Sequence[dict[str, Any]], console: Console) -> None:
             speed = f"{row['gflops']:.0f} GFLOP/s" if row["gflops"] else ""
             speed = speed or f"{row['gbytes_per_second']:.1f} GB/s"
             rate = f"{row['fraction_of_peak']:.0%}, {speed}"
-        measured = "compile_seconds_cold" in row
         table.add_row(
             row["name"] + (f", width {row['width']}" if "width" in row else ""),
             str(row["networks"]),
-            f"{1e3 * row['seconds_per_network']:.4g}",
-            "-".join(f"{1e3 * value:.4g}" for value in row["spread"]),
+            _if_any("{:.4g}", row, "seconds_per_network", 1e3),
+            "-".join(f"{1e3 * value:.4g}" for value in row.get("spread", ())),
             rate,
-            f"{row['peak_memory_bytes'] / 1e6:.2f}" if measured else "",
-            f"{row['compile_seconds_cold']:.1f}, {row['compile_seconds_warm']:.1f}"
-            if measured
-            else "",
+            _if_any("{:.3f}", row, "peak_memory_bytes", 1e-6),
+            _if_any("{:.1f}", row, "compile_seconds_cold")
+            + _if_any(", {:.1f}", row, "compile_seconds_warm"),
             _rivals(row),
         )
     console.print(table)
+
+
+def _if_any(words: str, row: dict[str, Any], name: str, times: float = 1.0) -> str:
+    return words.format(times * row[name]) if name in row else ""
 
 
 def _rivals(row: dict[str, Any]) -> str:
@@ -181,6 +184,22 @@ def _rivals(row: dict[str, Any]) -> str:
         if name.startswith("ratio_") and not name.endswith("spread")
     ]
     return "; ".join(words)
+
+
+def memory(numbers: Sequence[int], console: Console) -> list[dict[str, Any]]:
+    """Memory per network of the program that trains, by the number of networks that share it."""
+    run = sweeps.make_run(workloads.TASK, workloads.DEPTH, 100, "magnitude")
+    assert run.fit is not None
+    rows = []
+    for n in numbers:
+        console.print(f"  memory of {n} networks ...", style="dim")
+        cells = sweeps.make_cells(TASKS[workloads.TASK], range(n), [workloads.DENSITY])
+        world = jax.eval_shape(jax.vmap(run.world), cells)
+        found = jax.eval_shape(jax.vmap(run.search), cells, world)._replace(info={})
+        program = jax.jit(jax.vmap(run.fit)).lower(cells, world, found).compile()
+        each = measure.memory(program) // n
+        rows.append({"name": "training_memory", "networks": n, "peak_memory_bytes": each})
+    return rows
 
 
 def growth(numbers: Sequence[int], console: Console) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from experiments import standings
 from experiments.grids import TICKET
-from experiments.summary import SINGLE, STAGES, format_value
+from experiments.summary import SINGLE, STAGES, format_value, metrics_in
 from plantjax.finders import REFERENCES
 
 Row: TypeAlias = Mapping[Hashable, Any]
@@ -23,7 +23,7 @@ def page(table: pd.DataFrame, about: Sequence[str], picture: str) -> str:
     """The whole page.
 
     Args:
-      table: tidy results.
+      table: tidy results, see `standings.by_kind`.
       about: paragraphs on how they were made: command, seeds, options, device, versions, time.
       picture: path of the figure, from the page.
 
@@ -39,11 +39,13 @@ def page(table: pd.DataFrame, about: Sequence[str], picture: str) -> str:
         part = cases[cases["task"] == task]
         parts += [f"## {task}", _facts(table[table["task"] == task])]
         parts += [_search_table(part, searched)]
-        for stage, words in STAGES.items():
+        for stage, words in (STAGES | {standings.SIGNED: SIGNED}).items():
             if stage in set(part["stage"]):
                 parts += [f"**{words.capitalize()}**", _score_table(part, stage, searched)]
     return "\n\n".join(parts) + "\n"
 
+
+SIGNED = "signed (masked, signs flipped: no subnetworks, and outside of the ranking)"
 
 TITLE = """# Leaderboard
 
@@ -53,7 +55,8 @@ READING = f"""Every figure is the median over the mothers, with its {standings.L
 interval in brackets ({standings.RESAMPLES} draws of mothers with replacement, from a fixed seed;
 of few mothers it is little more than their range). A mother *reaches* its ticket within one point
 of accuracy, or twice the error (MSE after one factor per output). *Strong*: the mother as it
-stands, only masked; *weak*: after training. **Bold**: the median mother reaches its ticket. †n: n
+stands, only masked; *weak*: after training (SET and RigL train as they search, and have no strong
+scores). **Bold**: the median mother reaches its ticket. †n: n
 of the networks are dead, their outputs constant."""
 
 LOWEST = f"""Strong / weak, by task; "{NEVER}" where no density will do. Sorted by mean rank over
@@ -73,7 +76,7 @@ def _lowest_table(lows: pd.DataFrame, cases: pd.DataFrame, finders: Sequence[str
     def cell(task: str, finder: str, stage: str) -> str:
         row = found.get((task, finder, stage))
         if row is None:
-            return ""
+            return "-"
         ends = (row[name] for name in ("lowest", "lowest_low", "lowest_high"))
         middle, low, high = (density(task, value) for value in ends)
         return f"{middle} ({low} to {high})" if low != high else middle
@@ -86,18 +89,22 @@ def _lowest_table(lows: pd.DataFrame, cases: pd.DataFrame, finders: Sequence[str
 
 
 def _search_table(part: pd.DataFrame, finders: Sequence[str]) -> str:
-    """Recovery at the ticket's density, and the time of a search."""
-    strong = part[(part["stage"] == "pruned") & (part["density_name"] == TICKET)]
-    at_ticket = {row["finder"]: row for row in strong.to_dict("records")}
+    """Recovery at the ticket's density, the time of a search, and metrics beyond the usual."""
+    further = metrics_in(part)
+    rows_at = part[part["density_name"] == TICKET].sort_values("stage", kind="stable")
+    rows_at = rows_at.drop_duplicates("finder")  # pruned before signed before trained
+    at_ticket = {row["finder"]: row for row in rows_at.to_dict("records")}
     rows = []
     for finder in (name for name in finders if name in at_ticket):
         row = at_ticket[finder]
         unit = at_ticket.get(COST, {}).get("seconds")
         cost = f"{row['seconds'] / unit:.3g}" if unit else ""
         spreads = [_spread(row, name, "{:.2g}".format) for name in ("recall", "lift", "seconds")]
-        rows.append([f"`{finder}`", *spreads, cost, f"{row['reached']} of {row['seeds']}"])
+        strong = f"{row['reached']} of {row['seeds']}" if row["stage"] == "pruned" else ""
+        others = [_spread(row, name, "{:.2g}".format) for name in further]
+        rows.append([f"`{finder}`", *spreads, cost, strong, *others])
     heads = ["at the ticket's density", "recall of the planted mask", "lift over chance"]
-    heads += ["seconds a search", f"times `{COST}`", "strong tickets"]
+    heads += ["seconds a search", f"times `{COST}`", "strong tickets", *further]
     return markdown(heads, rows)
 
 

@@ -1,11 +1,13 @@
 """Checkpoints of searches that are under way, by Orbax: level by level, resumed in mid-cell."""
 
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 
@@ -23,9 +25,24 @@ class Checkpoint:
         self._saved = time.monotonic()
 
     def restore(self, like: Any) -> tuple[int, Any]:
-        """The last level kept and its tree, of the structure of `like`; (0, like) if none is."""
+        """The last level kept and its tree, of the structure of `like`; (0, like) if none is.
+
+        A checkpoint that is damaged, or of another search, is removed with a warning on stderr.
+        """
         if not self._folder.exists():
             return 0, like
+        try:
+            return self._restored(like)
+        except Exception as error:  # whatever Orbax makes of damaged files
+            reason = " ".join(str(error).split())[:200]
+            print(
+                f"warning: {self._folder} is damaged ({reason}); its search starts anew.",
+                file=sys.stderr,
+            )
+            self.clear()
+            return 0, like
+
+    def _restored(self, like: Any) -> tuple[int, Any]:
         with self._manager() as manager:
             level = manager.latest_step()
             if level is None:
@@ -33,7 +50,10 @@ class Checkpoint:
             leaves, structure = jax.tree.flatten(like)
             named = {f"{index:04d}": leaf for index, leaf in enumerate(leaves)}
             kept = manager.restore(level, args=ocp.args.StandardRestore(named))
-            return level, jax.tree.unflatten(structure, [kept[name] for name in named])
+        for name, leaf in named.items():
+            if np.shape(kept[name]) != np.shape(leaf):
+                raise ValueError(f"an array is {np.shape(kept[name])}, not {np.shape(leaf)}")
+        return level, jax.tree.unflatten(structure, [kept[name] for name in named])
 
     def save(self, level: int, tree: Any) -> None:
         """Keeps the tree, in place of the one before, if the last save is long enough ago."""

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -22,9 +22,11 @@ import tyro
 
 from experiments import machines, store
 from experiments.machines import Team
-from plantjax import checks
+from plantjax import checks, metrics
 
 Options = TypeVar("Options")
+METRICS = "metrics"
+"""The setting that names metrics which not every table has."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,13 @@ class Operation:
         return {self.out: self.settings()}
 
 
+def known(names: Collection[str]) -> Any:
+    """Ends an option's help with the names of a registry, as they are when help is asked for."""
+    return tyro.conf.arg(
+        help_behavior_hint=lambda default: f"Known: {', '.join(names)} (default: {default})"
+    )
+
+
 @contextlib.contextmanager
 def job(options: Operation) -> Iterator[Team]:
     """Checks everything, joins the job's other processes, and holds its folders meanwhile.
@@ -116,11 +125,19 @@ def job(options: Operation) -> Iterator[Team]:
                     f"got {options.devices}."
                 )
             options.check()
-            for folder, settings in options.folders().items():
+            folders = _folders(options)
+            for folder, settings in folders.items():
                 store.check(folder, settings, options.force)
-            opened = store.opened(options.folders(), sys.argv, options.force, team)
+            opened = store.opened(folders, sys.argv, options.force, team)
             stack.enter_context(opened)
         yield team
+
+
+def _folders(options: Operation) -> dict[Path, dict[str, Any]]:
+    """The folders of a job, and its settings; metrics that not every table has are among them."""
+    further = metrics.names()
+    added = {METRICS: further} if further else {}
+    return {folder: settings | added for folder, settings in options.folders().items()}
 
 
 def parse(options: type[Options], argv: Sequence[str] | None, prog: str) -> Options:

@@ -76,8 +76,12 @@ class Group:
             "ticket_density": worlds.ticket_density(*sizes),
             "ticket_density_weights": worlds.ticket_density(*sizes, weights_only=True),
         }
-        key = ("task", "depth", "width", "noise", "finder", "scope", "rounds", "rescale")
-        prefix = "/".join(str(shared[name]) for name in key)
+        named = ("task", "depth", "width", "noise", "finder", "scope", "rounds", "rescale")
+        return self.labels(shared, named)
+
+    def labels(self, shared: dict[str, Any], named: Sequence[str]) -> list[dict[str, Any]]:
+        """A cell's labels for every density and seed; its id tells the shared ones `named`."""
+        prefix = "/".join(str(shared[name]) for name in named)
         return [
             {
                 "id": f"{prefix}/{name}/{seed}",

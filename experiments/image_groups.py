@@ -118,18 +118,7 @@ class ImageGroup(Group):
             "metric": "accuracy",
             "ticket_density": self.ticket_density,
         }
-        prefix = "/".join(str(shared[n]) for n in ("task", "mother", "finder", "scope", "rounds"))
-        return [
-            {
-                "id": f"{prefix}/{name}/{seed}",
-                **shared,
-                "seed": seed,
-                "density": value,
-                "density_name": name,
-            }
-            for name, value in self.densities
-            for seed in self.seeds
-        ]
+        return self.labels(shared, ("task", "mother", "finder", "scope", "rounds"))
 
     def prepare(self, run: sweeps.Run, n: int, devices: int) -> None:
         """Compiles the group's programs for so many devices."""

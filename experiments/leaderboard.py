@@ -9,9 +9,9 @@ import shlex
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pandas as pd
 from rich.console import Console
@@ -21,6 +21,7 @@ from experiments.grids import HALF, TICKET, Grid, Group
 from experiments.machines import Team
 from experiments.summary import STAGES
 from plantjax import checks, controls, sweeps
+from plantjax.controls import CONTROLS
 from plantjax.finders import FINDERS, REFERENCES
 from plantjax.tasks import PAPER_TASKS, TASKS
 
@@ -34,7 +35,7 @@ class Budget:
     """How much to run.
 
     Attributes:
-      tasks: names of tasks.
+      tasks: names of tasks; None for all.
       densities: as of `Grid`.
       seeds: number of mothers.
       width: of the mothers.
@@ -44,7 +45,7 @@ class Budget:
       options: options of single finders, by name.
     """
 
-    tasks: tuple[str, ...]
+    tasks: tuple[str, ...] | None
     densities: tuple[str, ...]
     seeds: int
     width: int = 100
@@ -56,7 +57,7 @@ class Budget:
 
 BUDGETS = {
     "full": Budget(
-        tasks=tuple(TASKS),
+        tasks=None,
         densities=("0.5", "0.2", "0.1", "0.05", "0.02", "0.01", TICKET, HALF),
         seeds=10,
     ),
@@ -89,13 +90,12 @@ class Settings(cli.Operation):
     """Folder for results; a run with the same settings goes on where it stopped."""
     budget: Literal["full", "quick", "smoke"] = "quick"
     """full: all tasks, ten mothers; quick: 20 minutes on two CPU cores; smoke: for tests."""
-    tasks: tuple[str, ...] | None = None
+    tasks: Annotated[tuple[str, ...] | None, cli.known(TASKS)] = None
     """Tasks (default: the budget's)."""
-    finders: tuple[str, ...] | None = None
+    finders: Annotated[tuple[str, ...] | None, cli.known(FINDERS)] = None
     """Finders (default: the budget's, most often all)."""
-    controls: tuple[str, ...] = ()
-    """Sanity controls of every finder that allows them: shuffled, reinitialised, inverted,
-    oracle."""
+    controls: Annotated[tuple[str, ...], cli.known(CONTROLS)] = ()
+    """Sanity controls of every finder that allows them."""
     seeds: int | None = None
     """Number of mothers (default: the budget's)."""
     first_seed: int = 0
@@ -110,7 +110,7 @@ class Settings(cli.Operation):
         for name in self.finders or ():
             checks.choice("--finders", name, FINDERS)
         for name in self.controls:
-            checks.choice("--controls", name, controls.CONTROLS)
+            checks.choice("--controls", name, CONTROLS)
         for option in ("tasks", "finders"):
             if getattr(self, option) == ():
                 raise ValueError(f"--{option} must name at least one, got none.")
@@ -125,8 +125,9 @@ class Settings(cli.Operation):
         return {**values, "plan": json.loads(json.dumps(asdict(self.plan())))}
 
     def plan(self) -> Budget:
-        """The budget."""
-        return BUDGETS[self.budget]
+        """The budget, its tasks by name."""
+        budget = BUDGETS[self.budget]
+        return replace(budget, tasks=tuple(TASKS) if budget.tasks is None else budget.tasks)
 
     def mothers(self) -> range:
         """The seeds."""
@@ -144,7 +145,7 @@ class Settings(cli.Operation):
         """All groups of cells, task by task, the references last."""
         return [
             group
-            for task in self.tasks or self.plan().tasks
+            for task in self.tasks or self.plan().tasks or ()
             for name, options in [*self.options().items(), (None, {})]
             for group in self._grid(task, name, options).groups()
         ]
@@ -210,6 +211,8 @@ def _write(settings: Settings, groups: Sequence[Group]) -> None:
     table = runner.write_tables(settings.out, groups)
     if not len(table):
         return
+    kinds = {group.finder: group.run().kind for group in groups}
+    table = standings.by_kind(table, kinds)
     store.write_table(settings.out, standings.cases(table), "summary.csv")
     page = boards.page(table, _about(settings, table), PICTURE.name)
     with chunks.replacing(settings.out / PAGE) as file:

@@ -62,7 +62,7 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> Compiled:
             clock = time.perf_counter()
             program = jax.jit(function).lower(*arguments).compile()
             seconds.append(time.perf_counter() - clock)
-    return Compiled(program, seconds[0], seconds[1], _memory(program))
+    return Compiled(program, seconds[0], seconds[1], memory(program))
 
 
 def timed(run: Callable[[], Any]) -> tuple[float, float]:
@@ -100,7 +100,7 @@ def copy_rate(size: int = 1 << 26, times: int = 7) -> float:
     return 2.0 * 4.0 * size / repeated(lambda: add(a), times).low
 
 
-def _memory(program: jax.stages.Compiled) -> int:
+def memory(program: jax.stages.Compiled) -> int:
     """What the compiler reserves: arguments, results and temporaries."""
     analysis = program.memory_analysis()
     if analysis is None:

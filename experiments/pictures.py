@@ -33,6 +33,7 @@ def draw_samples(table: pd.DataFrame, path: Path, note: str) -> None:
         part = circle[circle["y1"] == label]
         flat.scatter(part["x1"], part["x2"], s=7, color=plots.COLORS[label], label=f"class {label}")
     flat.set(aspect="equal", xlabel="x1", ylabel="x2", title="Circle: class of x1² + x2²")
+    flat.locator_params(nbins=5)
     flat.legend(loc="upper right", fontsize=8, framealpha=0.9)
     space = figure.add_subplot(1, 2, 2, projection="3d")
     u = np.pi * (5.0 + 3.0 * np.linspace(-1, 1, 600))
@@ -43,6 +44,7 @@ def draw_samples(table: pd.DataFrame, path: Path, note: str) -> None:
         *points, c=helix["x1"].to_numpy()[:400], cmap="viridis", s=8, label="samples"
     )
     space.set(xlabel="y1", ylabel="y2", zlabel="y3", title="Helix: a curve in space")
+    space.locator_params(nbins=4)
     space.legend(loc="upper left", fontsize=8)
     figure.colorbar(shown, ax=space, shrink=0.6, pad=0.1, label="input x")
     plots.finish(figure, path, note)

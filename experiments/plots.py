@@ -22,6 +22,9 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 AXIS = {"accuracy": "accuracy on held-out data", "mse": "error (MSE, rescaled) on held-out data"}
 
+GUIDES = ("planted ticket", "dense network", "hollow: mostly dead")
+"""What helps to read a panel; last in the legend."""
+
 
 class Panel(NamedTuple):
     """One panel: a title, and the columns' values of the rows that it shows."""
@@ -65,8 +68,13 @@ def density_figure(
                 handles.setdefault(label, handle)
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_axis_off()
+    labels = sorted(handles, key=lambda label: label in GUIDES)  # finders of all panels first
     figure.legend(
-        list(handles.values()), list(handles), loc="outside right center", fontsize=9, frameon=False
+        [handles[label] for label in labels],
+        labels,
+        loc="outside right center",
+        fontsize=9,
+        frameon=False,
     )
     finish(figure, path, note)
 
@@ -181,21 +189,19 @@ def draw_panel(axes: Axes, part: pd.DataFrame, colors: Mapping[str, int]) -> Non
             zorder=4,
         )
     ticket = part["ticket_value"].mean()
-    axes.axhline(ticket, color="black", linestyle="--", linewidth=1.3, label="planted ticket")
+    axes.axhline(ticket, color="black", linestyle="--", linewidth=1.3, label=GUIDES[0])
     dense = part[part["finder"] == "dense"]["value"]
     if len(dense):
-        axes.axhline(
-            dense.mean(), color="#888888", linestyle="-.", linewidth=1.1, label="dense network"
-        )
+        axes.axhline(dense.mean(), color="#888888", linestyle="-.", linewidth=1.1, label=GUIDES[1])
     axes.axvline(part["ticket_density"].iloc[0], color="#BBBBBB", linewidth=0.8, zorder=0)
-    axes.plot([], [], "o", color="#555555", markerfacecolor="white", label="hollow: mostly dead")
+    axes.plot([], [], "o", color="#555555", markerfacecolor="white", label=GUIDES[2])
     _scale(axes, part, metric)
 
 
 def _scale(axes: Axes, part: pd.DataFrame, metric: str) -> None:
     named = part.drop_duplicates("density_name").set_index("density")["density_name"]
     axes.set_xscale("log")
-    axes.set_xticks(list(named.index), [name.replace("ticket", "ticket\n") for name in named])
+    axes.set_xticks(list(named.index), [name.replace("ticket", "\nticket") for name in named])
     axes.minorticks_off()
     axes.tick_params(labelsize=8)
     axes.set_xlabel("density (fraction of parameters kept)", fontsize=9)

@@ -18,6 +18,7 @@ import tyro
 from rich.console import Console
 
 from experiments import chunks, cli, summary
+from plantjax.tables import TAKEN
 
 PAGE = Path(__file__).with_name("report.html")
 SHORT = {"task", "depth", "width", "noise", "scope", "rounds", "rescale"}
@@ -83,7 +84,7 @@ def _section(folder: Path, named: bool) -> str:
     parts = [f"<h2>{html.escape(folder.name)}</h2>"] if named else []
     parts += [_figure(path) for path in sorted(folder.glob("*.png"))]
     if set(summary.CASE) <= set(table):
-        cases = summary.aggregate(table)
+        cases = summary.aggregate(table, _metrics(config, table))
         same = [name for name in SHORT if name in cases and cases[name].nunique() <= 1]
         common = ", ".join(f"{name} {cases[name].iloc[0]}" for name in summary.CASE if name in same)
         parts.append(f"<h3>Summary</h3><p>{html.escape(common)}</p>")
@@ -108,6 +109,14 @@ def _read(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     except ValueError as error:
         raise ValueError(f"FOLDER must hold results of plantjax, got {folder}: {error}") from None
     return config, table
+
+
+def _metrics(config: Mapping[str, Any], table: pd.DataFrame) -> list[str]:
+    """The columns of metrics that not every table has, as the settings name them."""
+    named = config["settings"].get(cli.METRICS)
+    named = named if isinstance(named, list) else []
+    names = [str(name) for name in table if name in named and name not in TAKEN]
+    return [name for name in names if pd.api.types.is_numeric_dtype(table[name])]
 
 
 def _figure(path: Path) -> str:

@@ -20,6 +20,7 @@ from experiments.machines import Team
 from plantjax import checks, masks, sweeps
 from plantjax.controls import CONTROLS
 from plantjax.finders import FINDERS, REFERENCES
+from plantjax.metrics import METRICS
 from plantjax.scores import PAPER_SCORES
 from plantjax.tasks import SAMPLES, TASKS
 
@@ -41,11 +42,10 @@ class Settings(cli.Operation):
 
     out: Path = Path("results/seek")
     """Folder for results; a run with the same settings goes on where it stopped."""
-    tasks: tuple[str, ...] = ("circle",)
-    """Tasks, see --list."""
-    finders: tuple[str, ...] = PAPER_SCORES
-    """Finders, see --list, also with controls as in "snip+shuffled"; the references dense, planted
-    and oracle_random are always added."""
+    tasks: Annotated[tuple[str, ...], cli.known(TASKS)] = ("circle",)
+    """Tasks."""
+    finders: Annotated[tuple[str, ...], cli.known(FINDERS)] = PAPER_SCORES
+    """Finders, also with controls as in "snip+shuffled"; references, see --list, are added."""
     densities: tuple[str, ...] = (TICKET, "0.01", "0.1", "0.5", "1")
     """Fractions of the parameters to keep, in (0, 1], or that of the planted ticket: "ticket", or
     "ticket/2", half of it."""
@@ -59,8 +59,8 @@ class Settings(cli.Operation):
     """Neurons per hidden layer of the mother; at least the target's."""
     noise: float = 0.01
     """Noise of the data in [0, 1]: standard deviation (regression) or flip rate (classes)."""
-    scope: str | None = None
-    """Where parameters compete: global, local, layer or oracle (default: the finder's own)."""
+    scope: Annotated[str | None, cli.known(masks.SCOPES)] = None
+    """Where parameters compete (default: the finder's own)."""
     rounds: int | None = None
     """Rounds or levels of scoring and selection (default: the finder's own)."""
     search_epochs: int | None = None
@@ -82,7 +82,7 @@ class Settings(cli.Operation):
     learning_rate: float = 1e-3
     """Learning rate of weak training (Adam)."""
     show_list: Annotated[bool, tyro.conf.arg(name="list")] = False
-    """List tasks and finders, and stop."""
+    """List tasks, finders, controls and metrics, and stop."""
 
     def check(self) -> None:
         """Raises ValueError, naming the option, if a setting is out of range."""
@@ -168,6 +168,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         console.print("finders:   " + ", ".join(FINDERS))
         console.print("reference: " + ", ".join(REFERENCES) + " (always run)")
         console.print("controls:  " + ", ".join(CONTROLS) + " (finder+control)")
+        console.print("metrics:   " + ", ".join(METRICS) + " (columns of results.csv)")
         return
     with cli.job(settings) as team:
         run(settings, console, team)

@@ -5,21 +5,27 @@ point of accuracy, or twice the error. It reaches the ticket at an excess of at 
 drawn with replacement, the same draws for all finders, from one fixed seed.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from experiments import summary
+
 POINT, TIMES = 0.01, 2.0
 """What still reaches the ticket: a point of accuracy below it, twice its error."""
 RESAMPLES, LEVEL, SEED = 2000, 0.95, 0
 """Bootstrap draws, the level of the intervals, and the seed of the draws."""
+SIGNED = "signed"
+"""The stage of masked networks with flipped signs: before training, but no strong tickets."""
 _ROUNDING = 1e-4  # float32 scores: ten of a thousand samples are a point
 
 CASE = ["task", "finder", "stage", "density_name", "density"]
 SPREAD = ("value", "excess", "recall", "lift", "seconds")
-"""Columns that get a median and an interval, NAME, NAME_low and NAME_high."""
+"""Columns that get a median and an interval, NAME, NAME_low and NAME_high; so do metrics that not
+every table has."""
 
 
 def interval(values: Any) -> tuple[float, float, float]:
@@ -50,6 +56,22 @@ def with_excess(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(value=value, excess=np.where(table["kept"] > allowed, np.inf, excess))
 
 
+def by_kind(table: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
+    """The table with strong scores of subnetworks only.
+
+    Args:
+      table: tidy results.
+      kinds: of the finders, see `plantjax.types.KINDS`. What was "trained" in the search loses its
+        rows before training; those of "signed" finds become the stage "signed".
+
+    Returns:
+      A table of the same columns.
+    """
+    kind, untrained = table["finder"].map(kinds), table["stage"] == "pruned"
+    stage = table["stage"].mask(untrained & (kind == "signed"), SIGNED)
+    return table.assign(stage=stage)[~(untrained & (kind == "trained"))]
+
+
 def cases(table: pd.DataFrame) -> pd.DataFrame:
     """One row per task, finder, stage and density: medians, intervals, and counts of mothers.
 
@@ -57,13 +79,13 @@ def cases(table: pd.DataFrame) -> pd.DataFrame:
       table: tidy results.
 
     Returns:
-      The columns of CASE and `metric`; those of SPREAD with intervals; `seeds`; `reached`, `dead`
-      and `diverged`, numbers of mothers.
+      The columns of CASE and `metric`; those of SPREAD, and of further metrics, with intervals;
+      `seeds`; `reached`, `dead` and `diverged`, numbers of mothers.
     """
     rows = []
     for case, part in with_excess(table).groupby(CASE, sort=False):
         row = dict(zip(CASE, case, strict=True)) | {"metric": part["metric"].iloc[0]}
-        for name in SPREAD:
+        for name in (*SPREAD, *summary.metrics_in(table)):
             row |= dict(
                 zip((name, f"{name}_low", f"{name}_high"), interval(part[name]), strict=True)
             )

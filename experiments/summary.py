@@ -1,10 +1,14 @@
 """The summary on the terminal: mean and range per finder and density, ticket, dead networks."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from plantjax import metrics
 from plantjax.finders import REFERENCES
 
 SINGLE = {"dense": "dense network", "planted": "planted mask, trained"}
@@ -16,8 +20,14 @@ CASE = ["task", "depth", "width", "noise", "finder", "scope", "rounds", "rescale
 CASE += ["density_name", "density", "stage", "metric"]
 
 
-def aggregate(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per case: its seeds, mean, median and range, dead and diverged networks, recovery."""
+def aggregate(table: pd.DataFrame, further: Sequence[str] | None = None) -> pd.DataFrame:
+    """One row per case: its seeds, mean, median and range, dead and diverged networks, recovery.
+
+    Args:
+      table: tidy results.
+      further: columns whose means come last; by default those of further metrics.
+    """
+    further = metrics_in(table) if further is None else further
     case = [name for name in (*CASE, "mother") if name in table]
     groups = table.groupby(case, sort=False)
     return groups.agg(
@@ -32,7 +42,13 @@ def aggregate(table: pd.DataFrame) -> pd.DataFrame:
         recall=("recall", "mean"),
         feasible_recall=("feasible_recall", "mean"),
         live_density=("live_density", "mean"),
+        **{name: (name, "mean") for name in further},
     ).reset_index()
+
+
+def metrics_in(table: pd.DataFrame) -> list[str]:
+    """The table's columns of metrics that not every table has."""
+    return [name for name in metrics.names() if name in table]
 
 
 def show(table: pd.DataFrame, console: Console) -> None:
@@ -41,8 +57,11 @@ def show(table: pd.DataFrame, console: Console) -> None:
         metric, seeds = part["metric"].iloc[0], part["seed"].nunique()
         title = f"{task}, {metric}, {STAGES[str(stage)]}: mean and range of {seeds} seeds"
         console.print(title, style="bold")
-        console.print(_table(part, metric))
+        console.print(_table(part, partial(_cell, metric=metric)))
         console.print(_references(part, metric) + "\n")
+        for name in metrics_in(part):
+            console.print(f"{task}, {name}, {STAGES[str(stage)]}: mean", style="bold")
+            console.print(_table(part, partial(_mean, name=name)))
     if (table["constant"] | (table["status"] != "ok")).any():
         console.print("n†: n networks with a constant output (dead); n‡: n networks that diverged.")
 
@@ -54,7 +73,8 @@ def format_value(value: float, metric: str) -> str:
     return f"{value:.1e}".replace("e-0", "e-").replace("e+00", "")
 
 
-def _table(part: pd.DataFrame, metric: str) -> Table:
+def _table(part: pd.DataFrame, cell: Callable[[pd.DataFrame], str]) -> Table:
+    """Finders by densities; `cell` makes the text of each from its rows."""
     result = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     searched = part[~part["finder"].isin(SINGLE)]
     names = list(dict.fromkeys(searched["density_name"]))
@@ -62,7 +82,7 @@ def _table(part: pd.DataFrame, metric: str) -> Table:
     for name in names:
         result.add_column(name, justify="right")
     for finder, rows in searched.groupby("finder", sort=False):
-        cells = [_cell(rows[rows["density_name"] == name], metric) for name in names]
+        cells = [cell(rows[rows["density_name"] == name]) for name in names]
         result.add_row(str(finder), *cells, style="dim" if finder in REFERENCES else None)
     return result
 
@@ -79,6 +99,10 @@ def _references(part: pd.DataFrame, metric: str) -> str:
         if len(rows) and not (finder == "planted" and part["stage"].iloc[0] == "pruned"):
             lines.append(f"{words} {_cell(rows, metric)}".replace("\n", ", "))
     return "\n".join(lines)
+
+
+def _mean(rows: pd.DataFrame, name: str) -> str:
+    return f"{rows[name].mean():.3g}" if len(rows) else ""
 
 
 def _cell(rows: pd.DataFrame, metric: str) -> str:

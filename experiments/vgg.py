@@ -20,6 +20,7 @@ from experiments.machines import Team
 from plantjax import checks
 from plantjax.convnets import VGGS
 from plantjax.finders import FINDERS
+from plantjax.metrics import METRICS
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Settings(cli.Operation):
 
     out: Path = Path("results/vgg")
     """Folder for results; a run with the same settings goes on where it stopped."""
-    data: str = "mnist5k"
-    """Data set, see --list; mnist5k and digits come with packages (extra "data")."""
+    data: Annotated[str, cli.known(SOURCES)] = "mnist5k"
+    """Data set; mnist5k and digits come with packages (extra "data")."""
     data_dir: Path | None = None
     """Folder that holds the files of the data set, for those that come with no package."""
     budget: Literal["full", "quick", "smoke"] = "quick"
@@ -44,8 +45,8 @@ class Settings(cli.Operation):
     """Multiplies the channels of the VGG, 64 in the first layer (default: the data set's)."""
     ticket_density: str | None = None
     """Density of the ticket that is trained and planted (default: 0.01)."""
-    finders: tuple[str, ...] | None = None
-    """Finders of weak tickets, see --list (default: the budget's)."""
+    finders: Annotated[tuple[str, ...] | None, cli.known(FINDERS)] = None
+    """Finders of weak tickets (default: the budget's)."""
     densities: tuple[str, ...] | None = None
     """Densities of weak tickets (default: the budget's)."""
     popup_densities: tuple[str, ...] | None = None
@@ -61,7 +62,7 @@ class Settings(cli.Operation):
     learning_rate: float | None = None
     """Learning rate of training, by Adam (default: the data set's)."""
     show_list: Annotated[bool, tyro.conf.arg(name="list")] = False
-    """List data sets, networks and finders, and stop."""
+    """List data sets, networks, finders and metrics, and stop."""
 
     def check(self) -> None:
         """Raises ValueError, naming the option, if a setting is out of range or data is missing."""
@@ -113,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         console.print("data sets: " + ", ".join(SOURCES))
         console.print("networks:  " + ", ".join(f"VGG{depth} (--depth {depth})" for depth in VGGS))
         console.print("finders:   " + ", ".join(FINDERS))
+        console.print("metrics:   " + ", ".join(METRICS) + " (columns of results.csv)")
         return
     with cli.job(settings) as team:
         run(settings, console, team)

@@ -1,8 +1,8 @@
 """Plant sparse tickets in large random networks, and let pruning algorithms seek them.
 
 See README.md; the modules, from what stands alone to what uses it: types, targets, nets, tasks,
-wirings, convnets, planting, masks, scores, training, finders, controls, recovery, sweeps, theory,
-data.
+wirings, convnets, planting, masks, scores, training, finders, controls, recovery, metrics, sweeps,
+theory, data.
 """
 
 from plantjax import (
@@ -15,6 +15,7 @@ from plantjax import (
     interchange,
     losses,
     masks,
+    metrics,
     nets,
     planting,
     recovery,
@@ -33,6 +34,7 @@ from plantjax import (
 )
 from plantjax.data import DATASETS
 from plantjax.finders import FINDERS, REFERENCES
+from plantjax.metrics import METRICS
 from plantjax.planting import plant
 from plantjax.scores import SCORES
 from plantjax.tasks import TASKS
@@ -42,6 +44,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DATASETS",
     "FINDERS",
+    "METRICS",
     "REFERENCES",
     "SCORES",
     "TASKS",
@@ -54,6 +57,7 @@ __all__ = [
     "interchange",
     "losses",
     "masks",
+    "metrics",
     "nets",
     "plant",
     "planting",

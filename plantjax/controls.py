@@ -50,7 +50,7 @@ def shuffled(make: MakeFinder) -> MakeFinder:
         del task, params, density
         return _permuted(key, mask)
 
-    return _after(make, changed, "shuffled")
+    return _changed(make, "shuffled", changed)
 
 
 def reinitialised(make: MakeFinder) -> MakeFinder:
@@ -59,21 +59,7 @@ def reinitialised(make: MakeFinder) -> MakeFinder:
     For entries that are drawn alike this is a new initialisation, whatever the network and scheme.
     The mask knows nothing of the values in its own mother, strong or before weak training.
     """
-
-    @functools.wraps(make)
-    def made(task: Task, **static: Any) -> Finder:
-        finder = make(task, **static)
-
-        def search(
-            key: Key, params: Params, data: Batch, density: chex.Numeric, *truth: Planted
-        ) -> Found:
-            other = _permuted(_own(key, "reinitialised"), params)
-            found = finder(key, other, data, density, *truth)
-            return found._replace(params=params)
-
-        return replace(finder, search=search, levels=None)
-
-    return made
+    return _changed(make, "reinitialised", mother=_permuted)
 
 
 def inverted(make: MakeFinder) -> MakeFinder:
@@ -129,7 +115,7 @@ def oracle(make: MakeFinder) -> MakeFinder:
         counts = common.target_counts(task, params)
         return masks.select(key, first, density, "oracle", counts=counts)
 
-    return _after(make, changed, "oracle", scope="oracle", exact_counts=True)
+    return _changed(make, "oracle", changed, scope="oracle", exact_counts=True)
 
 
 def has_score(make: MakeFinder) -> bool:
@@ -147,10 +133,17 @@ def _own(key: Key, control: str) -> Key:
     return jax.random.fold_in(key, zlib.crc32(control.encode()))
 
 
-def _after(
-    make: MakeFinder, changed: Callable[..., Mask], control: str, **facts: Any
+def _changed(
+    make: MakeFinder,
+    control: str,
+    mask: Callable[..., Mask] | None = None,
+    mother: Callable[[Key, Params], Params] | None = None,
+    **facts: Any,
 ) -> MakeFinder:
-    """The finder with its mask changed by `(key, task, params, mask, density) -> mask`."""
+    """The finder told another mother, `mother(key, params)`, or with another mask.
+
+    That is `mask(key, task, params, mask found, density)`. Weak training has the true mother.
+    """
 
     @functools.wraps(make)
     def made(task: Task, **static: Any) -> Finder:
@@ -159,9 +152,13 @@ def _after(
         def search(
             key: Key, params: Params, data: Batch, density: chex.Numeric, *truth: Planted
         ) -> Found:
-            found = finder(key, params, data, density, *truth)
-            mask = changed(_own(key, control), task, params, found.mask, density)
-            return found._replace(mask=mask, params=params)
+            own = _own(key, control)
+            seen = params if mother is None else mother(own, params)
+            found = finder(key, seen, data, density, *truth)
+            kept = found.mask
+            if mask is not None:
+                kept = mask(own, task, params, kept, density)
+            return found._replace(mask=kept, params=params)
 
         return replace(finder, search=search, levels=None, **facts)
 

@@ -4,15 +4,14 @@ A mask is a pytree of bool arrays with the structure of the parameters. `prunabl
 a leaf's path ("layer_00/kernel"); leaves that it refuses are kept whole and never counted.
 """
 
-from typing import Any
-
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plantjax import budgets, checks, ranking, wirings
+from plantjax import budgets, checks, ranking, scopes, wirings
 from plantjax.budgets import number_kept
+from plantjax.scopes import SCOPES
 from plantjax.types import Key, Mask, Params, Prunable
 
 __all__ = [
@@ -31,9 +30,6 @@ __all__ = [
     "size",
     "unknown",
 ]
-
-SCOPES = ("global", "local", "layer", "oracle")
-"""Where parameters compete: everywhere, in their array, their layer, layers of given counts."""
 
 
 def select(
@@ -57,8 +53,9 @@ def select(
       scores: pytree of float arrays.
       density: in (0, 1]; may be traced.
       scope: "global": one threshold; "local": k per array; "layer": k per layer, its arrays
-        together (a layer is the arrays of one parent path); "oracle": `counts` per layer, scaled
-        to a total of exactly k by largest remainder, none above its layer's size.
+        together (a layer is the arrays of one parent path); "channel": k per output channel (last
+        axis) of a layer, its arrays together; "oracle": `counts` per layer, scaled to a total of
+        exactly k by largest remainder, none above its layer's size.
       within: a mask; entries pruned there stay pruned. Where fewer than k are left, all are kept.
       counts: int [L], for "oracle" only: numbers per layer in the order of the sorted paths.
       prunable: predicate on leaf paths; by default every leaf is prunable.
@@ -68,7 +65,8 @@ def select(
 
     Raises:
       ValueError: if the scope is unknown, (concrete) density is outside (0, 1], `within` does not
-        match the scores, a score is no float array, or counts are missing, superfluous or not [L].
+        match the scores, a score is no float array, counts are missing, superfluous or not [L], or
+        the arrays of a layer differ in their channels (scope "channel").
 
     Source: paper, section 4; `../README.md` tells how its code differs.
 
@@ -113,22 +111,19 @@ def reselect(
     checks.density(density)
     if within is not None:
         checks.mask("within", within, "scores", scores)
-    paths, leaves, structure = _leaves(scores)
+    paths, leaves, structure = scopes.leaves(scores)
     for path, leaf in zip(paths, leaves, strict=True):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise ValueError(f"scores[{path}] must be floats, got {jnp.result_type(leaf)}.")
-    groups = _groups(paths, scope, prunable)
-    sizes = [sum(leaves[i].size for i in group) for group in groups]
-    kept = budgets.split(density, scope, sizes, counts)
-    allowed = None
-    if within is not None:
-        pruned = jax.tree.leaves(within)
-        allowed = [_ravel([pruned[i] for i in group]) for group in groups]
-    values = [_ravel([leaves[i] for i in group]) for group in groups]
-    marks, thresholds = ranking.top(key, values, kept, allowed, near)
+    groups = scopes.groups(paths, scope, prunable)
+    values = scopes.gather(leaves, groups, scope)
+    kept = budgets.split(density, scope, [value.shape[-1] for value in values], counts)
+    allowed = None if within is None else scopes.gather(jax.tree.leaves(within), groups, scope)
+    rank = ranking.top_of_rows if scope == "channel" else ranking.top
+    marks, thresholds = rank(key, values, kept, allowed, near)
     masks = [jnp.ones(jnp.shape(leaf), bool) for leaf in leaves]
     for group, part in zip(groups, marks, strict=True):
-        for i, leaf in zip(group, _unravel(part, [leaves[i] for i in group]), strict=True):
+        for i, leaf in zip(group, scopes.scatter(part, [leaves[i] for i in group]), strict=True):
             masks[i] = leaf
     return jax.tree.unflatten(structure, masks), thresholds
 
@@ -140,7 +135,11 @@ def unknown(params: Params, scope: str = "global", prunable: Prunable | None = N
     >>> unknown({"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, "local").tolist()
     [0, 0]
     """
-    return jnp.zeros(len(_groups(_leaves(params)[0], scope, prunable)), jnp.uint32)
+    paths, leaves, _ = scopes.leaves(params)
+    groups = scopes.groups(paths, scope, prunable)
+    if scope == "channel":
+        return jnp.zeros(sum(jnp.shape(leaves[group[0]])[-1] for group in groups), jnp.uint32)
+    return jnp.zeros(len(groups), jnp.uint32)
 
 
 def full(params: Params) -> Mask:
@@ -196,7 +195,7 @@ def size(params: Params, prunable: Prunable | None = None) -> int:
     >>> size({"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, lambda path: path == "kernel")
     6
     """
-    paths, leaves, _ = _leaves(params)
+    paths, leaves, _ = scopes.leaves(params)
     return sum(
         int(np.size(leaf))
         for path, leaf in zip(paths, leaves, strict=True)
@@ -236,11 +235,9 @@ def group_counts(mask: Mask, scope: str = "layer") -> jax.Array:
     >>> group_counts(full(params)).tolist(), group_counts(full(params), "local").tolist()
     ([24, 36], [8, 16, 4, 32])
     """
-    paths, leaves, _ = _leaves(mask)
-    groups = _groups(paths, scope, None)
-    return jnp.stack(
-        [jnp.sum(_ravel([leaves[i] for i in group]), dtype=jnp.int32) for group in groups]
-    )
+    paths, leaves, _ = scopes.leaves(mask)
+    parts = scopes.gather(leaves, scopes.groups(paths, scope, None), scope)
+    return jnp.concatenate([jnp.sum(jnp.atleast_2d(part), 1, dtype=jnp.int32) for part in parts])
 
 
 def live(params: Params, mask: Mask, wiring: wirings.Wiring | None = None) -> Mask:
@@ -273,38 +270,8 @@ def live(params: Params, mask: Mask, wiring: wirings.Wiring | None = None) -> Ma
     return wirings.live(params, mask, wirings.chain(params) if wiring is None else wiring)
 
 
-def _leaves(tree: Params) -> tuple[list[str], list[Any], Any]:
-    pairs, structure = jax.tree_util.tree_flatten_with_path(tree)
-    return [checks.path_name(path) for path, _ in pairs], [leaf for _, leaf in pairs], structure
-
-
-def _groups(paths: list[str], scope: str, prunable: Prunable | None) -> list[list[int]]:
-    """Indices of the leaves that compete with one another."""
-    names = {
-        "global": lambda path: "",
-        "local": lambda path: path,
-        "layer": lambda path: path.rpartition("/")[0],
-        "oracle": lambda path: path.rpartition("/")[0],
-    }
-    groups: dict[str, list[int]] = {}
-    for index, path in enumerate(paths):
-        if prunable is None or prunable(path):
-            groups.setdefault(names[scope](path), []).append(index)
-    return list(groups.values())
-
-
-def _ravel(leaves: list[jax.Array]) -> jax.Array:
-    return jnp.concatenate([jnp.ravel(leaf) for leaf in leaves])
-
-
-def _unravel(flat: jax.Array, like: list[jax.Array]) -> list[jax.Array]:
-    ends = np.cumsum([leaf.size for leaf in like])[:-1]
-    parts = jnp.split(flat, ends)
-    return [jnp.reshape(part, leaf.shape) for part, leaf in zip(parts, like, strict=True)]
-
-
 def _total(mask: Mask, prunable: Prunable | None) -> jax.Array:
-    paths, leaves, _ = _leaves(mask)
+    paths, leaves, _ = scopes.leaves(mask)
     counted = [
         leaf for path, leaf in zip(paths, leaves, strict=True) if prunable is None or prunable(path)
     ]

@@ -119,6 +119,45 @@ def top(
     return marks, threshold
 
 
+def top_of_rows(
+    key: Key,
+    values: Sequence[jax.Array],
+    k: jax.Array,
+    within: Sequence[jax.Array] | None = None,
+    near: jax.Array | None = None,
+) -> tuple[list[jax.Array], jax.Array]:
+    """Marks the k_g largest values of every row of every matrix, as `top` does of arrays.
+
+    Args:
+      key: consumed.
+      values: G float matrices [r_g, n_g].
+      k: int32 [G].
+      within: G bool matrices [r_g, n_g].
+      near: uint32 [sum of r_g].
+
+    Returns:
+      (G bool matrices [r_g, n_g], thresholds [sum of r_g]).
+    """
+    ends = np.cumsum([value.shape[0] for value in values])
+    near = jnp.zeros(int(ends[-1]), jnp.uint32) if near is None else near
+    starts = jnp.split(near, ends[:-1])
+    marks, thresholds = [], []
+    for g, value in enumerate(values):
+
+        def one(
+            key: Key, row: jax.Array, allowed: jax.Array, start: jax.Array, g: int = g
+        ) -> tuple[jax.Array, jax.Array]:
+            (marked,), threshold = top(key, [row], k[g][None], [allowed], start[None])
+            return marked, threshold[0]
+
+        keys = jax.random.split(jax.random.fold_in(key, g), value.shape[0])
+        allowed = jnp.ones(value.shape, bool) if within is None else within[g]
+        marked, threshold = jax.vmap(one)(keys, value, allowed, starts[g])
+        marks.append(marked)
+        thresholds.append(threshold)
+    return marks, jnp.concatenate(thresholds)
+
+
 def _break_ties(
     key: Key, keys: Sequence[jax.Array], threshold: jax.Array, k: jax.Array, count: jax.Array
 ) -> list[jax.Array]:

@@ -80,7 +80,8 @@ def feasible_recall(found_mask: Mask, planted_mask: Mask, scope: str = "global")
     Args:
       found_mask: F.
       planted_mask: T.
-      scope: "global": one group; "local": every array; "layer" and "oracle": every layer.
+      scope: "global": one group; "local": every array; "channel": every output channel; "layer" and
+        "oracle": every layer.
 
     Returns:
       sum over groups of min(|F|, |T|) / |T|, a float32 scalar.

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plantjax import checks, nets, programs, tasks, training, worlds
+from plantjax import checks, metrics, nets, programs, tasks, training, worlds
 from plantjax.controls import CONTROLS
 from plantjax.finders import FINDERS, REFERENCES, common
-from plantjax.judging import evaluate, flat, judge_of
+from plantjax.judging import Measure, evaluate, flat, judge_of, measure_of, outputs_of
 from plantjax.planting import RULES
 from plantjax.types import (
     Apply,
@@ -59,6 +59,7 @@ class Run:
       levels: the search in pieces, functions of (cell, world, ...); None if it has none.
       scope: the selection scope that the finder uses.
       rounds: the rounds that the finder uses.
+      kind: what the finder finds, see `types.KINDS`.
       in_turn: whether a batch is computed cell by cell; a batch may then be one cell.
     """
 
@@ -69,6 +70,7 @@ class Run:
     levels: Levels | None
     scope: str
     rounds: int
+    kind: str
     in_turn: bool = False
 
     def seek(self, cell: Cell) -> tuple[Found, Metrics]:
@@ -143,7 +145,8 @@ def make_run(
                 raise ValueError(f"{option} must be hashable, got {value!r}.")
         if "batch_size" in known:
             static = {"batch_size": batch_size} | static
-        finder = _finder(task, finder, tuple(sorted(static.items())))
+        make = _registered(finder.partition(CONTROLLED)[0])
+        finder = _finder(task, finder, make, tuple(sorted(static.items())))
     elif static:
         raise ValueError(f"a Finder takes no further options, got {', '.join(static)}.")
     checks.integer("rounds", finder.rounds, 1, worlds.mother_size(task, depth, width))
@@ -190,18 +193,26 @@ def assemble(
     Returns:
       A Run.
     """
-    fit = _fit(task, finder.head, apply, epochs, batch_size, rescale, transform, decay, parameters)
+    of_mask, further = metrics.registered()
+    measure = measure_of(task, finder.scope, apply, further) if further else None
+    how = (epochs, batch_size, rescale, transform, decay, parameters)
+    fit = _fit(task, finder.head, apply, *how, measure)
     base = name.partition(CONTROLLED)[0]
     levels = _levels(finder, base)
     turn = programs.in_turn if in_turn else lambda function: function
     return Run(
         world=turn(world),
         search=turn(_search(finder, base, base in REFERENCES)),
-        judge=turn(judge_of(task, finder.scope, finder.head, apply)),
+        judge=turn(
+            judge_of(
+                task, finder.scope, finder.head, apply, of_mask, further, finder.kind == "signed"
+            )
+        ),
         fit=turn(fit) if epochs else None,
         levels=levels and levels._replace(begin=turn(levels.begin), advance=turn(levels.advance)),
         scope=finder.scope,
         rounds=finder.rounds,
+        kind=finder.kind,
         in_turn=in_turn,
     )
 
@@ -219,25 +230,32 @@ def options(finder: str) -> frozenset[str]:
     """
     base, *controls = finder.split(CONTROLLED)
     known = inspect.signature(_maker(finder)).parameters
-    fixed = {"score", "allocation", "grow"} & set(getattr(_maker(base), "keywords", {}))
+    fixed = {"score", "allocation", "grow", "signed"} & set(getattr(_maker(base), "keywords", {}))
     fixed |= {"scope"} if "oracle" in controls else set()
     fixed |= {"invert"} if "inverted" in controls else set()
     return frozenset(known) - {"task"} - fixed
 
 
 @lru_cache(maxsize=programs.KEPT)
-def _finder(task: Task, name: str, static: tuple[tuple[str, Any], ...]) -> Finder:
+def _finder(
+    task: Task, name: str, make: Callable[..., Finder], static: tuple[tuple[str, Any], ...]
+) -> Finder:
+    del make  # another function under the same name is another finder
     return _maker(name)(task, **dict(static))
 
 
 def _maker(name: str) -> Callable[..., Finder]:
     base, *controls = name.split(CONTROLLED)
-    checks.choice("finder", base, [*FINDERS, *REFERENCES])
-    make = FINDERS[base] if base in FINDERS else REFERENCES[base]
+    make = _registered(base)
     for control in controls:
         checks.choice("control", control, CONTROLS)
         make = CONTROLS[control](make)
     return make
+
+
+def _registered(base: str) -> Callable[..., Finder]:
+    checks.choice("finder", base, [*FINDERS, *REFERENCES])
+    return FINDERS[base] if base in FINDERS else REFERENCES[base]
 
 
 @lru_cache(maxsize=programs.KEPT)
@@ -300,6 +318,7 @@ def _fit(
     transform: training.Transform | None,
     decay: bool,
     parameters: bool,
+    measure: Measure | None,
 ) -> Callable[[Cell, World, Found], Metrics]:
     network = common.with_head(apply, head)
 
@@ -320,12 +339,13 @@ def _fit(
             batch_size=batch_size,
             transform=transform,
         )
-        trained = evaluate(task, network, params, world.test)
+        outputs = outputs_of(network, params, world.test.x)
         return {
-            **{f"trained/{k}": v for k, v in trained.items()},
+            **{f"trained/{k}": v for k, v in evaluate(task, outputs, world.test).items()},
             "trained/loss": losses[-1],
             "trained/diverged": ~jnp.isfinite(losses).all(),
             **({"trained/parameters": flat(params)} if parameters else {}),
+            **(measure(world, found.mask, params, outputs) if measure else {}),
         }
 
     return fit

@@ -106,9 +106,10 @@ def sweep(
     Returns:
       Arrays over the cells [C]: "pruned/value", "pruned/value_raw", "pruned/constant", the same
       with "trained/" and "trained/loss", "trained/diverged"; "ticket/value", "target/value";
-      "recovery/...", see `recovery.compare`; "kept", "kept_density"; "mask" bool [C, P], leaves in
-      tree order; "search/...", the finder's `Found.info`; "pruned/seconds" and "trained/seconds",
-      wall time of a cell's share of its batch, compilation apart.
+      "recovery/...", see `recovery.compare`; "pruned/metric/..." and "trained/metric/...", see
+      `metrics.METRICS`; "kept", "kept_density"; "mask" bool [C, P], leaves in tree order;
+      "search/...", the finder's `Found.info`; "pruned/seconds" and "trained/seconds", wall time of
+      a cell's share of its batch, compilation apart.
 
     Raises:
       ValueError: if batch is below 2, there are fewer devices, or the cells are not arrays of one

@@ -29,6 +29,19 @@ COLUMNS = (
 )
 """Order of the table's columns."""
 
+FURTHER = "metric/"
+"""Before the names of further metrics in the results of a stage, as in "pruned/metric/NAME"."""
+
+TAKEN = frozenset(
+    {
+        *COLUMNS,
+        *("id", "mother", "rescale", "level", "mask"),
+        *("seeds", "mean", "median", "min", "max", "ticket"),  # of summaries, as the next ones
+        *("excess", "reached", "dead", "diverged"),
+    }
+)
+"""Names that columns have already."""
+
 
 def to_levels(results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[Any]]) -> Any:
     """One row per (cell, level) of finders that prune in several rounds or levels.
@@ -70,8 +83,8 @@ def to_frame(results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[An
       labels: columns that say what each cell is (task, seed, density, ...), sequences of length C.
 
     Returns:
-      A pandas DataFrame, the columns of COLUMNS first, in their order. `status` is "diverged" where
-      a value or a training loss is not finite.
+      A pandas DataFrame, the columns of COLUMNS first, in their order, those of further metrics
+      last. `status` is "diverged" where a value or a training loss is not finite.
 
     >>> import numpy as np
     >>> results = {f"pruned/{name}": np.array([0.9]) for name in ("value", "value_raw", "seconds")}
@@ -96,7 +109,9 @@ def to_frame(results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[An
             "status": np.where(np.isfinite(value) & ~diverged, "ok", "diverged"),
             "seconds": results[f"{stage}/seconds"],
         }
-        frames.append(pd.DataFrame({**labels, **shared, **columns}))
+        prefix = f"{stage}/{FURTHER}"
+        further = {n.removeprefix(prefix): a for n, a in results.items() if n.startswith(prefix)}
+        frames.append(pd.DataFrame({**labels, **shared, **columns, **further}))
     table = pd.concat(frames).sort_index(kind="stable").reset_index(drop=True)
     first = [name for name in COLUMNS if name in table]
     return table[first + [name for name in table if name not in first]]

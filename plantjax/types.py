@@ -100,6 +100,11 @@ class Levels(NamedTuple):
     finish: Callable[[Any, Metrics], Found]
 
 
+KINDS = ("subnetwork", "signed", "trained")
+"""What finders find: a subnetwork of the mother as it stands; one in which signs of kept parameters
+are flipped; one that is a ticket only with the parameters trained in the search."""
+
+
 @dataclass(frozen=True)
 class Finder:
     """A search for a ticket: `finder(key, params, data, density) -> Found`, and what it is.
@@ -112,6 +117,8 @@ class Finder:
       head: what the finder's networks have after their last layer, `outputs -> outputs`; only
         finders that reproduce the paper's code have one.
       levels: the same search in `rounds` pieces, for finders whose levels take long.
+      kind: of KINDS; only subnetworks are strong tickets. Without training, what is "signed" is
+        judged with its own parameters, all else with the mother's.
     """
 
     search: Callable[..., Found]
@@ -120,6 +127,7 @@ class Finder:
     exact_counts: bool = True
     head: Head | None = None
     levels: Levels | None = None
+    kind: str = KINDS[0]
 
     def __call__(
         self,

@@ -8,20 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shared import jit
 
 from plantjax import allocations, budgets, finders, layerwise, masks, nets, tasks
 from plantjax.allocations import ALLOCATIONS
 from plantjax.types import Batch
 
 CIRCLE = tasks.TASKS["circle"]
-# Compiles in half the time; nothing here depends on the last bit.
-jit = functools.partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
 DENSITIES = np.float32([1e-4, 0.003, 0.02, 0.1, 1 / 3, 0.5, 0.9, 0.999, 1.0])
 
 

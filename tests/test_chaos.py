@@ -22,7 +22,7 @@ def test_a_disturbed_sweep_ends_with_the_same_table(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--trials fire", "--trials must be one of kill, .*, got 'fire'"),
+        ("--trials fire", "--trials must be one of ways, .*, got 'fire'"),
         ("--kills 0", "--kills must be an integer of at least 1, got 0"),
         ("--seed -1", "--seed must be an integer of at least 0, got -1"),
         ("--out {}", "--out must be a new or empty folder"),

@@ -1,5 +1,6 @@
 """Searches in levels: the same bits in one program and level by level, stopped and resumed."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,34 @@ def test_checkpoints_come_back_as_they_were(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[1][0], tree[1][0])
     keeper.clear()
     assert not (tmp_path / "search").exists()
+
+
+def damaged(path: Path) -> None:
+    path.write_bytes(b"cos\nsystem\n(S'touch /tmp/never'\ntR.")
+
+
+@pytest.mark.parametrize("what", ["files", "shape", "folder"])
+def test_damaged_checkpoints_are_set_aside(
+    what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "search"
+    size = (3, 2) if what == "shape" else (2, 3)
+    Checkpoint(folder, 0.0).save(1, [np.ones(size, np.float32)])
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    if what == "files":
+        for path in files:
+            damaged(path)
+    elif what == "folder":
+        shutil.rmtree(folder / "1")
+        (folder / "1").mkdir()
+    like = [np.zeros((2, 3), np.float32)]
+    level, found = Checkpoint(folder, 0.0).restore(like)
+    assert level == 0
+    np.testing.assert_array_equal(found[0], like[0])
+    assert "search starts anew" in capsys.readouterr().err
+    keeper = Checkpoint(folder, 0.0)
+    keeper.save(1, [np.ones((2, 3), np.float32)])
+    assert keeper.restore(like)[0] == 1
 
 
 def test_nothing_is_written_before_it_is_time(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import chex
 import jax
 import numpy as np
 import pytest
+from shared import UNOPTIMISED, flat, jit
 
 from plantjax import finders, masks, nets, tasks, worlds
 from plantjax.types import Finder, Found
@@ -19,7 +20,6 @@ BRIEF = {
     **{"generations": 2, "population": 6},
 }
 REGISTRIES = {"finder": finders.FINDERS, "reference": finders.REFERENCES}
-UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 COMPILERS = {"quick": UNOPTIMISED, "thorough": None}  # only "thorough" runs eagerly as well
 
 
@@ -46,18 +46,20 @@ def likeness(task: str, name: str) -> bool:
     return task != "circle" and name not in EVERYWHERE
 
 
-CASES = [
-    pytest.param(
-        (task, kind, name, how),
-        id=f"{task}-{name}-{how}",
-        marks=[pytest.mark.slow] if how == "thorough" or likeness(task, name) else [],
-    )
-    for how in COMPILERS
-    for task in tasks.TASKS
-    for kind, registry in REGISTRIES.items()
-    for name in registry
-    if takes_part(task, name, how)
-]
+def cases():
+    """What the registries hold now."""
+    return [
+        pytest.param(
+            (task, kind, name, how),
+            id=f"{task}-{name}-{how}",
+            marks=[pytest.mark.slow] if how == "thorough" or likeness(task, name) else [],
+        )
+        for how in COMPILERS
+        for task in tasks.TASKS
+        for kind, registry in REGISTRIES.items()
+        for name in registry
+        if takes_part(task, name, how)
+    ]
 
 
 class Case(NamedTuple):
@@ -80,7 +82,7 @@ def world_of(task):
     task = tasks.TASKS[task]
     width = max(MIN_WIDTH, *nets.widths(task.target(DEPTH))[1:-1])
     make = functools.partial(worlds.make_world, task=task, depth=DEPTH, width=width, samples=200)
-    return jax.jit(make, compiler_options=UNOPTIMISED)(worlds.cell_key(task, 0))
+    return jit(make)(worlds.cell_key(task, 0))
 
 
 def brief(make, task):
@@ -89,9 +91,12 @@ def brief(make, task):
     return make(task, **{name: value for name, value in BRIEF.items() if name in known})
 
 
-@pytest.fixture(scope="module", params=CASES)
+@pytest.fixture(scope="module", params=cases())
 def case(request):
-    task, kind, name, how = request.param
+    return make_case(*request.param)
+
+
+def make_case(task, kind, name, how):
     world, finder = world_of(task), brief(REGISTRIES[kind][name], tasks.TASKS[task])
     truth = (world.planted,) if kind == "reference" else ()
     params = world.planted.params
@@ -116,10 +121,6 @@ def case(request):
         traced.append(len(traces) - 1)
         eager = [jax.device_get(search(densities[1], *arguments))]
     return Case(task, finder, world, densities, before, vmapped, reverse, traced, jitted, eager)
-
-
-def flat(tree):
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
 def at(found, index):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shared import flat, jit
 
 from plantjax import budgets, controls, masks, nets, runs, sweeps, tasks
 from plantjax.controls import CONTROLS
@@ -18,20 +19,6 @@ KEY, WIDTHS = jax.random.key(5), (2, 20, 20, 4)
 MOTHER = nets.init(jax.random.key(1), WIDTHS)
 DATA = CIRCLE.sample(jax.random.key(2), 300)
 DENSITY = 0.3
-
-
-def flat(tree):
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
-
-
-# Compiles in half the time; nothing here depends on the last bit.
-jit = functools.partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
 
 
 @functools.cache
@@ -141,9 +128,19 @@ def test_inverted_masks_are_the_complement_at_half_density():
     assert (upper & lower).sum() <= 1
 
 
-def test_inverted_edge_popup_keeps_the_lowest_it_has_learned():
+@pytest.mark.parametrize(
+    "name",
+    [
+        "edge_popup",
+        "hard_concrete",
+        pytest.param("bernoulli_gates", marks=pytest.mark.slow),
+        pytest.param("concrete_ticket", marks=pytest.mark.slow),
+        pytest.param("continuous_sparsification", marks=pytest.mark.slow),
+    ],
+)
+def test_inverted_learners_keep_the_lowest_that_they_learned(name):
     n = masks.size(MOTHER)
-    make = functools.partial(FINDERS["edge_popup"], scope="global", search_epochs=2)
+    make = functools.partial(FINDERS[name], scope="global", search_epochs=2)
     pair = [find(one, density=(n // 2) / n) for one in (make, controls.inverted(make))]
     upper, lower = (flat(found.mask) for found in pair)
     assert upper.sum() == lower.sum()

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from shared import flat, jit
 
 from plantjax import finders, losses, nets, tasks
 from plantjax.finders import FINDERS
@@ -21,14 +22,6 @@ COUNTS = np.array([4, 40 + 18, 80 + 4])  # of the circle target at depth 4, weig
 KEY = jax.random.key(3)
 SAMPLES, BATCH, PER_EPOCH, EPOCHS = 120, 40, 3, 3
 STEPS = EPOCHS * PER_EPOCH
-# Compiles in half the time; nothing here depends on the last bit.
-jit = functools.partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
 
 
 def falling(density, step, steps):
@@ -149,10 +142,6 @@ def run_spied(compiled, params, samples, density):
 def ran(case, density=None) -> tuple[Found, list[Step]]:
     density = DENSITIES[case] if density is None else density
     return run_spied(program(case), mother(case), data(case), density)
-
-
-def flat(tree):
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
 def groups_of(case, tree):

@@ -1,11 +1,10 @@
 """Edge-popup in levels: densities, restarts, and the same bits in one program and in pieces."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shared import flat, jit
 
 from plantjax import finders, masks, nets, schedules
 from plantjax.finders.edge_popup import sgd
@@ -17,13 +16,7 @@ WIDTHS = (2, 12, 12, 4)
 KEY = jax.random.key(3)
 MOTHER = nets.init(jax.random.key(0), WIDTHS)
 DATA = CIRCLE.sample(jax.random.key(1), 96)
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-jit = functools.partial(jax.jit, compiler_options=QUICK)
 BRIEF = {"rounds": 3, "level_epochs": 2, "batch_size": 16}
-
-
-def flat(tree):
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
 def test_one_level_on_whole_batches_is_edge_popup():
@@ -36,7 +29,7 @@ def test_one_level_on_whole_batches_is_edge_popup():
     np.testing.assert_allclose(found.info["loss"][-1], wanted.info["losses"][-1], rtol=1e-4)
 
 
-@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("scope", ["layer", "channel", "global"])
 def test_levels_one_by_one_are_the_search(scope):
     finder = finders.edge_popup_levels(CIRCLE, scope=scope, **BRIEF)
     arguments = (KEY, MOTHER, DATA, jnp.float32(0.2))
@@ -89,7 +82,7 @@ def test_the_learning_rate_rises_and_falls():
         ({"rounds": 0}, "rounds must be an integer of at least 1, got 0"),
         ({"level_epochs": 0}, "level_epochs must be an integer of at least 1, got 0"),
         ({"warmup": 1.0}, r"warmup must lie in \[0, 0.99\], got 1.0"),
-        ({"scope": "channel"}, "scope must be one of global"),
+        ({"scope": "row"}, "scope must be one of global"),
         ({"loss": "mse"}, "loss must be one of"),
         ({"init": "zero"}, "init must be one of"),
         ({"search_learning_rate": 0.0}, "search_learning_rate must lie in"),

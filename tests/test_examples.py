@@ -14,7 +14,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 @pytest.fixture
 def run(capsys):
     """Runs an example and returns its lines; what it registered is forgotten."""
-    registries = (pj.TASKS, pj.SCORES, pj.FINDERS)
+    registries = (pj.TASKS, pj.SCORES, pj.FINDERS, pj.METRICS)
     before = [set(registry) for registry in registries]
 
     def lines(name):
@@ -66,6 +66,16 @@ def test_own_score(run):
     table = "\n".join(run("own_score"))
     assert table.count("activity") == len(pj.TASKS)
     assert "nan" not in table.lower()
+
+
+@pytest.mark.slow
+def test_own_metric(run):
+    found = dict(line.split(": strong ") for line in run("own_metric"))
+    distances = {name: [float(n) for n in words.split(", weak ")] for name, words in found.items()}
+    assert list(distances) == ["planted", "synflow", "edge_popup_global"]
+    assert distances["planted"][0] < 1e-6
+    assert distances["edge_popup_global"][0] < 0.5 * distances["synflow"][0]
+    assert all(0.0 <= number <= 1.0 + 1e-6 for pair in distances.values() for number in pair)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shared import jit
 
 from plantjax import finders, masks, nets, tasks, worlds
 from plantjax.finders import FINDERS, REFERENCES, common
@@ -18,14 +19,6 @@ CIRCLE, RELU = tasks.TASKS["circle"], tasks.TASKS["relu"]
 DEPTH, WIDTH = 4, 20
 ROUNDS = 4
 KEY = jax.random.key(11)
-# Compiles in half the time; nothing here depends on the last bit.
-jit = functools.partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +128,11 @@ def test_counts_are_exact_in_every_scope(scope, world):
         "oracle": [jax.tree.leaves(found.mask)],
         "layer": [jax.tree.leaves(layer) for layer in found.mask.values()],
         "local": [[leaf] for leaf in jax.tree.leaves(found.mask)],
+        "channel": [
+            [leaf[..., c] for leaf in jax.tree.leaves(layer)]
+            for layer in found.mask.values()
+            for c in range(layer["bias"].shape[-1])
+        ],
     }
     for group in groups[scope]:
         kept = flat(group)

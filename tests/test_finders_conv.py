@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shared import jit
 
 from plantjax import convnets, finders, losses, masks, tasks, wirings
 from plantjax.types import Batch, Task
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 IMAGE = (4, 4, 2)
 NETWORKS = {
     "normed": convnets.Network(convnets.VGG(3, batch_norm=True, blocks=((3,), (4,)))),
@@ -17,7 +17,7 @@ NETWORKS = {
 }
 OPTIONS = {
     "snip": {},
-    "grasp": {"scope": "layer"},
+    "grasp": {"scope": "channel"},
     "synflow": {"rounds": 3},
     "multishot_magnitude": {"rounds": 2, "level_epochs": 1},
     "edge_popup": {"scope": "layer", "anneal": "epoch", "search_epochs": 2},
@@ -56,7 +56,7 @@ def test_finders_run_on_images(name, network):
         return finder(key, apply.init(key, IMAGE), data(), density)
 
     keys = jax.random.split(jax.random.key(0), 2)
-    found = jax.jit(jax.vmap(search, (0, None)), compiler_options=QUICK)(keys, jnp.float32(0.3))
+    found = jit(jax.vmap(search, (0, None)))(keys, jnp.float32(0.3))
     chex.assert_tree_all_finite((found.params, found.info))
     for seed in range(2):
         mask = jax.tree.map(lambda leaf, s=seed: np.asarray(leaf[s]), found.mask)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from shared import flat, jit
 
 from plantjax import finders, losses, nets, tasks
 from plantjax.finders import FINDERS, gates
@@ -20,17 +21,6 @@ KEY = jax.random.key(5)
 LEARNERS = ("bernoulli_gates", "concrete_ticket", "continuous_sparsification", "hard_concrete")
 DRAWS = 200_000
 SAMPLES, BATCH, PER_EPOCH = 120, 40, 3
-jit = functools.partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
-
-
-def flat(tree):
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
 def sigmoid(x):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from shared import flat, jit
 
 from plantjax import finders, masks, nets, tasks
 from plantjax.finders.gem_miner import freeze
@@ -15,17 +16,6 @@ from plantjax.finders.gem_miner import freeze
 CIRCLE, RELU = tasks.TASKS["circle"], tasks.TASKS["relu"]
 KEY = jax.random.key(6)
 SAMPLES, BATCH, PER_EPOCH = 120, 40, 3
-jit = functools.partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
-
-
-def flat(tree):
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
 @functools.cache

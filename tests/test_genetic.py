@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shared import flat, jit
 
 from plantjax import finders, masks, nets, tasks
 from plantjax.finders import gates
@@ -15,18 +16,7 @@ from plantjax.finders.genetic import Population, fittest_of, mutated, recombined
 
 CIRCLE, RELU = tasks.TASKS["circle"], tasks.TASKS["relu"]
 KEY = jax.random.key(4)
-jit = functools.partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
 LIKE = {"a": jnp.zeros((10, 12)), "b": jnp.zeros(40)}  # 160 parameters
-
-
-def flat(tree):
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
 def random_mask(seed, density=0.25):

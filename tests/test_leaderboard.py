@@ -213,6 +213,17 @@ def test_pages_of_several_tasks_and_metrics() -> None:
     assert "nan" not in page
 
 
+def test_what_is_no_subnetwork_stands_apart() -> None:
+    table = pd.DataFrame(synthetic("circle", "accuracy", 0.98, 0.25))
+    page = boards.page(standings.by_kind(table, {"seek": "signed", "snip": "trained"}), [], "")
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert rows[:2] == ["| `seek` | ticket |", "| `snip` | none |"]  # weak only
+    assert "**Strong" not in page
+    signed = page[page.index("**Signed") :]
+    assert "`seek`" in signed
+    assert "`snip`" not in signed
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

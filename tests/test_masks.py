@@ -20,6 +20,10 @@ GROUPS = {  # slices of the leaves b0, k0, b1, k1, laid out one after the other
     "global": [slice(0, 32)],
     "local": [slice(0, 5), slice(5, 20), slice(20, 22), slice(22, 32)],
     "layer": [slice(0, 20), slice(20, 32)],
+    "channel": [  # column c of bias and kernel
+        *(np.array([c, *range(5 + c, 20, 5)]) for c in range(5)),
+        *(np.array([20 + c, *range(22 + c, 32, 2)]) for c in range(2)),
+    ],
 }
 DENSITIES = [1e-7, 1 / N, 0.04, 0.046875, 0.1, 0.25, 1 / 3, 0.5, 0.734375, 0.9, 0.98, 0.999, 1.0]
 PROPERTY = settings(max_examples=60, deadline=None, derandomize=True)
@@ -191,7 +195,7 @@ def test_one_trace_for_many_densities(scope):
     counts = [int(masks.count(run(density))) for density in (0.01, 0.2, 0.5, 1.0)]
     assert traces == 1
     for count, density in zip(counts, (0.01, 0.2, 0.5, 1.0), strict=True):
-        sizes = [group.stop - group.start for group in GROUPS[scope]]
+        sizes = [np.arange(N)[group].size for group in GROUPS[scope]]
         assert count == sum(number(density, size) for size in sizes)
 
 
@@ -313,7 +317,7 @@ def test_what_is_not_prunable_is_kept_and_not_counted(scope):
     mask = masks.select(KEY, tree, 0.2, scope, prunable=kernels_only)
     assert mask["layer_00"]["bias"].all()
     assert mask["layer_01"]["bias"].all()
-    parts = [15, 10] if scope != "global" else [25]
+    parts = {"global": [25], "channel": [3] * 5 + [5] * 2}.get(scope, [15, 10])
     wanted = sum(number(0.2, n) for n in parts)
     assert int(masks.count(mask, kernels_only)) == wanted
     assert masks.size(tree, kernels_only) == 25
@@ -357,6 +361,7 @@ def test_counts_densities_and_overlap():
     assert int(masks.overlap(mask, other)) == 2
     assert masks.group_counts(mask).tolist() == [8, 0]
     assert masks.group_counts(mask, "local").tolist() == [5, 3, 0, 0]
+    assert masks.group_counts(mask, "channel").tolist() == [2, 2, 2, 1, 1, 0, 0]
     assert masks.group_counts(other, "global").tolist() == [26]
     assert int(masks.count(masks.full(TREE))) == N
     chex.assert_trees_all_equal(
@@ -432,8 +437,12 @@ def test_bad_density(density):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"scope": "everywhere"}, "scope must be one of global, local, layer, oracle, got 'every"),
+        ({"scope": "everywhere"}, "scope must be one of global, .*, channel, oracle, got 'every"),
         ({"scope": "oracle"}, "counts go with scope 'oracle'"),
+        (
+            {"scope": "channel", "scores": {"a": jnp.ones((2, 3)), "b": jnp.ones(2)}},
+            r"scope 'channel' wants arrays of equal last axes in a layer: \[\(2, 3\), \(2,\)\]",
+        ),
         ({"counts": jnp.array([1, 2])}, "counts go with scope 'oracle' .* got scope 'global'"),
         ({"scope": "oracle", "counts": jnp.array([1, 2, 3])}, r"counts must be \[2\]"),
         ({"scope": "oracle", "counts": jnp.int32(1)}, r"counts must be \[2\]"),
@@ -448,7 +457,7 @@ def test_bad_density(density):
 )
 def test_bad_selections(arguments, message):
     with pytest.raises(ValueError, match=message):
-        masks.select(KEY, TREE, 0.5, **arguments)
+        masks.select(KEY, **({"scores": TREE, "density": 0.5} | arguments))
 
 
 @pytest.mark.parametrize("dtype", [jnp.int32, bool])

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from shared import flat, jit
 
 from plantjax import finders, masks, nets, tasks, training, worlds
 from plantjax.finders import FINDERS, common
@@ -20,14 +21,6 @@ DEPTH, WIDTH = 4, 20
 COUNTS = [4, 40 + 18, 80 + 4]  # of the circle target at depth 4, weights and biases
 KEY = jax.random.key(5)
 DENSITY = 0.1
-# Compiles in half the time; nothing here depends on the last bit.
-jit = functools.partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
 
 
 DEFAULTS = {
@@ -166,10 +159,6 @@ def wanted_density(static, level, density=DENSITY):
         "exponential": density**share,
         "linear": 1 - (1 - density) * share,
     }[static["schedule"]]
-
-
-def flat(tree):
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
 def trail(case, density=DENSITY):

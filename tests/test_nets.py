@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared import jit
 
 from plantjax import nets, tasks, worlds
 
@@ -281,8 +282,7 @@ def test_rescaling_to_he_vmaps_over_networks_and_masks():
 def test_planted_tickets_grow_to_an_ordinary_size():
     task = tasks.TASKS["circle"]
     make = functools.partial(worlds.make_world, task=task, depth=4, width=40, samples=20)
-    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    world = jax.jit(make, compiler_options=options)(worlds.cell_key(task, 0))
+    world = jit(make)(worlds.cell_key(task, 0))
     params, mask = world.planted.params, world.planted.mask
     scaled = nets.rescale_to_he(params, mask)
     before = run_64(masked(params, mask), world.train.x)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shared import jit
 
 from plantjax import finders, masks, nets, tasks
 from plantjax.finders.phew import _backward, _forward
@@ -16,16 +17,6 @@ RELU, CIRCLE = tasks.TASKS["relu"], tasks.TASKS["circle"]
 PARAMS = nets.init(jax.random.key(0), (2, 9, 7, 4))
 DATA = Batch(jnp.ones((50, 2)), jnp.zeros(50, jnp.int32))
 N = masks.size(PARAMS)
-
-
-# Compiles in half the time; nothing here depends on the last bit.
-jit = functools.partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
 
 
 @functools.cache

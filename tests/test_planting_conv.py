@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shared import jit
 
 from plantjax import convnets, masks, nets, plant, wirings
 from plantjax.wirings import INPUT, Wiring, layer
 
 SEEDS = 20
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 IMAGE = (8, 8, 2)
 
 
@@ -125,7 +125,7 @@ def planted(name, rule, shared):
         return live, hidden, run[1](masks.apply(hidden.params, hidden.mask), x), wanted
 
     keys, densities = jax.random.split(jax.random.key(7), SEEDS), jnp.linspace(0.08, 0.7, SEEDS)
-    search = jax.jit(jax.vmap(one), compiler_options=QUICK)
+    search = jit(jax.vmap(one))
     return jax.device_get(search(keys, densities))
 
 

@@ -2,12 +2,15 @@
 
 import re
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from experiments import seek
+from experiments import cli, readme, seek
 from plantjax.finders import FINDERS, REFERENCES
+from plantjax.metrics import METRICS
+from plantjax.scores import SCORES
 from plantjax.tasks import TASKS
 from plantjax.worlds import ticket_density
 
@@ -23,9 +26,15 @@ def rows(heading: str) -> dict[str, list[str]]:
     return {name: rest for first, *rest in cells for name in re.findall("`([^`]+)`", first)}
 
 
+def test_tables_are_those_of_the_registries() -> None:
+    assert readme.filled(README) == README, "`python experiments/readme.py` mends it"
+
+
 def test_tables_list_exactly_the_registries() -> None:
     assert set(rows("finder")) == set(FINDERS)
     assert set(rows("task")) == set(TASKS)
+    assert set(rows("score")) == set(SCORES)
+    assert set(rows("metric")) == set(METRICS)
     for name in REFERENCES:
         assert f"`{name}`" in README
 
@@ -38,6 +47,58 @@ def test_task_table_tells_sizes_and_metric(name: str) -> None:
     assert metric == task.metric
     total = sum(i * o + o for i, o in ((task.n_in, 100), (100, 100), (100, 100), (100, task.n_out)))
     assert target.startswith(f"{round(ticket_density(task, 5, 100) * total)}:")
+
+
+def cited() -> None:
+    """Scores |w|^p,
+    or less (Doe and Roe 2031, eq. 3, https://x.org/1).
+
+    Another paragraph (Else et al. 2030, https://x.org/2).
+    """
+
+
+def with_sources() -> None:
+    """Keeps all.
+
+    Not this one (Else et al. 2030, https://x.org/2).
+
+    Source: de Doe et al.
+    2031, section 1, https://x.org/3. Then this; paper, section 2; Roe 2032, https://x.org/4
+    """
+
+
+def test_rows_say_what_docstrings_say() -> None:
+    function = partial(partial(cited, power=2), rounds=3)
+    assert readme.summary(function) == r"Scores \|w\|^p, or less"
+    found = readme.sources(function)
+    assert found == "[Doe and Roe 2031](https://x.org/1), [Else et al. 2030](https://x.org/2)"
+    assert readme.options_of(function, but=("rounds",)) == " (power=2)"
+    found = readme.sources(with_sources)
+    assert found == "[de Doe et al. 2031](https://x.org/3), [Roe 2032](https://x.org/4)"
+    assert readme.options_of(with_sources) == ""
+    assert readme.summary(lambda: None) == readme.sources(lambda: None) == ""
+
+
+def test_the_command_mends_the_tables(tmp_path: Path) -> None:
+    spoilt = tmp_path / "README.md"
+    spoilt.write_text(README.replace("| `relu` |", "| `rule` |"))
+    readme.main([str(spoilt)])
+    assert spoilt.read_text() == README
+
+
+@pytest.mark.parametrize("how", ["none", "twice", "order"])
+def test_markers_must_be_there(how: str, tmp_path: Path) -> None:
+    begin, end = "<!-- begin scores -->", "<!-- end scores -->"
+    text = {
+        "none": README.replace(end, ""),
+        "twice": README + begin,
+        "order": README.replace(begin, "").replace(end, end + begin),
+    }[how]
+    path = tmp_path / "README.md"
+    path.write_text(text)
+    with pytest.raises(cli.InputError, match=f"README must have {begin} and then {end}"):
+        readme.main([str(path)])
+    assert path.read_text() == text
 
 
 def test_commands_use_options_that_exist() -> None:

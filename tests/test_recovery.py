@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shared import jit
 
 from plantjax import masks, nets, recovery, tasks, worlds
 from plantjax.types import Planted
@@ -128,8 +129,7 @@ def test_uniform_budgets_per_array_cannot_hold_the_circle_ticket():
         planted = Planted(params, true, jnp.ones(4))
         return recovery.compare(params, found, planted, scope="local")
 
-    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    compiled = jax.jit(compare_found, compiler_options=options)
+    compiled = jit(compare_found)
     result = compiled(worlds.ticket_density(task, 5, 100))
     # kernels keep 1, 62, 62, 2 of 200, 10000, 10000, 400, biases 1 each
     wanted = (1 + 4 + 20 + 2 + 0 + 0 + 1 + 1) / 130

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from shared import jit
 
 from plantjax import allocations, finders, masks, nets, rewiring, tasks, training
 from plantjax.losses import cross_entropy
@@ -14,16 +15,6 @@ from plantjax.types import Batch
 
 CIRCLE = tasks.TASKS["circle"]
 KEY = jax.random.key(5)
-
-
-# Compiles in half the time; nothing here depends on the last bit.
-jit = functools.partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
 
 
 def tree(values):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shared import jit
 
 from plantjax import masks, nets, runs, sweeps, tasks, worlds
 from plantjax.finders import FINDERS, REFERENCES
@@ -14,14 +15,6 @@ from plantjax.types import Finder, Found
 
 RELU, CIRCLE = tasks.TASKS["relu"], tasks.TASKS["circle"]
 SMALL = ("relu", 3, 8)  # 25 parameters
-# Compiles in half the time; nothing here depends on the last bit.
-jit = functools.partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
 SINGLESHOT = {"apply", "rounds", "schedule", "scope", "allow_revive"}
 TRAINED = {"batch_size", "search_learning_rate", "optimizer"}
 MULTISHOT = SINGLESHOT | TRAINED | {"level_epochs", "rewind", "rewind_step"}

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shared import flat, jit
 
 from plantjax import finders, losses, masks, nets, scores, tasks
 from plantjax.finders import FINDERS
@@ -19,16 +20,6 @@ KEY = jax.random.key(3)
 PARAMS = nets.init(jax.random.key(0), (2, 6, 5, 4))
 
 
-# Compiles in half the time; nothing here depends on the last bit.
-jit = functools.partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
-
-
 def batch_of(n=40):
     return CIRCLE.sample(jax.random.key(1), n)
 
@@ -37,10 +28,6 @@ def half(params, seed=2):
     """A mask of half of the parameters."""
     score = SCORES["random"](nets.apply, None)
     return masks.select(KEY, score(jax.random.key(seed), params, None, None), 0.5)
-
-
-def flat(tree):
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
 def lamp(params, mask):

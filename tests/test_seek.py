@@ -1,12 +1,11 @@
 """The seeker: its small network, its moves against brute force, its budget, its tickets."""
 
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shared import jit
 
 from plantjax import losses, masks, nets, tasks, worlds
 from plantjax.finders import FINDERS, beginnings, compact, goals, refine, seek
@@ -22,8 +21,6 @@ VALUES = Batch(X, jax.random.normal(jax.random.key(2), (64, 3)))
 CASES = {"circle": (goals.classification(), LABELS), "helix": (goals.regression(), VALUES)}
 AIM = Aim(jnp.float32(0.3), jnp.float32(0.6))
 EFFORT = Effort(samples=64, candidates=12, finalists=3)
-UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-jit = functools.partial(jax.jit, compiler_options=UNOPTIMISED)
 BRIEF = {"sweeps": 4, "restarts": 2, "units": 6, "search_epochs": 2}
 
 

@@ -118,6 +118,25 @@ def test_cells_that_are_missing_reach_nothing():
     assert standings.lowest(part)["lowest"].tolist() == [0.5]
 
 
+def test_only_subnetworks_have_strong_scores():
+    good, poor = ({0.5: [v] * 3} for v in (0.98, 0.5))
+    parts = [
+        table(good, finder=finder, stage=stage)
+        for finder in ("snip", "rigl", "flips")
+        for stage in ("pruned", "trained")
+    ]
+    kinds = {"snip": "subnetwork", "rigl": "trained", "flips": "signed"}
+    whole = standings.by_kind(pd.concat(parts, ignore_index=True), kinds)
+    stages = whole.groupby("finder")["stage"].unique().map(list).to_dict()
+    assert stages == {
+        "snip": ["pruned", "trained"],
+        "rigl": ["trained"],
+        "flips": ["signed", "trained"],
+    }
+    whole = pd.concat([whole, table(poor, finder="poor")], ignore_index=True)
+    assert standings.ranking(standings.lowest(whole), whole)[0] == "snip"
+
+
 def test_ranking_is_by_strong_then_weak_then_nearness():
     good, fair, poor = ({0.5: [v] * 3, 0.1: [v] * 3} for v in (0.98, 0.9, 0.5))
     parts = [

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shared import jit
 
 from plantjax import masks, sweeps, tasks, worlds
 from plantjax.finders import FINDERS, REFERENCES
 from plantjax.scores import SCORES
 from plantjax.types import Finder, Found
 
-UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 DENSITIES = (0.05, 0.2, 0.7)
 SEEDS = (0, 1, 5)
 # grasp: long sums, where bits differ first if they differ at all
@@ -103,11 +103,11 @@ def test_counts_and_metrics_belong_to_their_cells():
 def test_cells_give_what_single_calls_of_the_functions_give():
     """`seek` and `train` are the same computation, to rounding, without a sweep."""
     cells, run = cells_of("relu"), run_of("relu")
-    found, metrics = jax.jit(run.seek, compiler_options=UNOPTIMISED)(take(cells, 4))
+    found, metrics = jit(run.seek)(take(cells, 4))
     wanted = take(whole("relu"), 4)
     np.testing.assert_array_equal(sweeps.flat_mask(found.mask), wanted["mask"])
     np.testing.assert_allclose(metrics["pruned/value"], wanted["pruned/value"], rtol=1e-4)
-    trained = jax.jit(run.train, compiler_options=UNOPTIMISED)(take(cells, 4), found)
+    trained = jit(run.train)(take(cells, 4), found)
     np.testing.assert_allclose(trained["trained/value"], wanted["trained/value"], rtol=1e-2)
 
 

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from shared import jit
 
 from plantjax import masks, nets, targets, tasks, worlds
 
 PROPERTY = settings(max_examples=30, deadline=None, derandomize=True)
-UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 HARDER = ("xor", "product", "piecewise", "teacher")
 
 
@@ -159,9 +159,7 @@ def test_further_tasks_take_one_line():
     ]
     for task in more:
         make = partial(worlds.make_world, task=task, depth=5, width=26, noise=0.0, samples=200)
-        world = jax.device_get(
-            jax.jit(make, compiler_options=UNOPTIMISED)(worlds.cell_key(task, 0))
-        )
+        world = jax.device_get(jit(make)(worlds.cell_key(task, 0)))
         planted, target, data = world.planted, world.target, world.train
         wanted = run64(target, np.asarray(data.x, np.float64))
         strong = run64(masks.apply(planted.params, planted.mask), np.asarray(data.x, np.float64))

@@ -9,12 +9,12 @@ import numpy as np
 import optax
 import pytest
 from jax.flatten_util import ravel_pytree
+from shared import jit
 
 from plantjax import losses, masks, nets, training
 from plantjax.types import Batch
 
 # Compiles in half the time; nothing here depends on the last bit.
-UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 OPTIMIZERS = {
     "sgd": optax.sgd(0.1),
     "momentum": optax.sgd(0.1, momentum=0.9, nesterov=True),
@@ -50,7 +50,7 @@ def fit(key, params, mask, data, optimizer=None, apply=linear, epochs=3, batch_s
 
 
 def jitted_fit(**static):
-    return jax.jit(partial(fit, **static), compiler_options=UNOPTIMISED)
+    return jit(partial(fit, **static))
 
 
 def fit_adam_64(key, params, mask, data, learning_rate, epochs, batch_size):

@@ -7,19 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from shared import jit
 
 from plantjax import masks, nets, tasks, worlds
 
 DEPTH, WIDTH = 4, 30
 SEEDS = (0, 1, 0, 7)
-# Compiles in half the time; nothing here depends on the last bit.
-jit = functools.partial(
-    jax.jit,
-    compiler_options={
-        "xla_backend_optimization_level": 0,
-        "xla_llvm_disable_expensive_passes": True,
-    },
-)
 
 
 @functools.cache

@@ -203,7 +203,7 @@ class _Slices:
         return zip(x.split(BATCH_SIZE), y.split(BATCH_SIZE), strict=True)
 
 
-Batches: TypeAlias = DataLoader | _Slices
+Batches: TypeAlias = "DataLoader[Any] | _Slices"
 WORKLOADS: dict[str, Callable[..., Result]] = {
     run.__name__: run for run in (singleshot, multishot, synflow, edge_popup)
 }

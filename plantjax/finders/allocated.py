@@ -29,6 +29,9 @@ def allocated(
 
     Raises:
       ValueError: if a name is unknown.
+
+    Source: ERK, Evci et al. 2020, https://arxiv.org/abs/1911.11134; IGQ, Vysogorets and Kempe 2021,
+    https://arxiv.org/abs/2107.02306; smart ratio, Su et al. 2020, https://arxiv.org/abs/2009.11094
     """
     checks.choice("allocation", allocation, ALLOCATIONS)
     score_fn = scores.get(score)(apply, task.loss)

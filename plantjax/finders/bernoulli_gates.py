@@ -25,6 +25,7 @@ def bernoulli_gates(
     sigma: float = 0.5,
     dual_rate: float = 0.002,
     damping: float = 1.0,
+    invert: bool = False,
 ) -> Finder:
     """Learns the means mu of gates z = clip(mu + sigma N(0, 1), 0, 1) of frozen parameters.
 
@@ -44,6 +45,7 @@ def bernoulli_gates(
       sigma: of the noise; 0.5 is published.
       dual_rate: how fast the price of the count grows, see `gates.dual_ascent`.
       damping: of the count around what is wanted, likewise.
+      invert: keep the lowest logits in the end, as a control.
 
     Returns:
       A Finder; `Found.info` as of `gates.search_gates`. Natively kept: gates without noise that are
@@ -83,4 +85,5 @@ def bernoulli_gates(
         epochs=search_epochs,
         batch_size=batch_size,
         scope=scope,
+        invert=invert,
     )

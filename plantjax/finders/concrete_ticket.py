@@ -26,6 +26,7 @@ def concrete_ticket(
     optimizer: optax.GradientTransformation | None = None,
     loss: str = "scale-free",
     target: str = "labels",
+    invert: bool = False,
 ) -> Finder:
     """Learns the logits alpha of gates z = sigmoid(logit(u) / tau + alpha) of frozen parameters.
 
@@ -48,6 +49,7 @@ def concrete_ticket(
         probabilities, both of unit size (`losses.scale_free_divergence`); for regression the
         scale-free squared error to its outputs. It keeps what an untrained mother computes, so it
         is for tickets that are trained.
+      invert: keep the lowest logits in the end, as a control.
 
     Returns:
       A Finder; `Found.info` as of `gates.search_gates`. Natively kept: alpha > 0.
@@ -70,6 +72,7 @@ def concrete_ticket(
         epochs=search_epochs,
         batch_size=batch_size,
         scope=scope,
+        invert=invert,
         slack=SLACK,
     )
 

@@ -28,6 +28,7 @@ def continuous_sparsification(
     penalty: float = 1e-8,
     dual_rate: float = 0.002,
     damping: float = 1.0,
+    invert: bool = False,
 ) -> Finder:
     """Learns s of masks m = sigmoid(beta s) of frozen parameters, beta = 200^(e / (E - 1)).
 
@@ -53,6 +54,7 @@ def continuous_sparsification(
       penalty: the first weight of sum m.
       dual_rate: how fast the price of the count grows, see `gates.dual_ascent`.
       damping: of the count around what is wanted, likewise.
+      invert: keep the lowest logits in the end, as a control.
 
     Returns:
       A Finder; `Found.info` as of `gates.search_gates`. Natively kept: s > 0.
@@ -103,6 +105,7 @@ def continuous_sparsification(
         epochs=rounds * search_epochs,
         batch_size=batch_size,
         scope=scope,
+        invert=invert,
         rounds=rounds,
         penalty=penalty,
     )

@@ -37,6 +37,7 @@ def edge_popup(
     prunable: Prunable | None = None,
     budget: str = "all",
     transform: training.Transform | None = None,
+    signed: bool = False,
     invert: bool = False,
 ) -> Finder:
     """Learns scores s of frozen parameters theta; the mask keeps the highest |s|.
@@ -63,6 +64,9 @@ def edge_popup(
       budget: "all": kept parameters count; "live": only those on live paths do, and only they are
         kept (`livebudget.select_live`; scope "global", dense chains).
       transform: changes the inputs of every step at random, see `training.fit`.
+      signed: parameters of negative scores are flipped, theta sign(s), and dL/ds = dL/d(m theta)
+        theta. This is our reading of signed supermasks, which keep |s| above a fixed threshold
+        instead of k; what is found is no subnetwork of the mother.
       invert: keep the lowest |s| in the end, as a control.
 
     Returns:
@@ -72,28 +76,30 @@ def edge_popup(
     Raises:
       ValueError: if a name is unknown or a number out of range.
 
-    Source: Ramanujan et al. 2020, https://arxiv.org/abs/1911.13299; annealing: paper, section 4.3.
+    Source: Ramanujan et al. 2020, https://arxiv.org/abs/1911.13299; annealing: paper, section 4.3;
+      signed: Koster et al. 2022, https://arxiv.org/abs/2201.13361, formula uncertain.
     """
-    checks.choice("scope", scope, masks.SCOPES)
+    common.check_options(
+        scope=scope,
+        loss=loss,
+        search_epochs=search_epochs,
+        batch_size=batch_size,
+        search_learning_rate=search_learning_rate,
+    )
     checks.choice("anneal", anneal, ANNEALS)
     density_after = schedules.get(schedule)
-    checks.choice("loss", loss, losses.SEARCH_LOSSES)
     checks.choice("head", head, HEADS)
     checks.choice("init", init, INITS)
     checks.choice("budget", budget, BUDGETS)
     if budget == "live":
         checks.choice("scope with budget='live'", scope, ("global",))
     checks.interval("anneal_share", anneal_share, 0.0, 1.0, open_low=True)
-    checks.integer("search_epochs", search_epochs, 1)
-    checks.integer("batch_size", batch_size, 1)
-    checks.positive("search_learning_rate", search_learning_rate)
     prunable = common.prunable_of(apply, prunable)
     search_loss = losses.SEARCH_LOSSES[loss](task)
     network = common.with_head(apply, HEADS[head])
 
     def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
-        common.check(task, params, data, density, prunable=prunable)
-        checks.integer("batch_size", batch_size, 1, data.x.shape[0])
+        common.check(task, params, data, density, prunable=prunable, batch_size=batch_size)
         counts = common.oracle_counts(task, params, scope)
         init_key, select_key, train_key = jax.random.split(key, 3)
         per_epoch = data.x.shape[0] // batch_size
@@ -132,7 +138,7 @@ def edge_popup(
             begin(init_key, params, init),
             masks.unknown(params, scope, prunable),
             data,
-            objective(params, network, search_loss, mask_at),
+            objective(params, network, search_loss, mask_at, _signed if signed else straight),
             optimizer=optimizer or sgd(search_learning_rate, steps),
             epochs=search_epochs,
             batch_size=batch_size,
@@ -141,10 +147,12 @@ def edge_popup(
         density = jnp.asarray(density, jnp.float32)
         mask, _ = mask_of(learned["scores"], density, jnp.int32(steps), near, invert)
         info = {"losses": values, "scale": jnp.exp(learned["log_scale"])}
-        return Found(mask, params, info)
+        own = jax.tree.map(_flip, params, learned["scores"]) if signed else params
+        return Found(mask, own, info)
 
     exact = scope in common.EXACT_SCOPES and budget == "all"
-    return Finder(search, scope, exact_counts=exact, head=HEADS[head])
+    kind = "signed" if signed else "subnetwork"
+    return Finder(search, scope, exact_counts=exact, head=HEADS[head], kind=kind)
 
 
 def objective(
@@ -152,6 +160,7 @@ def objective(
     network: Apply,
     search_loss: losses.SearchLoss,
     mask_at: Callable[[Params, jax.Array, jax.Array], tuple[Mask, jax.Array]],
+    effective: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
 ) -> Callable[[Params, jax.Array, Batch, jax.Array], tuple[jax.Array, jax.Array]]:
     """What edge-popup minimises, as `training.minimize` takes it.
 
@@ -160,6 +169,7 @@ def objective(
       network: `(params, x) -> outputs`.
       search_loss: of the masked network.
       mask_at: `(scores, thresholds, step) -> (mask, thresholds)`.
+      effective: `(parameters, kept, scores) -> masked parameters`, array by array.
 
     Returns:
       `(learned, thresholds, batch, step) -> (loss, thresholds)`; learned is as `begin` returns it.
@@ -170,8 +180,8 @@ def objective(
     ) -> tuple[jax.Array, jax.Array]:
         scores = learned["scores"]
         mask, near = mask_at(scores, near, step)
-        effective = jax.tree.map(_straight_through, params, mask, scores)
-        outputs = network(effective, batch.x)
+        masked = jax.tree.map(effective, params, mask, scores)
+        outputs = network(masked, batch.x)
         return search_loss(outputs, batch.y, learned["log_scale"]), near
 
     return loss
@@ -197,10 +207,21 @@ def sgd(learning_rate: chex.Numeric, steps: int, warmup: int = 0) -> optax.Gradi
     )
 
 
-def _straight_through(param: jax.Array, kept: jax.Array, score: jax.Array) -> jax.Array:
+def straight(param: jax.Array, kept: jax.Array, score: jax.Array) -> jax.Array:
     """The masked parameter, with gradient theta sign(s) to its score."""
-    sign = jnp.where(score >= 0, param, -param)
-    return jnp.where(kept, param, 0.0) + sign * (score - jax.lax.stop_gradient(score))
+    moved = _flip(param, score) * (score - jax.lax.stop_gradient(score))
+    return jnp.where(kept, param, 0.0) + moved
+
+
+def _signed(param: jax.Array, kept: jax.Array, score: jax.Array) -> jax.Array:
+    """The masked parameter with the score's sign, with gradient theta to the score."""
+    moved = param * (score - jax.lax.stop_gradient(score))
+    return jnp.where(kept, _flip(param, score), 0.0) + moved
+
+
+def _flip(param: jax.Array, score: jax.Array) -> jax.Array:
+    """The parameter times sign(s), sign(0) = 1."""
+    return jnp.where(score >= 0, param, -param)
 
 
 def _initial(key: Key, params: Params, init: str) -> Params:

@@ -12,14 +12,13 @@ import jax.numpy as jnp
 
 from plantjax import checks, losses, masks, nets, schedules, training
 from plantjax.finders import common
-from plantjax.finders.edge_popup import INITS, begin, objective, sgd
+from plantjax.finders.edge_popup import INITS, begin, objective, sgd, straight
 from plantjax.types import (
     Apply,
     Batch,
     Finder,
     Found,
     Key,
-    Levels,
     Mask,
     Metrics,
     Params,
@@ -85,21 +84,22 @@ def edge_popup_levels(
 
     Source: paper, section 4.4 and its code, https://arxiv.org/abs/2111.11153
     """
-    checks.choice("scope", scope, masks.SCOPES)
+    common.check_options(
+        scope=scope,
+        loss=loss,
+        rounds=rounds,
+        level_epochs=level_epochs,
+        batch_size=batch_size,
+        search_learning_rate=search_learning_rate,
+    )
     density_after = schedules.get(schedule)
-    checks.choice("loss", loss, losses.SEARCH_LOSSES)
     checks.choice("init", init, INITS)
-    checks.integer("rounds", rounds, 1)
-    checks.integer("level_epochs", level_epochs, 1)
-    checks.integer("batch_size", batch_size, 1)
     checks.interval("warmup", warmup, 0.0, 0.99)
-    checks.positive("search_learning_rate", search_learning_rate)
     prunable = common.prunable_of(apply, prunable)
     search_loss = losses.SEARCH_LOSSES[loss](task)
 
     def start(key: Key, params: Params, data: Batch, density: chex.Numeric) -> _State:
-        common.check(task, params, data, density, rounds, prunable)
-        checks.integer("batch_size", batch_size, 1, data.x.shape[0])
+        common.check(task, params, data, density, rounds, prunable, batch_size)
         learned = begin(jax.random.split(key, 3)[0], params, init)
         return _State(learned, masks.full(params), masks.unknown(params, scope, prunable), params)
 
@@ -129,7 +129,7 @@ def edge_popup_levels(
             state.learned,
             state.near,
             data,
-            objective(params, apply, search_loss, mask_at),
+            objective(params, apply, search_loss, mask_at, straight),
             optimizer=sgd(search_learning_rate, steps, int(warmup * steps)),
             epochs=level_epochs,
             batch_size=batch_size,
@@ -142,12 +142,4 @@ def edge_popup_levels(
     def finish(state: _State, told: Metrics) -> Found:
         return Found(state.mask, state.params, told)
 
-    def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
-        def level(state: _State, index: jax.Array) -> tuple[_State, Metrics]:
-            return advance(key, params, data, density, state, index)
-
-        first = start(key, params, data, density)
-        return finish(*jax.lax.scan(level, first, jnp.arange(1, rounds + 1)))
-
-    exact = scope in common.EXACT_SCOPES
-    return Finder(search, scope, rounds, exact, levels=Levels(start, advance, finish))
+    return common.in_levels(start, advance, finish, scope, rounds)

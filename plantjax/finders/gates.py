@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plantjax import budgets, checks, losses, masks, nets, training
+from plantjax import budgets, losses, masks, nets, training
 from plantjax.finders import common
 from plantjax.types import Apply, Batch, Finder, Found, Key, Params, Task
 
@@ -57,6 +57,7 @@ def search_gates(
     rounds: int = 1,
     penalty: float = 0.0,
     slack: float = 1.0,
+    invert: bool = False,
 ) -> Finder:
     """Learns the logits of frozen parameters' gates, and keeps the k highest, in {0, 1}.
 
@@ -76,6 +77,7 @@ def search_gates(
       rounds: what the Finder tells.
       penalty: weight of sum P(z != 0) at the start.
       slack: the count is steered to this multiple of density n.
+      invert: keep the lowest logits in the end, as a control.
 
     Returns:
       A Finder. `Found.info` holds "losses" of the relaxed network, each epoch's mean [E], "scale",
@@ -85,13 +87,10 @@ def search_gates(
     Raises:
       ValueError: if a name is unknown or a number out of range.
     """
-    checks.choice("scope", scope, masks.SCOPES)
-    checks.integer("search_epochs", epochs, 1)
-    checks.integer("batch_size", batch_size, 1)
+    common.check_options(scope=scope, search_epochs=epochs, batch_size=batch_size)
 
     def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
-        common.check(task, params, data, density)
-        checks.integer("batch_size", batch_size, 1, data.x.shape[0])
+        common.check(task, params, data, density, batch_size=batch_size)
         counts = common.oracle_counts(task, params, scope)
         start_key, select_key, draw_key, train_key = jax.random.split(key, 4)
         n, per_epoch = masks.size(params), data.x.shape[0] // batch_size
@@ -132,7 +131,8 @@ def search_gates(
             constrain=after,
         )
         logits = learned["logits"]
-        mask = masks.select(select_key, logits, density, scope, counts=counts)
+        ranked = jax.tree.map(jnp.negative, logits) if invert else logits
+        mask = masks.select(select_key, ranked, density, scope, counts=counts)
         info = {
             "losses": values,
             "scale": jnp.exp(learned["log_scale"]),
@@ -190,7 +190,7 @@ def to_labels(task: Task, loss: str) -> Criterion:
     Raises:
       ValueError: if the name is unknown.
     """
-    checks.choice("loss", loss, losses.SEARCH_LOSSES)
+    common.check_options(loss=loss)
     search_loss = losses.SEARCH_LOSSES[loss](task)
     return lambda params, outputs, batch, log_scale: search_loss(outputs, batch.y, log_scale)
 

@@ -54,18 +54,19 @@ def gem_miner(
 
     Source: Sreenivasan et al. 2022, https://arxiv.org/abs/2202.12002, algorithm 1
     """
-    checks.choice("loss", loss, losses.SEARCH_LOSSES)
-    checks.integer("search_epochs", search_epochs, 1)
-    checks.integer("period", period, 1)
-    checks.integer("batch_size", batch_size, 1)
-    checks.positive("search_learning_rate", search_learning_rate)
+    common.check_options(
+        loss=loss,
+        search_epochs=search_epochs,
+        period=period,
+        batch_size=batch_size,
+        search_learning_rate=search_learning_rate,
+    )
     checks.interval("penalty", penalty, 0.0, 1.0)
     search_loss = losses.SEARCH_LOSSES[loss](task)
     freezes = (search_epochs - 1) // period
 
     def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
-        common.check(task, params, data, density)
-        checks.integer("batch_size", batch_size, 1, data.x.shape[0])
+        common.check(task, params, data, density, batch_size=batch_size)
         start_key, freeze_key, select_key, train_key = jax.random.split(key, 4)
         per_epoch = data.x.shape[0] // batch_size
         share = 1.0 - jnp.power(jnp.asarray(density, jnp.float32), 1.0 / max(freezes, 1))

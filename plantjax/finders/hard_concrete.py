@@ -27,6 +27,7 @@ def hard_concrete(
     loss: str = "scale-free",
     dual_rate: float = 0.002,
     damping: float = 1.0,
+    invert: bool = False,
 ) -> Finder:
     """Learns log a of gates z = clip(s (zeta - gamma) + gamma, 0, 1) of frozen parameters.
 
@@ -47,6 +48,7 @@ def hard_concrete(
       loss: a name in `losses.SEARCH_LOSSES`: "scale-free", or "plain", the task's.
       dual_rate: how fast the price of the count grows, see `gates.dual_ascent`.
       damping: of the count around what is wanted, likewise.
+      invert: keep the lowest logits in the end, as a control.
 
     Returns:
       A Finder; `Found.info` as of `gates.search_gates`. Natively kept: gates whose value at test
@@ -70,6 +72,7 @@ def hard_concrete(
         epochs=search_epochs,
         batch_size=batch_size,
         scope=scope,
+        invert=invert,
     )
 
 

@@ -15,7 +15,6 @@ from plantjax.types import (
     Finder,
     Found,
     Key,
-    Levels,
     Mask,
     Metrics,
     Params,
@@ -86,17 +85,20 @@ def multishot(
     Raises:
       ValueError: if a name is unknown or a number out of range; rounds must be in [1, P].
 
-    Source: paper, section 4.2, https://arxiv.org/abs/2111.11153
+    Source: Frankle and Carbin 2019, https://arxiv.org/abs/1803.03635; paper, section 4.2,
+    https://arxiv.org/abs/2111.11153
     """
     make_score = scores.get(score)
     density_after = schedules.get(schedule)
-    checks.choice("scope", scope, masks.SCOPES)
+    common.check_options(
+        scope=scope,
+        rounds=rounds,
+        level_epochs=level_epochs,
+        batch_size=batch_size,
+        search_learning_rate=search_learning_rate,
+    )
     checks.choice("rewind", rewind, REWINDS)
-    checks.integer("rounds", rounds, 1)
-    checks.integer("level_epochs", level_epochs, 1)
-    checks.integer("batch_size", batch_size, 1)
     checks.integer("rewind_step", rewind_step, 0)
-    checks.positive("search_learning_rate", search_learning_rate)
     prunable = common.prunable_of(apply, prunable)
     score_fn = make_score(apply, task.loss)
     fitting = {
@@ -144,13 +146,4 @@ def multishot(
     def finish(state: _State, told: Metrics) -> Found:
         return Found(state.mask, state.start, told)
 
-    def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
-        def level(state: _State, index: jax.Array) -> tuple[_State, Metrics]:
-            return advance(key, params, data, density, state, index)
-
-        first = begin(key, params, data, density)
-        return finish(*jax.lax.scan(level, first, jnp.arange(1, rounds + 1)))
-
-    exact = scope in common.EXACT_SCOPES
-    levels = Levels(begin, advance, finish)
-    return Finder(search, scope, rounds, exact_counts=exact, levels=levels)
+    return common.in_levels(begin, advance, finish, scope, rounds)

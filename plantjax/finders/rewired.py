@@ -26,14 +26,15 @@ def rewired(
     stop: float = 0.75,
     fraction: float = 0.3,
 ) -> Finder:
-    """Trains a random mask of the allocation that `rewiring.rewire` changes as it goes.
+    """Trains a random mask, some of whose places move as it goes, for weak tickets only.
 
     Every so many steps t of T each layer drops the share fraction / 2 (1 + cos(pi t / (stop T))) of
     its kept parameters, those of the smallest |w|, and grows as many others: anywhere (SET), or
     where the dense gradient is largest (RigL).
 
-    Weak tickets only: parameters that were pruned come back, at zero, so the mask is no ticket of
-    the mother as it stands. Weak training goes on where this training ends.
+    The mask starts with the counts of the allocation, and `rewiring.rewire` changes it. Parameters
+    that were pruned come back, at zero, so the mask is no ticket of the mother as it stands. Weak
+    training goes on where this training ends.
 
     Args:
       task: gives the loss.
@@ -59,9 +60,11 @@ def rewired(
     https://arxiv.org/abs/1911.11134; see `rewiring.rewire`.
     """
     checks.choice("allocation", allocation, ALLOCATIONS)
-    checks.integer("search_epochs", search_epochs, 1)
-    checks.integer("batch_size", batch_size, 1)
-    checks.positive("search_learning_rate", search_learning_rate)
+    common.check_options(
+        search_epochs=search_epochs,
+        batch_size=batch_size,
+        search_learning_rate=search_learning_rate,
+    )
     inner = optimizer or optax.adam(search_learning_rate)
     rewire = partial(rewiring.rewire, inner, grow=grow, every=every, stop=stop, fraction=fraction)
     rewire(jax.random.key(0), None, steps=0)  # checks the options
@@ -74,8 +77,7 @@ def rewired(
         return task.loss(apply(params, batch.x), batch.y), carry
 
     def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
-        common.check(task, params, data, density)
-        checks.integer("batch_size", batch_size, 1, data.x.shape[0])
+        common.check(task, params, data, density, batch_size=batch_size)
         keys = jax.random.split(key, 4)
         values = score_fn(keys[0], params, masks.full(params), data)
         counts = ALLOCATIONS[allocation](params, density)
@@ -94,4 +96,4 @@ def rewired(
         left = masks.overlap(start, state.mask) / masks.count(start)
         return Found(state.mask, trained, {"losses": losses, "kept_of_start": left})
 
-    return Finder(search, scope="oracle")
+    return Finder(search, scope="oracle", kind="trained")

@@ -4,7 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from plantjax import checks, masks, nets, schedules, scores
+from plantjax import masks, nets, schedules, scores
 from plantjax.finders import common
 from plantjax.types import (
     Apply,
@@ -55,7 +55,8 @@ def singleshot(
       ValueError: if score, schedule or scope is unknown, rounds is not in [1, P], or batches is
         below 1.
 
-    Source: paper, section 4.1, https://arxiv.org/abs/2111.11153
+    Source: paper, section 4.1, https://arxiv.org/abs/2111.11153; SNIP in rounds, de Jorge et al.
+    2021, https://arxiv.org/abs/2006.09081
 
     >>> import jax, plantjax as pj
     >>> task, keys = pj.TASKS["relu"], jax.random.split(jax.random.key(0), 3)
@@ -67,9 +68,7 @@ def singleshot(
     """
     make_score = scores.get(score)
     density_after = schedules.get(schedule)
-    checks.choice("scope", scope, masks.SCOPES)
-    checks.integer("rounds", rounds, 1)
-    checks.integer("batches", batches, 1)
+    common.check_options(scope=scope, rounds=rounds, batches=batches)
     prunable = common.prunable_of(apply, prunable)
     score_fn = make_score(apply, task.loss)
 

@@ -59,7 +59,9 @@ def relu(depth: int) -> Params:
 
 
 def helix(depth: int, knots: int = 30) -> Params:
-    """The Helix target; widths (1, knots, 3), (1, 1, knots, 3) or (1, 1, knots, 3, ..., 3).
+    """The Helix target: a curve in three dimensions, interpolated linearly between knots.
+
+    Widths (1, knots, 3), (1, 1, knots, 3) or (1, 1, knots, 3, ..., 3).
 
     Args:
       depth: layers of neurons, the input included, at least 3.

@@ -1,0 +1,105 @@
+"""The registry of finders: a mapping that follows the scores."""
+
+from functools import partial
+
+import pytest
+
+from plantjax import scores, sweeps
+from plantjax.finders import FINDERS, multishot, singleshot
+from plantjax.finders.registry import Registry
+from plantjax.scores import SCORES
+
+
+def find(task, *, score="own"):
+    return task, score
+
+
+def again(task, *, score="own"):
+    return score, task
+
+
+def make():
+    """Two scores, and entries before, between and after those of all scores."""
+    known = {"a": str.upper, "b": str.lower}
+    return known, Registry(
+        known, {"first": find, "*": find, "b": again, "x_*": again, "last": find}
+    )
+
+
+def test_scores_have_their_finders_in_order():
+    known, registry = make()
+    assert list(registry) == ["first", "a", "b", "x_a", "x_b", "last"]
+    known["c"] = str.title
+    assert list(registry) == ["first", "a", "b", "c", "x_a", "x_b", "x_c", "last"]
+    assert len(registry) == 8
+    assert registry["c"]("task") == ("task", str.title)
+    assert registry["x_c"]("task") == (str.title, "task")
+    del known["a"]
+    assert "a" not in registry
+    assert "x_a" not in registry
+
+
+def test_full_names_go_before_those_of_all_scores():
+    _, registry = make()
+    assert registry["b"] is again
+    registry["x_a"] = find
+    assert registry["x_a"] is find
+    assert list(registry)[3] == "x_a"
+    del registry["x_a"]
+    assert registry["x_a"]("task") == (str.upper, "task")
+
+
+def test_it_is_used_like_a_dict():
+    _, registry = make()
+    registry["own"] = find
+    assert list(registry)[-1] == "own"
+    assert registry.get("none") is None
+    assert dict(registry) == registry
+    assert list(registry | {"more": find}) == [*registry, "more"]
+    assert "own" in repr(registry)
+    del registry["own"]
+    assert "own" not in registry
+    for name in ("own", "a"):  # a score's finder is there as long as the score
+        with pytest.raises(KeyError, match=name):
+            del registry[name]
+    with pytest.raises(KeyError, match="nowhere"):
+        registry["nowhere"]
+
+
+def test_finders_of_a_score_are_the_same_object_until_it_changes():
+    known, registry = make()
+    first = registry["a"]
+    assert registry["a"] is first
+    known["a"] = str.title
+    assert registry["a"] is not first
+    known["a"] = str.upper
+    assert registry["a"] is first
+
+
+def test_finders_come_from_the_scores():
+    for name, make_score in SCORES.items():
+        assert FINDERS[f"multishot_{name}"].func is multishot
+        assert FINDERS[f"multishot_{name}"].keywords == {"score": make_score}
+        assert FINDERS[name].func is singleshot
+    assert FINDERS["ntk_sap"].keywords == {"score": "ntk_sap", "rounds": 100}
+
+
+@pytest.mark.parametrize(
+    ("registry", "first", "second"),
+    [
+        (SCORES, scores.random, scores.magnitude),
+        (FINDERS, *(partial(singleshot, score=name) for name in ("random", "magnitude"))),
+    ],
+    ids=["score", "finder"],
+)
+def test_a_name_registered_anew_is_another_finder(registry, first, second, monkeypatch):
+    def search(name):
+        return sweeps.make_run("relu", 3, 8, name, epochs=0, samples=100).search
+
+    found = []
+    for function in (first, second, first):
+        monkeypatch.setitem(registry, "mine", function)
+        found.append([search(name) for name in ("mine", "mine+shuffled")])
+        assert found[-1] == [search(name) for name in ("mine", "mine+shuffled")]
+    assert found[0] == found[2]
+    assert not set(found[0]) & set(found[1])
