@@ -76,10 +76,13 @@ def described(entry: Any) -> list[str]:
 
 
 def unwrapped(entry: Any) -> tuple[Any, dict[str, Any]]:
-    """The function of a `partial`, and the options that it sets."""
+    """The function of a `partial`, and the options that it sets; registered functions by name."""
     options: dict[str, Any] = {}
     while isinstance(entry, partial):
         options, entry = {**entry.keywords, **options}, entry.func
+    for key in OPTIONS.keys() & options.keys():
+        names = (name for name, other in OPTIONS[key].items() if other is options[key])
+        options[key] = next(names, options[key])
     return entry, options
 
 
