@@ -124,7 +124,7 @@ def make_run(
       ValueError: if a name is unknown or a size out of range; all is checked before any compute.
 
     >>> import plantjax as pj
-    >>> pj.runs.make_run("relu", depth=3, width=20, finder="synflow100").rounds
+    >>> pj.runs.make_run("relu", depth=3, width=100, finder="synflow100").rounds
     100
     """
     if isinstance(task, str):
