@@ -113,7 +113,7 @@ def summary(function: Callable[..., Any]) -> str:
 
 def sources(function: Callable[..., Any]) -> str:
     """The sources that a docstring gives as links."""
-    text = _doc(function)
+    text = _doc(function).partition(">>>")[0]
     links = SOURCE.finditer(" ".join((text.partition("\nSource: ")[2] or text).split()))
     return ", ".join(f"[{found['name']}]({found['url'].rstrip('.')})" for found in links)
 

@@ -20,7 +20,8 @@ class Judged(NamedTuple):
 
     Attributes:
       task: has loss and `evaluate`.
-      params: the network's parameters: the mother's ("pruned"), or after training ("trained").
+      params: the network's parameters: the mother's ("pruned"; of signed finds their own), or those
+        after training ("trained").
       mask: the found mask F.
       planted: the truth: the mother's parameters, the planted mask T, the factors of its outputs.
       test: held-out data.

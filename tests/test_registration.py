@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import test_contract
+import test_docs
 import test_metrics
 
 from experiments import boards, cli, leaderboard, readme, report, seek, standings, summary
@@ -235,6 +236,18 @@ def test_the_readme_has_them():
     assert f"| `hamming` | {hamming.__doc__.removesuffix('.')} |" in lines
     for name, other in zip(FOUND, ("`magnitude`", "`multishot_magnitude`"), strict=True):
         assert sum(f"`{name}`" in line and other in line for line in lines) == 1
+
+
+def test_the_documentation_has_them():
+    makers = test_docs.registries
+    said = test_docs.section_of(makers.sections("plantjax.SCORES"), "scores-sharpness")
+    assert said.startswith("Scores (theta dL/dtheta)^2")
+    for name in FOUND:
+        said = test_docs.section_of(makers.sections("plantjax.FINDERS"), f"finders-{name}")
+        assert "Scores (theta dL/dtheta)^2" in said
+    said = test_docs.section_of(makers.sections("plantjax.TASKS"), "tasks-vee")
+    assert "The absolute value of the input" in said
+    assert f"| `hamming` | {hamming.__doc__} |" in makers.table("plantjax.METRICS")
 
 
 def test_finders_of_a_score_go_with_it():

@@ -33,7 +33,7 @@ class Registry(MutableMapping[str, MakeFinder]):
                 found[name] = make
                 continue
             for score, make_score in self._scores.items():
-                found.setdefault(name.replace(SCORE, score), _of_score(make, make_score))
+                found.setdefault(name.replace(SCORE, score), _of_score(make, score, make_score))
         return found
 
     def __getitem__(self, name: str) -> MakeFinder:
@@ -59,6 +59,7 @@ class Registry(MutableMapping[str, MakeFinder]):
 
 
 @lru_cache(maxsize=512)
-def _of_score(make: MakeFinder, score: MakeScore) -> MakeFinder:
+def _of_score(make: MakeFinder, score: str, make_score: MakeScore) -> MakeFinder:
     """The same object for the same score: what is made of it is kept by it."""
+    del make_score  # another one under the same name makes another finder
     return partial(make, score=score)
