@@ -27,7 +27,7 @@ class Checkpoint:
     def restore(self, like: Any) -> tuple[int, Any]:
         """The last level kept and its tree, of the structure of `like`; (0, like) if none is.
 
-        A checkpoint that is damaged, or of another search, is removed with a warning on stderr.
+        A checkpoint that is damaged, or of another search, is set aside with a warning on stderr.
         """
         if not self._folder.exists():
             return 0, like
@@ -35,11 +35,13 @@ class Checkpoint:
             return self._restored(like)
         except Exception as error:  # whatever Orbax makes of damaged files
             reason = " ".join(str(error).split())[:200]
+            aside = self._folder.with_name(f"{self._folder.name}.damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            self._folder.rename(aside)
             print(
                 f"warning: {self._folder} is damaged ({reason}); its search starts anew.",
                 file=sys.stderr,
             )
-            self.clear()
             return 0, like
 
     def _restored(self, like: Any) -> tuple[int, Any]:

@@ -5,11 +5,9 @@
 links that the docstring gives.
 """
 
-import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from rich.console import Console
 
 from experiments import chunks, cli
 from experiments.boards import markdown
+from experiments.docstrings import paragraphs, unwrapped
 from plantjax import masks
 from plantjax.finders import FINDERS
 from plantjax.metrics import METRICS
@@ -106,29 +105,24 @@ TABLES: dict[str, Callable[[], str]] = {
 
 def summary(function: Callable[..., Any]) -> str:
     """The first paragraph of a docstring as a cell of a table, without its sources."""
-    paragraph = " ".join(_doc(function).partition("\n\n")[0].split())
+    body, _ = paragraphs(unwrapped(function)[0])
+    paragraph = " ".join(" ".join(body[:1]).split())
     words = re.sub(r" \([^()]*https?://[^()]*\)", "", paragraph)
     return words.removesuffix(".").replace("|", "\\|")
 
 
 def sources(function: Callable[..., Any]) -> str:
     """The sources that a docstring gives as links."""
-    text = _doc(function).partition(">>>")[0]
-    links = SOURCE.finditer(" ".join((text.partition("\nSource: ")[2] or text).split()))
+    body, source = paragraphs(unwrapped(function)[0])
+    links = SOURCE.finditer(" ".join(" ".join(source or body).split()))
     return ", ".join(f"[{found['name']}]({found['url'].rstrip('.')})" for found in links)
 
 
 def options_of(function: Callable[..., Any], but: Sequence[str] = ()) -> str:
     """The options that a registry has set, as in " (rounds=100)"."""
-    given: Mapping[str, Any] = function.keywords if isinstance(function, partial) else {}
+    _, given = unwrapped(function)
     words = ", ".join(f"{name}={value}" for name, value in given.items() if name not in but)
     return f" ({words})" if words else ""
-
-
-def _doc(function: Callable[..., Any]) -> str:
-    while isinstance(function, partial):
-        function = function.func
-    return inspect.getdoc(function) or ""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

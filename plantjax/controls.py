@@ -14,7 +14,7 @@ import inspect
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import chex
 import jax
@@ -22,6 +22,7 @@ import jax.numpy as jnp
 
 from plantjax import masks, scores, shuffling
 from plantjax.finders import common
+from plantjax.finders.registry import MakeFinder
 from plantjax.types import (
     Apply,
     Batch,
@@ -35,9 +36,6 @@ from plantjax.types import (
     ScoreFn,
     Task,
 )
-
-MakeFinder: TypeAlias = Callable[..., Finder]
-"""`(task, **static) -> Finder`, as in the registries."""
 
 
 def shuffled(make: MakeFinder) -> MakeFinder:

@@ -100,6 +100,8 @@ def test_damaged_checkpoints_are_set_aside(
     assert level == 0
     np.testing.assert_array_equal(found[0], like[0])
     assert "search starts anew" in capsys.readouterr().err
+    assert not folder.exists()
+    assert (tmp_path / "search.damaged").is_dir()
     keeper = Checkpoint(folder, 0.0)
     keeper.save(1, [np.ones((2, 3), np.float32)])
     assert keeper.restore(like)[0] == 1

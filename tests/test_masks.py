@@ -312,6 +312,16 @@ def kernels_only(path):
 
 
 @pytest.mark.parametrize("scope", GROUPS)
+def test_there_is_a_threshold_for_every_group(scope):
+    first = masks.unknown(TREE, scope)
+    assert first.shape == (len(GROUPS[scope]),)
+    tree = unflatten(CASES["distinct"])
+    mask, near = masks.reselect(KEY, tree, 0.3, first, scope)
+    assert near.shape == first.shape
+    chex.assert_trees_all_equal(masks.reselect(KEY, tree, 0.3, near, scope)[0], mask)
+
+
+@pytest.mark.parametrize("scope", GROUPS)
 def test_what_is_not_prunable_is_kept_and_not_counted(scope):
     tree = unflatten(CASES["distinct"])
     mask = masks.select(KEY, tree, 0.2, scope, prunable=kernels_only)

@@ -5,21 +5,18 @@ appears in the site without an edit, and a new registry is one line of a page.
 """
 
 import inspect
-import re
 from collections.abc import Iterator, Mapping
-from functools import partial
 from importlib import import_module
 from typing import Any
 
 import plantjax as pj
+from experiments.docstrings import paragraphs, unwrapped
 
 OPTIONS: dict[str, Mapping[str, Any]] = {
     "score": pj.SCORES,
     "allocation": pj.allocations.ALLOCATIONS,
 }
 """Options of entries that name an entry of another registry, which is then described, too."""
-
-_SECTION = re.compile(r"^(Args|Attributes|Raises|Returns):$", re.MULTILINE)
 
 
 def find(path: str) -> Mapping[str, Any]:
@@ -73,26 +70,6 @@ def described(entry: Any) -> list[str]:
         parts = [part for other in named for part in (*paragraphs(other)[0], *paragraphs(other)[1])]
         body = parts + body[:1]
     return [*body, *source, *(f"Function: [`{call}`][{path}]." for call, path in _calls(entry))]
-
-
-def unwrapped(entry: Any) -> tuple[Any, dict[str, Any]]:
-    """The function of a `partial`, and the options that it sets; registered functions by name."""
-    options: dict[str, Any] = {}
-    while isinstance(entry, partial):
-        options, entry = {**entry.keywords, **options}, entry.func
-    for key in OPTIONS.keys() & options.keys():
-        names = (name for name, other in OPTIONS[key].items() if other is options[key])
-        options[key] = next(names, options[key])
-    return entry, options
-
-
-def paragraphs(maker: Any) -> tuple[list[str], list[str]]:
-    """What a function's docstring says before its sections, and on its source."""
-    text = (callable(maker) and inspect.getdoc(maker)) or ""
-    parts = re.split(r"\n\s*\n", text)
-    source = [part for part in parts if part.startswith("Source")]
-    before = re.split(r"\n\s*\n", _SECTION.split(text.partition(">>>")[0])[0].strip())
-    return [part for part in before if part and not part.startswith("Source")], source
 
 
 def _anchor(path: str, name: str) -> str:
