@@ -240,8 +240,15 @@ def test_chunk_size_follows_the_option(finished: Path, tmp_path: Path) -> None:
     assert all(table.empty for table in runner.tables(tmp_path, []))
 
 
+HEEDING = """import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"""
+"""Runs a script that heeds Ctrl-C: where the tests run in a shell's background, none would."""
+
+
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "experiments/seek.py", *TINY, "--chunk", "2", "--out", str(folder)]
+    command = [sys.executable, "-c", HEEDING, "experiments/seek.py", *TINY]
+    command += ["--chunk", "2", "--out", str(folder)]
     return subprocess.Popen(
         [*command, *words],
         cwd=Path(__file__).parent.parent,
@@ -249,8 +256,6 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # a shell starts what runs in the background with it ignored, tests among it
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
