@@ -106,6 +106,13 @@ def reselect(
 
     Raises:
       ValueError: as `select`.
+
+    >>> import jax, plantjax as pj
+    >>> key, scores = jax.random.key(0), pj.nets.init(jax.random.key(1), (2, 8, 4))
+    >>> first, near = pj.masks.reselect(key, scores, 0.5, None)
+    >>> second, near = pj.masks.reselect(key, jax.tree.map(lambda s: 0.9 * s, scores), 0.5, near)
+    >>> bool(jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), first, second)))
+    True
     """
     checks.choice("scope", scope, SCOPES)
     checks.density(density)
