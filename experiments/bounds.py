@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from experiments import plots
+from experiments.budgets import Budget
 from plantjax import targets
 from plantjax.existence import monte_carlo_existence
 from plantjax.theory import existence_probability
@@ -35,11 +36,11 @@ TARGETS: dict[str, tuple[str, Callable[[], Params]]] = {
 }
 
 
-def table(mothers: int) -> pd.DataFrame:
+def table(budget: Budget) -> pd.DataFrame:
     """Bounds and estimates over widths and epsilons.
 
     Args:
-      mothers: how many to draw for each estimate.
+      budget: how many mothers to draw for each estimate.
 
     Returns:
       A row per target, panel ("width" | "epsilon"), width, epsilon and kind ("estimate" |
@@ -52,9 +53,9 @@ def table(mothers: int) -> pd.DataFrame:
         label = {"target": name, "panel": panel, "width": width, "epsilon": epsilon}
         key = jax.random.fold_in(jax.random.key(0), index)
         found = monte_carlo_existence(
-            key, target, widths, epsilon, mothers=mothers, last_layer=LAST_LAYER
+            key, target, widths, epsilon, mothers=budget.mothers, last_layer=LAST_LAYER
         )
-        estimate = {"kind": "estimate", "mothers": mothers, "value": found.probability}
+        estimate = {"kind": "estimate", "mothers": budget.mothers, "value": found.probability}
         rows.append({**label, **estimate, "low": found.low, "high": found.high})
         for kind in LINES:
             bound = existence_probability(

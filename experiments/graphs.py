@@ -16,6 +16,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 
 from experiments import plots
+from experiments.budgets import Budget
 from plantjax import sweeps, tasks, worlds
 from plantjax.types import Mask, Params
 
@@ -27,20 +28,21 @@ DEPTH, WIDTH = 5, 100
 TICKETS = {"planted": "planted", "found": "multishot_synflow"}
 
 
-def tickets(mothers: int) -> pd.DataFrame:
+def tickets(budget: Budget) -> pd.DataFrame:
     """Every kept parameter of the planted tickets, and of found ones of the same density, seed 0.
 
     Returns:
       A row per kept parameter: task, ticket ("planted" | "found"), finder, layer, kind ("weight" |
       "bias"), source and target neuron, value, shared (kept in both tickets).
     """
-    del mothers
+    found_by = TICKETS["found"]
+    options = {**budget.static, **budget.options_of([found_by]), "epochs": 0}
     rows: list[dict[str, Any]] = []
     for name in tasks.PAPER_TASKS:
         task = tasks.TASKS[name]
         density = worlds.ticket_density(task, DEPTH, WIDTH)
         cell = sweeps.make_cells(task, [0, 0], [density])
-        run = sweeps.make_run(task, DEPTH, WIDTH, TICKETS["found"], epochs=0)
+        run = sweeps.make_run(task, DEPTH, WIDTH, found_by, **options)
         world = jax.tree.map(lambda a: a[0], jax.jit(jax.vmap(run.world))(cell))
         flat = sweeps.sweep(run, cell)["mask"][0]
         found = _unflatten(flat, world.planted.mask)

@@ -11,10 +11,11 @@ import tyro
 from rich.console import Console
 
 from experiments import cli, runner, store, summary
+from experiments.budgets import BUDGETS
 from experiments.convolutional import Plan
 from experiments.grids import Grid, Group
 from experiments.machines import Team
-from experiments.protocols import BUDGETS, PROTOCOLS, Picture, Sweep
+from experiments.protocols import PROTOCOLS, Picture, Sweep
 from plantjax import checks
 
 ALL = "all"
@@ -121,7 +122,7 @@ class Job:
         elif (self.folder / "results.csv").exists():
             table = pd.read_csv(self.folder / "results.csv")
         else:
-            table = protocol.make(BUDGETS[self.budget].mothers)
+            table = protocol.make(BUDGETS[self.budget])
             store.write_table(self.folder, table)
         if len(table):
             protocol.draw(table, self.folder / "figure.png", self.note())

@@ -5,14 +5,16 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from experiments import plots
+from experiments.budgets import Budget
 from plantjax import tasks, worlds
 
 
-def samples(mothers: int) -> pd.DataFrame:
+def samples(budget: Budget) -> pd.DataFrame:
     """Data sets of Circle and Helix as the finders see them, seed 0."""
-    del mothers
+    del budget
     frames = []
     for name in ("circle", "helix"):
         task = tasks.TASKS[name]
@@ -26,7 +28,7 @@ def samples(mothers: int) -> pd.DataFrame:
 
 def draw_samples(table: pd.DataFrame, path: Path, note: str) -> None:
     """Circle as a scatter coloured by label, Helix as a curve with its samples (figure 1)."""
-    figure = plt.figure(figsize=(10.5, 4.8), layout="constrained")
+    figure = plt.figure(figsize=(10.5, 4.8), layout=ConstrainedLayoutEngine(w_pad=0.15))
     flat = figure.add_subplot(1, 2, 1)
     circle, helix = (table[table["task"] == name] for name in ("circle", "helix"))
     for label in range(4):

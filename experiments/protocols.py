@@ -5,19 +5,18 @@ its supplement.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pandas as pd
 
 from experiments import bounds, convolutional, graphs, pictures, plots
+from experiments.budgets import Budget
 from experiments.convolutional import Plan
 from experiments.grids import TICKET, Grid
 from experiments.plots import Panel
 from experiments.summary import STAGES
-from plantjax import sweeps
-from plantjax.finders import REFERENCES
 from plantjax.scores import PAPER_SCORES
 from plantjax.tasks import PAPER_TASKS
 
@@ -29,54 +28,6 @@ MULTISHOT = tuple(f"multishot_{name}" for name in PAPER_SCORES)
 EDGE_POPUP = ("edge_popup", "edge_popup_annealed")
 DENSITIES = (TICKET, "0.01", "0.1", "0.5", "1")
 NOISES = (0.0, 0.001, 0.01, 0.1)
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much of the paper's grids to run.
-
-    Attributes:
-      seeds: at most so many seeds of grids whose searches train (multishot), and of the others.
-      densities: leave out these.
-      finders: leave out all but these (None: keep all).
-      references: references to run beside the finders.
-      width: at most this width of the mothers.
-      static: options of every run.
-      finder_options: options of the finders that take them.
-      mothers: of the Monte-Carlo estimate of theorem2.
-      images: the budget of figure 5, in `convolutional.BUDGETS`.
-    """
-
-    seeds: tuple[int, int] = (1000, 1000)
-    skip: frozenset[str] = frozenset()
-    finders: frozenset[str] | None = None
-    references: tuple[str, ...] = tuple(REFERENCES)
-    width: int = 10_000
-    static: Mapping[str, Any] = field(default_factory=dict)
-    finder_options: Mapping[str, Any] = field(default_factory=dict)
-    mothers: int = 10_000
-    images: str = "full"
-
-
-BUDGETS = {
-    "full": Budget(),
-    "quick": Budget(seeds=(3, 5), skip=frozenset({"1"}), width=300, mothers=2_000, images="quick"),
-    "smoke": Budget(
-        seeds=(2, 2),
-        skip=frozenset({"0.01", "0.1", "1"}),
-        finders=frozenset({"magnitude", "synflow100", "multishot_synflow", "edge_popup_annealed"}),
-        references=("planted",),
-        width=32,
-        static={"epochs": 1, "samples": 400},
-        finder_options={"rounds": 2, "level_epochs": 1, "search_epochs": 1},
-        mothers=200,
-        images="smoke",
-    ),
-}
-"""full: the paper's grids; quick: all in about half an hour on two CPU cores; smoke: for tests.
-
-At density 1 all finders keep everything, which the reference `dense` shows as well.
-"""
 
 
 @dataclass(frozen=True)
@@ -100,10 +51,10 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Picture:
-    """A protocol that needs no cells: `make(mothers) -> tidy table`, and how to draw it."""
+    """A protocol that needs no cells: `make(budget) -> tidy table`, and how to draw it."""
 
     about: str
-    make: Callable[[int], pd.DataFrame]
+    make: Callable[[Budget], pd.DataFrame]
     draw: Draw
 
 
@@ -124,11 +75,6 @@ def grid(
     """A grid of the paper, cut down to a budget."""
     most = budget.seeds[0 if set(finders) & {*MULTISHOT, *EDGE_POPUP} else 1]
     kept = [name for name in finders if budget.finders is None or name in budget.finders]
-    cut = {
-        name: value
-        for name, value in budget.finder_options.items()
-        if any(name in sweeps.options(finder) for finder in kept)
-    }
     return Grid(
         tasks=tasks,
         finders=kept,
@@ -137,7 +83,7 @@ def grid(
         width=min(width, budget.width),
         references=references or budget.references,
         static={"epochs": 10, **(static or {}), **budget.static},
-        finder_options={**(finder_options or {}), **cut},
+        finder_options={**(finder_options or {}), **budget.options_of(kept)},
         **options,
     )
 
