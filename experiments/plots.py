@@ -168,6 +168,8 @@ def draw_panel(axes: Axes, part: pd.DataFrame, colors: Mapping[str, int]) -> Non
         reference = finder == "oracle_random"
         color = "#888888" if reference else COLORS[index % len(COLORS)]
         axes.fill_between(mean.index, low, high, color=color, alpha=0.12, linewidth=0)
+        if len(mean) == 1:  # too few for a band
+            axes.vlines(mean.index, low, high, color=color, alpha=0.4, linewidth=1.6)
         axes.plot(
             mean.index,
             mean,
