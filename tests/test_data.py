@@ -480,6 +480,7 @@ def test_missing_packages_and_files_are_named(name, package, file, tmp_path, mon
         (b"1,2\n", "no readable table"),
         (gzip.compress(b"1,2\n")[:-4], "no readable table"),
     ],
+    ids=["shape", "words", "values", "unpacked", "cut"],  # packed bytes hold the time
 )
 def test_tables_are_checked(content, message, tmp_path):
     (tmp_path / "digits.csv.gz").write_bytes(content)
