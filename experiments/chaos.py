@@ -42,7 +42,7 @@ class Settings:
     """Disturb a sweep in every way, and compare its table with that of an undisturbed run."""
 
     out: Path = Path("results/chaos")
-    """Folder for the runs; made anew."""
+    """Folder for the runs; new, or empty."""
     trials: tuple[str, ...] = ()
     """Which of ways, kill, distributed, ray, damage, full (default: all)."""
     kills: int = 20
@@ -50,7 +50,7 @@ class Settings:
     seed: int = 0
     """Of the times and places of the disturbances."""
     sweep: str = SWEEP
-    """The sweep that is disturbed: options of seek.py."""
+    """The sweep that is disturbed, options of seek.py: --sweep="--tasks helix --seeds 5"."""
 
     def check(self) -> None:
         """Raises ValueError, naming the option, if a setting is out of range."""

@@ -342,3 +342,14 @@ def test_interrupt_saves_and_says_how_to_go_on(finished: Path, tmp_path: Path) -
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     pd.testing.assert_frame_equal(table(tmp_path), table(finished), check_exact=True)
+
+
+@pytest.mark.slow
+def test_a_reader_that_leaves_gets_no_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-u", "experiments/seek.py", "--list"]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=root)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
