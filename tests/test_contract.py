@@ -24,6 +24,7 @@ COMPILERS = {"quick": UNOPTIMISED, "thorough": None}  # only "thorough" runs eag
 
 
 EVERYWHERE = {"random", "snip", "grasp", "edge_popup_annealed", *finders.REFERENCES}
+ALIKE = {f"multishot_{score}" for score in ("grasp", "lamp", "ntk_sap", "prospr")}
 HARDER = ("edge_popup_annealed", "gem_miner", "seek", "oracle_random")
 
 
@@ -41,6 +42,8 @@ def likeness(task: str, name: str) -> bool:
     What a task changes is its loss: some finders that take it stand for all on other tasks than
     circle.
     """
+    if name in ALIKE:
+        return True
     if task not in tasks.PAPER_TASKS:
         return (task, name) != ("xor", "edge_popup_annealed")
     return task != "circle" and name not in EVERYWHERE

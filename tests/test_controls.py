@@ -132,7 +132,7 @@ def test_inverted_masks_are_the_complement_at_half_density():
     "name",
     [
         "edge_popup",
-        "hard_concrete",
+        pytest.param("hard_concrete", marks=pytest.mark.slow),
         pytest.param("bernoulli_gates", marks=pytest.mark.slow),
         pytest.param("concrete_ticket", marks=pytest.mark.slow),
     ],  # the logits of continuous sparsification tie at their start value

@@ -62,7 +62,9 @@ def test_anything_else_is_refused(options):
         by_patches(x, kernel, (1, 1), **{"padding": "SAME"} | options)
 
 
-@pytest.mark.parametrize("make", [convnets.vgg, convnets.resnet])
+@pytest.mark.parametrize(
+    "make", [pytest.param(convnets.vgg, marks=pytest.mark.slow), convnets.resnet]
+)
 def test_networks_run_either_way(make):
     depth = 11 if make is convnets.vgg else 18  # has strides, and projections
     networks = [make(depth, 0.0625, convolution=how) for how in convnets.CONVOLUTIONS]

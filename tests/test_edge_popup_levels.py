@@ -29,7 +29,9 @@ def test_one_level_on_whole_batches_is_edge_popup():
     np.testing.assert_allclose(found.info["loss"][-1], wanted.info["losses"][-1], rtol=1e-4)
 
 
-@pytest.mark.parametrize("scope", ["layer", "channel", "global"])
+@pytest.mark.parametrize(
+    "scope", [*(pytest.param(s, marks=pytest.mark.slow) for s in ("layer", "channel")), "global"]
+)
 def test_levels_one_by_one_are_the_search(scope):
     finder = finders.edge_popup_levels(CIRCLE, scope=scope, **BRIEF)
     arguments = (KEY, MOTHER, DATA, jnp.float32(0.2))
@@ -54,6 +56,7 @@ def test_levels_one_by_one_are_the_search(scope):
     assert (finder.rounds, finder.scope, finder.exact_counts) == (3, scope, scope == "global")
 
 
+@pytest.mark.slow
 def test_the_search_learns():
     data = CIRCLE.sample(jax.random.key(2), 1000)
     finder = finders.edge_popup_levels(CIRCLE, level_epochs=8, rounds=2, scope="global")

@@ -215,6 +215,7 @@ def test_summary_marks_dead_and_diverged_networks() -> None:
     assert "planted ticket 0.980 at density 0.006" in shown
 
 
+@pytest.mark.slow
 def test_figure_of_all_tasks_and_finders(tmp_path: Path) -> None:
     rows = [
         {

@@ -416,6 +416,7 @@ def up_again(density, step, steps):
     return jnp.where(jnp.asarray(step) < steps, 0.1, jnp.asarray(density, jnp.float32))
 
 
+@pytest.mark.slow
 def test_what_is_pruned_competes_with_its_starting_value_where_that_is_allowed():
     options = {"score": "magnitude", "level_epochs": 1}
     params, train = world().planted.params, world().train

@@ -98,6 +98,7 @@ def test_a_protocol_writes_its_files_and_is_deterministic(
     assert "nothing was computed" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_levels_tell_every_round(tmp_path: Path) -> None:
     run(tmp_path, "fig10")
     levels = pd.read_csv(tmp_path / "levels.csv")

@@ -36,6 +36,7 @@ def at(found, index):
     return jax.tree.map(lambda leaf: leaf[index], found)
 
 
+@pytest.mark.slow
 def test_no_more_than_k_are_kept_and_the_next_walk_would_be_too_much():
     densities = np.linspace(0.01, 0.6, 40)
     found = run(densities)

@@ -41,6 +41,7 @@ def test_other_shapes_dtypes_and_devices_are_other_programs():
     assert len(traces) == 4
 
 
+@pytest.mark.slow
 def test_what_was_forgotten_is_made_anew():
     function, traces = counting()
     x, mesh = jnp.arange(4.0), programs.mesh_of(1)

@@ -107,6 +107,7 @@ def test_a_sweep_never_loses(name, price):
     assert np.median(gains) > 0.02
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_no_single_flip_of_the_outputs_that_gains_much():
     """The last visits are the outputs': brute force over all their flips finds at most little."""
     goal, batch = CASES["helix"]
@@ -152,6 +153,7 @@ def test_below_one_path_a_constant_is_kept():
         assert int(compact.count(kept)) == wanted
 
 
+@pytest.mark.slow
 def test_the_relu_ticket_is_found_with_the_planted_number_of_weights():
     task = tasks.TASKS["relu"]
     world = worlds.make_world(worlds.cell_key(task, 5), task, 4, 20, samples=400)
