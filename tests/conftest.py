@@ -1,5 +1,6 @@
-"""Strict settings for all tests: no implicit promotion of dtypes or ranks, two CPU devices."""
+"""Settings of all tests: no implicit promotion of dtypes or ranks, two CPU devices, compiling."""
 
+import gc
 import itertools
 import os
 from pathlib import Path
@@ -17,6 +18,20 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 MOST_MAPPINGS = 40_000
 """Of memory; every compiled program takes a dozen and more, and Linux ends a process at 65,530."""
 _finished = itertools.count(1)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected is no garbage: tracing is faster if none looks for it."""
+    gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Quick tests compile without optimisation, which saves a quarter, unless they are marked."""
+    quick = not any(item.get_closest_marker(name) for name in ("slow", "optimised"))
+    if jax.config.read("jax_disable_most_optimizations") and not quick:
+        programs.forget()
+    jax.config.update("jax_disable_most_optimizations", quick)
 
 
 @pytest.hookimpl(trylast=True)

@@ -23,7 +23,7 @@ TESTS = {
     "masks": ["tests/test_masks.py"],
     "scopes": ["tests/test_masks.py"],
     "planting": ["tests/test_planting.py", "tests/test_planting_conv.py"],
-    "scores": ["tests/test_scores.py"],
+    "scores": ["tests/test_scores.py", "tests/test_balancing.py"],
     "scoring/lamp": ["tests/test_scoring.py"],
     "scoring/ntk_sap": ["tests/test_scoring.py"],
     "scoring/prospr": ["tests/test_scoring.py"],

@@ -11,6 +11,8 @@ import pytest
 from experiments.checkpoints import Checkpoint
 from plantjax import sweeps, tasks
 
+pytestmark = pytest.mark.optimised
+
 ROUNDS = 4
 
 

@@ -11,6 +11,7 @@ import pytest
 from shared import UNOPTIMISED, flat, jit
 
 from plantjax import finders, masks, nets, tasks, worlds
+from plantjax.scores import SCORES
 from plantjax.types import Finder, Found
 
 DEPTH, MIN_WIDTH = 4, 12
@@ -24,7 +25,10 @@ COMPILERS = {"quick": UNOPTIMISED, "thorough": None}  # only "thorough" runs eag
 
 
 EVERYWHERE = {"random", "snip", "grasp", "edge_popup_annealed", *finders.REFERENCES}
-ALIKE = {f"multishot_{score}" for score in ("grasp", "lamp", "ntk_sap", "prospr")}
+ALIKE = {
+    *(f"multishot_{score}" for score in SCORES if score != "synflow"),
+    *("snip100", "random_igq", "smart_ratio", "edge_popup_global", "edge_popup_levels_global"),
+}
 HARDER = ("edge_popup_annealed", "gem_miner", "seek", "oracle_random")
 
 

@@ -18,6 +18,8 @@ from plantjax import tables
 from plantjax.finders import FINDERS, REFERENCES
 from plantjax.tasks import TASKS
 
+pytestmark = pytest.mark.optimised
+
 TINY = ["--tasks", "relu", "--depth", "3", "--width", "8", "--seeds", "3", "--epochs", "1"]
 TINY += ["--finders", "magnitude", "snip", "--densities", "ticket", "0.5"]
 CELLS = 3 * (2 * 2 + 1 + 1 + 2)  # finders x densities, dense, planted, oracle_random

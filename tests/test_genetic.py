@@ -93,6 +93,7 @@ def test_what_is_told_is_what_the_mask_scores():
         assert found.info["live_kept"][index] == masks.count(masks.live(params, mask))
 
 
+@pytest.mark.slow
 def test_the_optimum_of_a_small_network_is_found():
     """All 35 masks of 4 of 7 parameters are scored; the search must find the best."""
     params = nets.init(jax.random.key(9), (1, 2, 1))

@@ -181,7 +181,7 @@ def test_neurons_go_to_the_largest_cosine() -> None:
         assert mask[1, 1 if taken == 2 else 2]
 
 
-@pytest.mark.parametrize("name", ["circle", "helix"])
+@pytest.mark.parametrize("name", ["circle", pytest.param("helix", marks=pytest.mark.slow)])
 def test_planted_weights_are_hidden_among_the_others(name: str, record_property) -> None:
     _, hidden, *_ = planted(name, 5, 100, "norm")
     for layer, params in hidden.params.items():
@@ -203,7 +203,7 @@ def test_planted_weights_are_hidden_among_the_others(name: str, record_property)
         assert 0.2 < np.mean(auc) < 0.9
 
 
-@pytest.mark.parametrize("name", ["relu", "circle"])
+@pytest.mark.parametrize("name", [pytest.param("relu", marks=pytest.mark.slow), "circle"])
 def test_planted_neurons_lie_anywhere(name: str) -> None:
     """Chi-square over 200 mothers, against its normal approximation at 5 sigma."""
     _, hidden, *_ = planted(name, 5, 30, "norm", seeds=200)

@@ -10,6 +10,8 @@ import pytest
 from plantjax import programs, sweeps
 from plantjax.tasks import TASKS
 
+pytestmark = pytest.mark.optimised
+
 
 def counting():
     """A function of two arrays, and the list of its traces."""

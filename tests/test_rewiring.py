@@ -144,7 +144,7 @@ def found(name):
     return params, densities, jax.device_get(search(densities))
 
 
-@pytest.mark.parametrize("name", ["set", "rigl"])
+@pytest.mark.parametrize("name", [pytest.param("set", marks=pytest.mark.slow), "rigl"])
 def test_finders_keep_the_budgets_of_erk_and_end_where_training_ends(name):
     params, densities, result = found(name)
     assert finders.FINDERS[name](CIRCLE).exact_counts

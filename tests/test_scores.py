@@ -13,7 +13,7 @@ import scipy.stats
 from jax.flatten_util import ravel_pytree
 
 from plantjax import losses, masks, nets
-from plantjax.scores import SCORES
+from plantjax.scores import PAPER_SCORES, SCORES
 from plantjax.types import Batch
 
 GOLDEN = Path(__file__).parent / "golden" / "scores_circle.npz"
@@ -286,7 +286,10 @@ def test_random_scores_are_standard_normal_and_follow_the_key():
     assert scipy.stats.kstest(flat(first), "norm").pvalue > 1e-4
 
 
-@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n in PAPER_SCORES else [pytest.mark.slow]) for n in SCORES],
+)
 def test_eager_jitted_and_vmapped_scores_agree(name):
     _, mask, batch = tiny("circle", "partial")
     keys = jax.random.split(jax.random.key(7), 3)

@@ -15,6 +15,8 @@ from plantjax.finders import FINDERS, REFERENCES
 from plantjax.scores import SCORES
 from plantjax.types import Finder, Found
 
+pytestmark = pytest.mark.optimised
+
 DENSITIES = (0.05, 0.2, 0.7)
 SEEDS = (0, 1, 5)
 # grasp: long sums, where bits differ first if they differ at all

@@ -52,6 +52,7 @@ def table(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "results.csv").drop(columns="seconds")
 
 
+@pytest.mark.slow
 def test_a_run_writes_table_settings_and_figure(finished: Path) -> None:
     rows = table(finished)
     plain, planted = (rows[rows["mother"] == name] for name in ("plain", "planted"))
@@ -76,6 +77,7 @@ def test_a_run_writes_table_settings_and_figure(finished: Path) -> None:
     assert not list((finished / "levels").iterdir())  # searches under way: none
 
 
+@pytest.mark.slow
 def test_the_planted_ticket_is_as_good_as_the_trained_one(finished: Path) -> None:
     rows = table(finished)
     trained = rows[(rows["finder"] == "multishot_synflow") & (rows["stage"] == "trained")]
@@ -93,6 +95,7 @@ def test_the_planted_ticket_is_as_good_as_the_trained_one(finished: Path) -> Non
     assert plain["live_density"].notna().all()
 
 
+@pytest.mark.slow
 def test_a_second_run_computes_nothing(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vgg.main([*TINY, "--out", str(finished)])
     shown = capsys.readouterr().out
@@ -214,6 +217,7 @@ def test_the_full_plan_is_the_papers() -> None:
     }
 
 
+@pytest.mark.slow
 def test_figure_5_is_the_same_implementation(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
