@@ -27,7 +27,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Quick tests compile without optimisation, which saves a quarter, unless they are marked."""
+    """Quick tests compile without optimisation, which is quicker, unless they are marked."""
     quick = not any(item.get_closest_marker(name) for name in ("slow", "optimised"))
     if jax.config.read("jax_disable_most_optimizations") and not quick:
         programs.forget()
