@@ -181,6 +181,23 @@ def test_neurons_go_to_the_largest_cosine() -> None:
         assert mask[1, 1 if taken == 2 else 2]
 
 
+def test_cosines_are_those_of_what_the_target_keeps() -> None:
+    """(1, 1, 0) goes to (1, 1, 9), as what it lacks does not count, not to (1, 0.5, 0)."""
+    target = {
+        "layer_00": {"kernel": jnp.array([[1.0], [1.0], [0.0]]), "bias": jnp.zeros(1)},
+        "layer_01": {"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)},
+    }
+    mother = {
+        "layer_00": {
+            "kernel": jnp.array([[1.0, 1.0], [1.0, 0.5], [9.0, 0.0]]),
+            "bias": jnp.ones(2),
+        },
+        "layer_01": {"kernel": jnp.ones((2, 1)), "bias": jnp.ones(1)},
+    }
+    mask = plant(jax.random.key(0), target, mother).mask["layer_00"]["kernel"]
+    np.testing.assert_array_equal(mask, [[True, False], [True, False], [False, False]])
+
+
 @pytest.mark.parametrize("name", ["circle", pytest.param("helix", marks=pytest.mark.slow)])
 def test_planted_weights_are_hidden_among_the_others(name: str, record_property) -> None:
     _, hidden, *_ = planted(name, 5, 100, "norm")
