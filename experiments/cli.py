@@ -168,9 +168,9 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     except KeyboardInterrupt:
         print("Interrupted. What is done is saved; the same command goes on.", file=sys.stderr)
         _leave(130)
-    except BrokenPipeError:  # whoever read our output has left; nothing more can be told
+    except BrokenPipeError as error:  # most often whoever read our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _leave(1)
+        _leave(_fail(error, 1))
     except Exception:
         if not jax.distributed.is_initialized():
             raise

@@ -34,12 +34,13 @@ def check(folder: Path, settings: Mapping[str, Any], force: bool) -> None:
     """Checks, without leaving a trace, that results with these settings can go to the folder.
 
     Raises:
-      ValueError: if the folder is a file, cannot be written, or holds results with other settings
-        (unless `force`), or of another format.
+      ValueError: if the folder is a file or a link to nothing, cannot be written, or holds
+        results with other settings (unless `force`), or of another format.
     """
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not existing.is_dir():
-        raise ValueError(f"--out must be a folder, got {folder}, and {existing} is a file.")
+        what = "a file" if existing.exists() else "a link to nothing"
+        raise ValueError(f"--out must be a folder, got {folder}, and {existing} is {what}.")
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass

@@ -1,4 +1,4 @@
-"""Settings of all tests: no implicit promotion of dtypes or ranks, two CPU devices, compiling."""
+"""Settings of all tests: no implicit promotion, two CPU devices, quick compilation."""
 
 import gc
 import itertools

@@ -8,7 +8,7 @@ import numpy as np
 UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 jit = functools.partial(jax.jit, compiler_options=UNOPTIMISED)
-"""Compiles in half the time, for tests in which nothing depends on the last bit."""
+"""Compiles in half the time where nothing depends on the last bit; quick tests do so anyway."""
 
 
 def flat(tree):

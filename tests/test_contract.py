@@ -44,7 +44,7 @@ def likeness(task: str, name: str) -> bool:
     """Whether a case runs the code of another one: the slow tests have all.
 
     What a task changes is its loss: some finders that take it stand for all on other tasks than
-    circle.
+    circle. Those of ALIKE differ from others in their score, scope or allocation alone.
     """
     if name in ALIKE:
         return True

@@ -187,6 +187,14 @@ def test_bad_folders(tmp_path: Path) -> None:
     assert [path.name for path in other.iterdir()] == ["config.json"]
 
 
+def test_a_link_to_nothing_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for out in ("link", "link/run"):
+        with pytest.raises(cli.InputError, match="link is a link to nothing"):
+            seek.main([*TINY, "--out", str(tmp_path / out)])
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
 def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     seek.main(["--list"])
     shown = capsys.readouterr().out.replace("\n", " ").replace(",", " ").split()
@@ -348,11 +356,11 @@ def test_interrupt_saves_and_says_how_to_go_on(finished: Path, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_a_reader_that_leaves_gets_no_traceback() -> None:
+def test_a_reader_that_leaves_gets_one_line() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-u", "experiments/seek.py", "--list"]
+    command = [sys.executable, "-u", "experiments/seek.py", "--help"]
     root = Path(__file__).parent.parent
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=root)
     os.close(writer)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (done.returncode, done.stderr) == (1, "error: [Errno 32] Broken pipe\n")
