@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from plantjax import sweeps
+from plantjax import named
 from plantjax.finders import REFERENCES
 
 
@@ -36,7 +36,7 @@ class Budget:
 
     def options_of(self, finders: Iterable[str]) -> dict[str, Any]:
         """Those of `finder_options` that one of the finders takes."""
-        known = {name for finder in finders for name in sweeps.options(finder)}
+        known = {name for finder in finders for name in named.options(finder)}
         return {name: value for name, value in self.finder_options.items() if name in known}
 
 

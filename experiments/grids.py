@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from experiments import store
-from plantjax import checks, sweeps, worlds
+from plantjax import checks, named, sweeps, worlds
 from plantjax.finders import REFERENCES
 from plantjax.tasks import TASKS
 
@@ -143,19 +143,19 @@ class Grid:
           ValueError: if a name or number is out of range, or an option fits none of the finders.
         """
         for name in self.finder_options:
-            if not any(name in sweeps.options(finder) for finder in self.finders):
+            if not any(name in named.options(finder) for finder in self.finders):
                 raise ValueError(f"{name} is no option of {', '.join(self.finders)}.")
         groups = []
         for name in dict.fromkeys(self.tasks):
             ticket = worlds.ticket_density(TASKS[name], self.depth, self.width)
-            named = {TICKET: ticket, HALF: ticket / 2}
+            words = {TICKET: ticket, HALF: ticket / 2}
             asked = tuple(
-                (density, named.get(density) or parse_density(density))
+                (density, words.get(density) or parse_density(density))
                 for density in dict.fromkeys(self.densities)
             )
             only = {"dense": (("1", 1.0),), "planted": ((TICKET, ticket),)}
             for finder in [*dict.fromkeys(self.finders), *self.references]:
-                known = () if finder in REFERENCES else sweeps.options(finder)
+                known = () if finder in REFERENCES else named.options(finder)
                 chosen = {k: v for k, v in self.finder_options.items() if k in known}
                 group = Group(
                     task=name,

@@ -16,7 +16,7 @@ from experiments import image_worlds, store
 from experiments.grids import Group
 from experiments.image_worlds import ImageCell
 from experiments.images import SOURCES, network_of, task_of
-from plantjax import runs, sweeps, worlds
+from plantjax import named, runs, sweeps, worlds
 from plantjax.finders import REFERENCES
 
 PLAIN, PLANTED = "plain", "planted"
@@ -83,7 +83,7 @@ class ImageGroup(Group):
         network = network_of(source, self.depth, self.width)
         static = dict(self.static)
         epochs = static.pop("epochs")
-        known = () if self.finder in REFERENCES else sweeps.options(self.finder)
+        known = () if self.finder in REFERENCES else named.options(self.finder)
         training: dict[str, Any] = {"batch_size": source.batch_size, "transform": source.transform}
         static |= {name: value for name, value in training.items() if name in known}
         if self.finder.startswith("multishot_"):

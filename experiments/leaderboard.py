@@ -20,7 +20,7 @@ from experiments import boards, chunks, cli, plots, runner, standings, store
 from experiments.grids import HALF, TICKET, Grid, Group
 from experiments.machines import Team
 from experiments.summary import STAGES
-from plantjax import checks, controls, sweeps
+from plantjax import checks, controls, named
 from plantjax.controls import CONTROLS
 from plantjax.finders import FINDERS, REFERENCES
 from plantjax.tasks import PAPER_TASKS, TASKS
@@ -154,9 +154,9 @@ class Settings(cli.Operation):
         """The options of every finder that are not the registry's."""
         chosen = {}
         for name in self.names():
-            known = sweeps.options(name)
+            known = named.options(name)
             shared = {k: value for k, value in self.plan().shared.items() if k in known}
-            own = self.plan().options.get(name.split(sweeps.CONTROLLED)[0], {})
+            own = self.plan().options.get(named.base(name), {})
             chosen[name] = {**shared, **own}
         return chosen
 

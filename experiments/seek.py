@@ -17,7 +17,7 @@ from rich.console import Console
 from experiments import cli, plots, runner, summary
 from experiments.grids import TICKET, Grid, Group, parse_density
 from experiments.machines import Team
-from plantjax import checks, masks, sweeps
+from plantjax import checks, masks, named
 from plantjax.controls import CONTROLS
 from plantjax.finders import FINDERS, REFERENCES
 from plantjax.metrics import METRICS
@@ -87,7 +87,7 @@ class Settings(cli.Operation):
     def check(self) -> None:
         """Raises ValueError, naming the option, if a setting is out of range."""
         _names("--tasks", self.tasks, TASKS)
-        bases = [name.partition(sweeps.CONTROLLED)[0] for name in self.finders]
+        bases = [named.base(name) for name in self.finders]
         _names("--finders", bases, FINDERS)
         if not self.densities:
             raise ValueError("--densities must name at least one density, got none.")

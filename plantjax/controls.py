@@ -42,6 +42,16 @@ def shuffled(make: MakeFinder) -> MakeFinder:
     """The mask found, its entries permuted within every array: only the arrays' counts are left.
 
     Weak training starts from the mother's parameters, as with all controls that change a mask.
+
+    >>> import plantjax as pj
+    >>> task, mother = pj.TASKS["relu"], pj.nets.init(jax.random.key(0), (1, 10, 10, 1))
+    >>> data = task.sample(jax.random.key(1), 64)
+    >>> made = pj.FINDERS["magnitude"], shuffled(pj.FINDERS["magnitude"])
+    >>> found, moved = (make(task)(jax.random.key(2), mother, data, 0.5).mask for make in made)
+    >>> bool((masks.group_counts(found, "local") == masks.group_counts(moved, "local")).all())
+    True
+    >>> bool(masks.overlap(found, moved) < masks.count(found))
+    True
     """
 
     def changed(key: Key, task: Task, params: Params, mask: Mask, density: chex.Numeric) -> Mask:
@@ -56,6 +66,13 @@ def reinitialised(make: MakeFinder) -> MakeFinder:
 
     For entries that are drawn alike this is a new initialisation, whatever the network and scheme.
     The mask knows nothing of the values in its own mother, strong or before weak training.
+
+    >>> import plantjax as pj
+    >>> task, mother = pj.TASKS["relu"], pj.nets.init(jax.random.key(0), (1, 10, 10, 1))
+    >>> find = reinitialised(pj.FINDERS["magnitude"])(task)
+    >>> found = find(jax.random.key(2), mother, task.sample(jax.random.key(1), 64), 0.5)
+    >>> int(masks.count(found.mask)), found.params is mother
+    (71, True)
     """
     return _changed(make, "reinitialised", mother=_permuted)
 
@@ -67,6 +84,14 @@ def inverted(make: MakeFinder) -> MakeFinder:
 
     Raises:
       ValueError: if the finder has no score.
+
+    >>> import plantjax as pj
+    >>> task, mother = pj.TASKS["relu"], pj.nets.init(jax.random.key(0), (1, 10, 10, 1))
+    >>> data = task.sample(jax.random.key(1), 64)
+    >>> made = pj.FINDERS["magnitude"], inverted(pj.FINDERS["magnitude"])
+    >>> best, worst = (make(task)(jax.random.key(2), mother, data, 0.5).mask for make in made)
+    >>> masks.size(mother), int(masks.count(best)), int(masks.overlap(best, worst))
+    (141, 71, 1)
     """
     known = inspect.signature(make).parameters
     if not has_score(make):
@@ -99,6 +124,10 @@ def oracle(make: MakeFinder) -> MakeFinder:
 
     Finders that select take them as their scope. Of the others the mask found is cut in layers that
     have too many parameters, and filled up in those that have too few, both at random.
+
+    >>> import plantjax as pj
+    >>> oracle(pj.FINDERS["magnitude"])(pj.TASKS["relu"]).scope
+    'oracle'
     """
     if "scope" in inspect.signature(make).parameters:
 

@@ -4,9 +4,8 @@ Masks and training are programs of their own, so that training compiles once per
 finder; all groups of one task and shape share everything but the search.
 """
 
-import inspect
 import zlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,9 +14,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plantjax import checks, metrics, nets, programs, tasks, training, worlds
-from plantjax.controls import CONTROLS
-from plantjax.finders import FINDERS, REFERENCES, common
+from plantjax import checks, metrics, named, nets, programs, tasks, training, worlds
+from plantjax.finders import REFERENCES, common
 from plantjax.judging import Measure, evaluate, flat, judge_of, measure_of, outputs_of
 from plantjax.planting import RULES
 from plantjax.types import (
@@ -34,9 +32,6 @@ from plantjax.types import (
     Task,
 )
 from plantjax.worlds import World
-
-CONTROLLED = "+"
-"""Between the name of a finder and those of its controls."""
 
 RESCALES = {"none": lambda params, mask: params, "rms": nets.rescale_to_he}
 """What weak training starts from: found parameters and mask to parameters."""
@@ -138,15 +133,10 @@ def make_run(
     checks.choice("rule", rule, RULES)
     checks.choice("rescale", rescale, RESCALES)
     if isinstance(finder, str):
-        name, known = finder, options(finder)
-        checks.options(f"finder {name!r}", static, known)
-        for option, value in static.items():
-            if not isinstance(value, Hashable):
-                raise ValueError(f"{option} must be hashable, got {value!r}.")
-        if "batch_size" in known:
+        name = finder
+        if "batch_size" in named.options(name):
             static = {"batch_size": batch_size} | static
-        make = _registered(finder.partition(CONTROLLED)[0])
-        finder = _finder(task, finder, make, tuple(sorted(static.items())))
+        finder = named.make(task, name, **static)
     elif static:
         raise ValueError(f"a Finder takes no further options, got {', '.join(static)}.")
     checks.integer("rounds", finder.rounds, 1, worlds.mother_size(task, depth, width))
@@ -197,7 +187,7 @@ def assemble(
     measure = measure_of(task, finder.scope, apply, further) if further else None
     how = (epochs, batch_size, rescale, transform, decay, parameters)
     fit = _fit(task, finder.head, apply, *how, measure)
-    base = name.partition(CONTROLLED)[0]
+    base = named.base(name)
     levels = _levels(finder, base)
     turn = programs.in_turn if in_turn else lambda function: function
     return Run(
@@ -215,47 +205,6 @@ def assemble(
         kind=finder.kind,
         in_turn=in_turn,
     )
-
-
-def options(finder: str) -> frozenset[str]:
-    """The options that a finder of the registries takes, `task` and those set by its name aside.
-
-    Raises:
-      ValueError: if there is no finder of this name.
-
-    >>> import plantjax as pj
-    >>> known = pj.runs.options("snip100")
-    >>> "schedule" in known, "score" in known
-    (True, False)
-    """
-    base, *controls = finder.split(CONTROLLED)
-    known = inspect.signature(_maker(finder)).parameters
-    fixed = {"score", "allocation", "grow", "signed"} & set(getattr(_maker(base), "keywords", {}))
-    fixed |= {"scope"} if "oracle" in controls else set()
-    fixed |= {"invert"} if "inverted" in controls else set()
-    return frozenset(known) - {"task"} - fixed
-
-
-@lru_cache(maxsize=programs.KEPT)
-def _finder(
-    task: Task, name: str, make: Callable[..., Finder], static: tuple[tuple[str, Any], ...]
-) -> Finder:
-    del make  # another function under the same name is another finder
-    return _maker(name)(task, **dict(static))
-
-
-def _maker(name: str) -> Callable[..., Finder]:
-    base, *controls = name.split(CONTROLLED)
-    make = _registered(base)
-    for control in controls:
-        checks.choice("control", control, CONTROLS)
-        make = CONTROLS[control](make)
-    return make
-
-
-def _registered(base: str) -> Callable[..., Finder]:
-    checks.choice("finder", base, [*FINDERS, *REFERENCES])
-    return FINDERS[base] if base in FINDERS else REFERENCES[base]
 
 
 @lru_cache(maxsize=programs.KEPT)

@@ -16,18 +16,16 @@ from jax.sharding import Mesh
 from plantjax import checks, programs, worlds
 from plantjax.judging import flat_mask
 from plantjax.programs import Program, mesh_of, program, share
-from plantjax.runs import CONTROLLED, Run, make_run, options, search_info
+from plantjax.runs import Run, make_run, search_info
 from plantjax.tables import to_frame, to_levels
 from plantjax.types import Cell, Found, Task
 
 __all__ = [
-    "CONTROLLED",
     "Keeper",
     "Run",
     "flat_mask",
     "make_cells",
     "make_run",
-    "options",
     "sweep",
     "to_frame",
     "to_levels",

@@ -121,6 +121,24 @@ def minimize(
 
     Returns:
       (params, carry, mean objective of each epoch [epochs]).
+
+    >>> import optax, plantjax as pj
+    >>> x = jnp.linspace(0.0, 1.0, 32)[:, None]
+    >>> params, steps, losses = minimize(
+    ...     jax.random.key(0),
+    ...     {"w": jnp.zeros(())},
+    ...     jnp.zeros((), jnp.int32),  # carried along: counts the steps
+    ...     pj.types.Batch(x, 3.0 * x),
+    ...     lambda params, carry, batch, step: (
+    ...         jnp.mean((params["w"] * batch.x - batch.y) ** 2),
+    ...         carry + 1,
+    ...     ),
+    ...     optimizer=optax.sgd(0.5),
+    ...     epochs=20,
+    ...     batch_size=8,
+    ... )
+    >>> round(float(params["w"]), 1), int(steps), losses.shape
+    (3.0, 80, (20,))
     """
     (params, _, carry), losses = descend(key, params, carry, data, objective, **options)
     return params, carry, losses

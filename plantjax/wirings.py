@@ -93,7 +93,11 @@ class Wiring:
 
 
 def layer(name: str, reads: str, writes: str) -> Layer:
-    """The layer with the parameters `name/kernel` and `name/bias`."""
+    """The layer with the parameters `name/kernel` and `name/bias`.
+
+    >>> layer("layer_03", reads="stem", writes="inner").leaves
+    ('layer_03/kernel', 'layer_03/bias')
+    """
     return Layer(f"{name}/kernel", f"{name}/bias", reads, writes)
 
 
@@ -203,6 +207,15 @@ def live(params: Params, mask: Mask, wiring: Wiring) -> Mask:
 
     Raises:
       ValueError: as `channels`.
+
+    >>> params = {
+    ...     "layer_00": {"kernel": jnp.ones((1, 2)), "bias": jnp.zeros(2)},
+    ...     "layer_01": {"kernel": jnp.ones((2, 1)), "bias": jnp.zeros(1)},
+    ... }
+    >>> mask = jax.tree.map(lambda leaf: leaf > 0, params)
+    >>> mask["layer_01"]["kernel"] = jnp.array([[True], [False]])  # nothing reads the second unit
+    >>> live(params, mask, chain(params))["layer_00"]["kernel"].tolist()
+    [[True, False]]
     """
     sizes = channels(params, wiring)
     kept, fed = leaves(mask), _fed(leaves(params), leaves(mask), wiring, sizes)
@@ -225,7 +238,13 @@ def live(params: Params, mask: Mask, wiring: Wiring) -> Mask:
 
 
 def connected(mask: Mask, wiring: Wiring) -> jax.Array:
-    """Whether a path of kept weights leads from an input to an output; bool []."""
+    """Whether a path of kept weights leads from an input to an output; bool [].
+
+    >>> mask = {"layer_00": {"kernel": jnp.array([[True, False]])}}
+    >>> mask["layer_01"] = {"kernel": jnp.array([[False], [True]])}
+    >>> bool(connected(mask, chain(mask)))
+    False
+    """
     fed = _fed(None, leaves(mask), wiring, channels(mask, wiring, "mask"))
     return jnp.any(fed[wiring.nodes[-1]])
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from shared import flat, jit
 
-from plantjax import budgets, controls, masks, nets, runs, sweeps, tasks
+from plantjax import budgets, controls, masks, named, nets, runs, sweeps, tasks
 from plantjax.controls import CONTROLS
 from plantjax.finders import FINDERS
 from plantjax.types import Finder, Found
@@ -230,12 +230,12 @@ def test_references_have_controls_too():
 
 
 def test_options_are_those_of_the_finder():
-    assert sweeps.options("snip+shuffled") == sweeps.options("snip")
-    assert sweeps.options("snip+inverted") == sweeps.options("snip")
-    assert sweeps.options("snip+oracle") == sweeps.options("snip") - {"scope"}
-    assert "score" not in sweeps.options("snip+inverted")
-    edge_popup = sweeps.options("edge_popup")
-    assert sweeps.options("edge_popup+inverted") == edge_popup - {"invert"}
+    assert named.options("snip+shuffled") == named.options("snip")
+    assert named.options("snip+inverted") == named.options("snip")
+    assert named.options("snip+oracle") == named.options("snip") - {"scope"}
+    assert "score" not in named.options("snip+inverted")
+    edge_popup = named.options("edge_popup")
+    assert named.options("edge_popup+inverted") == edge_popup - {"invert"}
 
 
 @pytest.mark.parametrize(

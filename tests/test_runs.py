@@ -1,4 +1,4 @@
-"""Runs: options of finders, rescaled training, heads, and what is refused before any compute."""
+"""Runs: defaults of options, rescaled training, heads, what is refused before any compute."""
 
 import functools
 import inspect
@@ -9,43 +9,12 @@ import numpy as np
 import pytest
 from shared import jit
 
-from plantjax import masks, nets, runs, sweeps, tasks, worlds
+from plantjax import masks, named, nets, runs, sweeps, tasks, worlds
 from plantjax.finders import FINDERS, REFERENCES
 from plantjax.types import Finder, Found
 
 RELU, CIRCLE = tasks.TASKS["relu"], tasks.TASKS["circle"]
 SMALL = ("relu", 3, 8)  # 25 parameters
-SINGLESHOT = {"apply", "rounds", "schedule", "scope", "allow_revive"}
-TRAINED = {"batch_size", "search_learning_rate", "optimizer"}
-MULTISHOT = SINGLESHOT | TRAINED | {"level_epochs", "rewind", "rewind_step"}
-EDGE_POPUP = {
-    *("apply", "scope", "anneal", "anneal_share", "schedule", "search_epochs", "loss", "head"),
-    *("init", *TRAINED),
-}
-
-
-@pytest.mark.parametrize(
-    ("finder", "known"),
-    [
-        ("snip", SINGLESHOT),
-        ("synflow100", SINGLESHOT),
-        ("multishot_grasp", MULTISHOT),
-        ("edge_popup", EDGE_POPUP),
-        ("edge_popup_annealed", EDGE_POPUP),
-        ("edge_popup_global", EDGE_POPUP),
-        *((name, {"apply"}) for name in REFERENCES),
-    ],
-)
-def test_options_of_finders(finder, known):
-    assert known <= runs.options(finder)
-    assert not {"task", "score"} & runs.options(finder)
-    assert not (MULTISHOT | EDGE_POPUP) - known & runs.options(finder)
-
-
-def test_what_a_name_has_fixed_is_no_option():
-    assert runs.options("random_erk") == {"apply", "score"}
-    assert "allocation" in runs.options("rigl")
-    assert "grow" not in runs.options("rigl")
 
 
 @pytest.mark.parametrize("finder", [*FINDERS, *REFERENCES])
@@ -53,7 +22,7 @@ def test_options_have_defaults(finder):
     """Every option may be given as its default; a finder needs none."""
     make = (FINDERS | REFERENCES)[finder]
     known = inspect.signature(make).parameters
-    defaults = {name: known[name].default for name in runs.options(finder)}
+    defaults = {name: known[name].default for name in named.options(finder)}
     run = sweeps.make_run(
         *SMALL,
         finder,
@@ -81,11 +50,6 @@ def test_options_have_defaults(finder):
 def test_options_that_a_finder_does_not_take_are_refused(finder, option, message):
     with pytest.raises(ValueError, match=message):
         sweeps.make_run(*SMALL, finder, samples=100, **option)
-
-
-def test_unknown_finders_have_no_options():
-    with pytest.raises(ValueError, match=r"finder must be one of random, .*planted.*, got 'snap'"):
-        runs.options("snap")
 
 
 def found_nothing(key, params, data, density):

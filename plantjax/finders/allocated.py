@@ -32,6 +32,14 @@ def allocated(
 
     Source: ERK, Evci et al. 2020, https://arxiv.org/abs/1911.11134; IGQ, Vysogorets and Kempe 2021,
     https://arxiv.org/abs/2107.02306; smart ratio, Su et al. 2020, https://arxiv.org/abs/2009.11094
+
+    >>> import jax, plantjax as pj
+    >>> task, keys = pj.TASKS["relu"], jax.random.split(jax.random.key(0), 3)
+    >>> mother, data = pj.nets.init(keys[0], (1, 10, 10, 1)), task.sample(keys[1], 64)
+    >>> find = jax.jit(pj.finders.allocated(task, allocation="erk", score="random"))
+    >>> found = find(keys[2], mother, data, 0.5)
+    >>> pj.masks.group_counts(found.mask).tolist()
+    [20, 40, 11]
     """
     checks.choice("allocation", allocation, ALLOCATIONS)
     score_fn = scores.get(score)(apply, task.loss)

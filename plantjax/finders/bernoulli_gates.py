@@ -55,6 +55,14 @@ def bernoulli_gates(
       ValueError: if a name is unknown or a number out of range.
 
     Source: Tsayag and Lindenbaum 2026, https://arxiv.org/abs/2603.08914
+
+    >>> import jax, plantjax as pj
+    >>> task, keys = pj.TASKS["relu"], jax.random.split(jax.random.key(0), 3)
+    >>> mother, data = pj.nets.init(keys[0], (1, 10, 10, 1)), task.sample(keys[1], 64)
+    >>> find = jax.jit(pj.finders.bernoulli_gates(task, search_epochs=2))
+    >>> found = find(keys[2], mother, data, 0.5)
+    >>> int(pj.masks.count(found.mask)), found.info["losses"].shape
+    (71, (2,))
     """
     checks.positive("search_learning_rate", search_learning_rate)
     checks.positive("sigma", sigma)

@@ -58,6 +58,14 @@ def concrete_ticket(
       ValueError: if a name is unknown or a number out of range.
 
     Source: Arora and Teuscher 2025, https://arxiv.org/abs/2512.07142
+
+    >>> import jax, plantjax as pj
+    >>> task, keys = pj.TASKS["relu"], jax.random.split(jax.random.key(0), 3)
+    >>> mother, data = pj.nets.init(keys[0], (1, 10, 10, 1)), task.sample(keys[1], 64)
+    >>> find = jax.jit(pj.finders.concrete_ticket(task, search_epochs=2))
+    >>> found = find(keys[2], mother, data, 0.5)
+    >>> int(pj.masks.count(found.mask)), found.info["losses"].shape
+    (71, (2,))
     """
     checks.choice("target", target, TARGETS)
     checks.positive("search_learning_rate", search_learning_rate)

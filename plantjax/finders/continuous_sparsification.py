@@ -63,6 +63,14 @@ def continuous_sparsification(
       ValueError: if a name is unknown or a number out of range.
 
     Source: Savarese et al. 2020, https://arxiv.org/abs/1912.04427, algorithm 2
+
+    >>> import jax, plantjax as pj
+    >>> task, keys = pj.TASKS["relu"], jax.random.split(jax.random.key(0), 3)
+    >>> mother, data = pj.nets.init(keys[0], (1, 10, 10, 1)), task.sample(keys[1], 64)
+    >>> find = jax.jit(pj.finders.continuous_sparsification(task, search_epochs=2))
+    >>> found = find(keys[2], mother, data, 0.5)
+    >>> int(pj.masks.count(found.mask)), found.info["losses"].shape
+    (71, (2,))
     """
     checks.integer("rounds", rounds, 1)
     checks.integer("search_epochs", search_epochs, 1)

@@ -78,6 +78,14 @@ def edge_popup(
 
     Source: Ramanujan et al. 2020, https://arxiv.org/abs/1911.13299; annealing: paper, section 4.3;
       signed: Koster et al. 2022, https://arxiv.org/abs/2201.13361, formula uncertain.
+
+    >>> import jax, plantjax as pj
+    >>> task, keys = pj.TASKS["relu"], jax.random.split(jax.random.key(0), 3)
+    >>> mother, data = pj.nets.init(keys[0], (1, 10, 10, 1)), task.sample(keys[1], 64)
+    >>> find = jax.jit(pj.finders.edge_popup(task, anneal="step", search_epochs=2))
+    >>> found = find(keys[2], mother, data, 0.5)
+    >>> int(pj.masks.count(found.mask)), found.info["losses"].shape
+    (71, (2,))
     """
     common.check_options(
         scope=scope,

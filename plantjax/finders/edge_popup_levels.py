@@ -83,6 +83,14 @@ def edge_popup_levels(
       ValueError: if a name is unknown or a number out of range.
 
     Source: paper, section 4.4 and its code, https://arxiv.org/abs/2111.11153
+
+    >>> import jax, plantjax as pj
+    >>> task, keys = pj.TASKS["relu"], jax.random.split(jax.random.key(0), 3)
+    >>> mother, data = pj.nets.init(keys[0], (1, 10, 10, 1)), task.sample(keys[1], 64)
+    >>> find = jax.jit(pj.finders.edge_popup_levels(task, rounds=3, level_epochs=1))
+    >>> found = find(keys[2], mother, data, 0.1)
+    >>> [round(float(kept), 2) for kept in found.info["kept_density"]]
+    [0.46, 0.21, 0.1]
     """
     common.check_options(
         scope=scope,

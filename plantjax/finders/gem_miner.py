@@ -53,6 +53,14 @@ def gem_miner(
       ValueError: if a name is unknown or a number out of range.
 
     Source: Sreenivasan et al. 2022, https://arxiv.org/abs/2202.12002, algorithm 1
+
+    >>> import jax, plantjax as pj
+    >>> task, keys = pj.TASKS["relu"], jax.random.split(jax.random.key(0), 3)
+    >>> mother, data = pj.nets.init(keys[0], (1, 10, 10, 1)), task.sample(keys[1], 64)
+    >>> find = jax.jit(pj.finders.gem_miner(task, search_epochs=2))
+    >>> found = find(keys[2], mother, data, 0.5)
+    >>> bool(pj.masks.count(found.mask) <= 71), found.info["losses"].shape
+    (True, (2,))
     """
     common.check_options(
         loss=loss,

@@ -74,6 +74,14 @@ def genetic(
       ValueError: if a number is out of range.
 
     Source: Altmann et al. 2024, https://arxiv.org/abs/2411.04658
+
+    >>> import jax, plantjax as pj
+    >>> task, keys = pj.TASKS["relu"], jax.random.split(jax.random.key(0), 3)
+    >>> mother, data = pj.nets.init(keys[0], (1, 10, 10, 1)), task.sample(keys[1], 64)
+    >>> find = jax.jit(pj.finders.genetic(task, population=10, generations=3))
+    >>> found = find(keys[2], mother, data, 0.5)
+    >>> int(pj.masks.count(found.mask)), found.info["best"].shape
+    (71, (3,))
     """
     checks.integer("generations", generations, 1)
     checks.integer("population", population, 2)

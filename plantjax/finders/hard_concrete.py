@@ -58,6 +58,14 @@ def hard_concrete(
       ValueError: if a name is unknown or a number out of range.
 
     Source: Louizos et al. 2018, https://arxiv.org/abs/1712.01312, equations 10 to 13
+
+    >>> import jax, plantjax as pj
+    >>> task, keys = pj.TASKS["relu"], jax.random.split(jax.random.key(0), 3)
+    >>> mother, data = pj.nets.init(keys[0], (1, 10, 10, 1)), task.sample(keys[1], 64)
+    >>> find = jax.jit(pj.finders.hard_concrete(task, search_epochs=2))
+    >>> found = find(keys[2], mother, data, 0.5)
+    >>> int(pj.masks.count(found.mask)), found.info["losses"].shape
+    (71, (2,))
     """
     checks.positive("search_learning_rate", search_learning_rate)
     checks.positive("dual_rate", dual_rate)

@@ -87,6 +87,14 @@ def multishot(
 
     Source: Frankle and Carbin 2019, https://arxiv.org/abs/1803.03635; paper, section 4.2,
     https://arxiv.org/abs/2111.11153
+
+    >>> import jax, plantjax as pj
+    >>> task, keys = pj.TASKS["relu"], jax.random.split(jax.random.key(0), 3)
+    >>> mother, data = pj.nets.init(keys[0], (1, 10, 10, 1)), task.sample(keys[1], 64)
+    >>> find = jax.jit(pj.finders.multishot(task, score="magnitude", rounds=3, level_epochs=1))
+    >>> found = find(keys[2], mother, data, 0.1)
+    >>> [round(float(kept), 2) for kept in found.info["kept_density"]]
+    [0.46, 0.21, 0.1]
     """
     make_score = scores.get(score)
     density_after = schedules.get(schedule)

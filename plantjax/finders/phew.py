@@ -44,6 +44,14 @@ def phew(task: Task, *, apply: Apply = nets.apply, max_walks: int | None = None)
 
     Source: Patil and Dovrolis 2021, section 4, https://arxiv.org/abs/2010.11354, for networks
     without biases. Which unit a walk starts from, uniform here, is our reading.
+
+    >>> import jax, plantjax as pj
+    >>> task, keys = pj.TASKS["relu"], jax.random.split(jax.random.key(0), 3)
+    >>> mother, data = pj.nets.init(keys[0], (1, 10, 10, 1)), task.sample(keys[1], 64)
+    >>> find = jax.jit(pj.finders.phew(task))
+    >>> found = find(keys[2], mother, data, 0.1)
+    >>> bool(pj.masks.count(found.mask) <= 14), int(found.info["walks"]) > 0
+    (True, True)
     """
     del apply
     if max_walks is not None:
