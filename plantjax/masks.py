@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plantjax import budgets, checks, ranking, scopes, wirings
+from plantjax import budgets, checks, liveness, ranking, scopes, wirings
 from plantjax.budgets import number_kept
 from plantjax.scopes import SCOPES
 from plantjax.types import Key, Mask, Params, Prunable
@@ -274,7 +274,7 @@ def live(params: Params, mask: Mask, wiring: wirings.Wiring | None = None) -> Ma
     [[True, False], [True, False]]
     """
     checks.mask("mask", mask, "params", params)
-    return wirings.live(params, mask, wirings.chain(params) if wiring is None else wiring)
+    return liveness.live(params, mask, wirings.chain(params) if wiring is None else wiring)
 
 
 def _total(mask: Mask, prunable: Prunable | None) -> jax.Array:

@@ -8,7 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from plantjax import checks, masks, wirings
+from plantjax import checks, liveness, masks, wirings
 from plantjax.types import Mask, Metrics, Params, Planted
 
 
@@ -68,7 +68,7 @@ def compare(
             agreement = _agreement(*pair)
             result |= {f"{layer.name}/{key}": agreement[key] for key in ("precision", "recall")}
         result["live_density"] = masks.density(masks.live(params, found_mask, wiring))
-        result["connected"] = wirings.connected(found_mask, wiring).astype(jnp.float32)
+        result["connected"] = liveness.connected(found_mask, wiring).astype(jnp.float32)
     return result
 
 

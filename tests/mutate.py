@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TESTS = {
     "masks": ["tests/test_masks.py"],
     "scopes": ["tests/test_masks.py"],
+    "liveness": ["tests/test_liveness.py"],
     "planting": ["tests/test_planting.py", "tests/test_planting_conv.py"],
     "scores": ["tests/test_scores.py", "tests/test_balancing.py"],
     "scoring/lamp": ["tests/test_scoring.py"],
