@@ -230,7 +230,7 @@ def _match_hidden(
         cosine, priority, alive = item
         cosine = jnp.where(used, -jnp.inf, cosine)
         tied = (cosine >= jnp.max(cosine) - _TIE) & ~used
-        place = jnp.argmax(jnp.where(tied, priority, -2.0))  # priorities lie in [-1, 1)
+        place = jnp.argmax(jnp.where(tied, priority, -jnp.inf))
         place = jnp.where(alive, place, width)
         return used.at[place].set(True, mode="drop"), place
 
@@ -277,7 +277,7 @@ def _factor(theta: jax.Array, chosen: jax.Array, rule: str) -> jax.Array:
     if rule == "paper":
         product = jnp.sum(unit * chosen, axis=1)
         ratio = jnp.where(product > 0, jnp.square(old) / _positive(product), ratio)
-    return jnp.where((new > 0) & (old > 0), ratio / peak, 1.0)
+    return jnp.where(old > 0, ratio / peak, 1.0)
 
 
 def _write(

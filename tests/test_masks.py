@@ -321,6 +321,10 @@ def test_there_is_a_threshold_for_every_group(scope):
     chex.assert_trees_all_equal(masks.reselect(KEY, tree, 0.3, near, scope)[0], mask)
 
 
+def test_a_channel_needs_no_bias():
+    assert masks.unknown({"dense": {"kernel": jnp.ones((2, 3))}}, "channel").shape == (3,)
+
+
 @pytest.mark.parametrize("scope", GROUPS)
 def test_what_is_not_prunable_is_kept_and_not_counted(scope):
     tree = unflatten(CASES["distinct"])

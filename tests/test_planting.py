@@ -158,6 +158,9 @@ def test_the_paper_rule_is_the_least_squares_factor() -> None:
     opposed = jax.tree.map(jnp.negative, mother)  # no positive cosine: the norm rule
     fallen = plant(jax.random.key(0), target, opposed, "paper", shared_scale=False)
     np.testing.assert_allclose(fallen.params["layer_00"]["kernel"], [[2 * np.sqrt(2)]], rtol=1e-6)
+    square = mother | {"layer_00": {"kernel": jnp.array([[3.0]]), "bias": jnp.array([-6.0])}}
+    level = plant(jax.random.key(0), target, square, "paper", shared_scale=False)  # a zero cosine
+    np.testing.assert_allclose(level.params["layer_00"]["kernel"], [[2 * 3.0]], rtol=1e-6)
     assert float(norm.params["layer_01"]["bias"][0]) == 7.0
 
 
@@ -253,7 +256,22 @@ def test_dead_target_neurons_are_left_out() -> None:
     wanted = 8.0 + 5.0 * jax.nn.relu(x[:, 0])
     np.testing.assert_allclose(outputs[:, 0] / hidden.scale[0], wanted, rtol=1e-5)
     np.testing.assert_array_equal(outputs[:, 1], 0.0)
-    assert float(hidden.scale[1]) == 1.0
+    for shared in (False, True):
+        scale = plant(jax.random.key(1), target, mother, shared_scale=shared).scale
+        assert float(scale[1]) == 1.0
+        assert float(scale[0]) != 1.0
+
+
+def test_the_leaves_of_the_mother_may_have_other_names() -> None:
+    target = TASKS["circle"].target(4)
+    mother = nets.init(jax.random.key(0), mother_widths(target, 30))
+    renamed = {"params": {f"Dense_{i}": layer for i, layer in enumerate(mother.values())}}
+    hidden, other = (plant(jax.random.key(1), target, tree) for tree in (mother, renamed))
+    chex.assert_trees_all_equal_structs(other.params, renamed)
+    for field in ("params", "mask"):
+        chex.assert_trees_all_equal(
+            jax.tree.leaves(getattr(other, field)), jax.tree.leaves(getattr(hidden, field))
+        )
 
 
 def test_an_unfed_bias_in_a_mother_without_biases() -> None:

@@ -190,6 +190,25 @@ def test_a_channel_that_a_later_block_begins_finds_a_free_place():
     np.testing.assert_array_equal(sorted(last.tolist()), sorted([[stem, 0], [block, 1]]))
 
 
+def test_a_carried_channel_takes_no_second_place():
+    """In a mother as narrow as the target the block's own channel needs the only place left."""
+    target = {
+        "layer_00": {"kernel": jnp.array([[[[1.0, 0.0]]]]), "bias": jnp.zeros(2)},
+        "layer_01": {"kernel": jnp.array([[[[1.0, 0.0], [0.0, 0.0]]]]), "bias": jnp.zeros(2)},
+        "layer_02": {"kernel": jnp.array([[[[2.0, 3.0], [0.0, 0.0]]]]), "bias": jnp.zeros(2)},
+        "layer_03": {"kernel": jnp.eye(2), "bias": jnp.zeros(2)},
+    }
+    network = small(((2, 1),)).wiring
+    stems = set()
+    for key in jax.random.split(jax.random.key(0), 8):
+        mother = draw(key, [(1, 1, 1, 2), (1, 1, 2, 2), (1, 1, 2, 2), (2, 2)])
+        mask = jax.tree.map(np.asarray, plant(key, target, mother, wiring=network).mask)
+        (stem,) = mask["layer_00"]["kernel"].squeeze((0, 1, 2)).nonzero()[0]
+        np.testing.assert_array_equal(mask["layer_03"]["kernel"], np.roll(np.eye(2), stem, axis=0))
+        stems.add(stem)
+    assert stems == {0, 1}
+
+
 def test_dead_channels_of_images_are_left_out_of_the_flattened_kernel():
     """Channel 1 is fed by nothing: none of its 4 pixels may be planted, channel 0's all are."""
     target = {
@@ -294,6 +313,11 @@ def test_batch_norms_and_wrong_wirings_are_refused():
     params = normed.init(jax.random.key(0), IMAGE)
     with pytest.raises(ValueError, match="batch norms must be folded"):
         plant(jax.random.key(0), params, params, wiring=normed.wiring)
+    shifted = {"w": jnp.ones((1, 2)), "b": jnp.ones(2)}
+    for name in ("scale", "shift"):
+        part = wirings.Layer("w", None, INPUT, "output", **{name: "b"})
+        with pytest.raises(ValueError, match="batch norms must be folded"):
+            plant(jax.random.key(0), shifted, shifted, wiring=Wiring((part,)))
     with pytest.raises(ValueError, match="params must be a chain"):
         plant(jax.random.key(0), params, params)
     chain = draw(jax.random.key(0), CHAINS["pooled"][1])
