@@ -188,8 +188,6 @@ def _beside(leaves: dict[str, jax.Array], bias: str | None, weights: jax.Array) 
 def _rows_of(place: jax.Array, width: int, kernel: jax.Array) -> jax.Array:
     """Rows of a mother's kernel matrix that read these channels; out of range for the dead."""
     times = math.prod(kernel.shape[:-1]) // width
-    if times == 1:
-        return place
     rows = jnp.arange(times)[:, None] * width + place[None, :]
     return jnp.where(place[None, :] < width, rows, times * width).ravel()
 
@@ -236,7 +234,7 @@ def _match_hidden(
 
     items = (_cosine(theta, rows), priority, alive)
     _, place = jax.lax.scan(take, used, items)
-    chosen = jnp.where(support, rows[jnp.minimum(place, width - 1)], 0.0)
+    chosen = jnp.where(support, jnp.take(rows, place, axis=0, mode="clip"), 0.0)
     factor = _factor(theta, chosen, rule)
     if begun is None:
         return _Match(place, factor)

@@ -108,6 +108,18 @@ def test_an_apply_that_does_not_follow_the_chain_is_left_as_it_is():
     assert follows(lambda p, x: nets.apply(p, x), params, x)
 
 
+def test_only_a_guessed_wiring_is_tried(monkeypatch):
+    tried = []
+    follows = balancing.follows
+    monkeypatch.setattr(balancing, "follows", lambda *args: tried.append(args) or follows(*args))
+    chain, network = nets.init(jax.random.key(0), (2, 3, 1)), NETWORKS["vgg"]
+    scores_of(nets.apply, chain, (2,))
+    scores_of(network, positive("vgg"))
+    assert not tried
+    scores_of(lambda p, x: nets.apply(p, x), chain, (2,))
+    assert len(tried) == 1
+
+
 def test_a_chain_of_convolutions_with_its_own_apply_is_balanced():
     """An overflow without: nothing tells the chain but its shapes and its outputs."""
     network, params = NETWORKS["vgg"], positive("vgg", 1e10)

@@ -151,6 +151,9 @@ def test_the_paper_rule_is_the_least_squares_factor() -> None:
     np.testing.assert_allclose(paper.params["layer_00"]["kernel"], [[2 * sigma]], rtol=1e-6)
     np.testing.assert_allclose(paper.params["layer_00"]["bias"], [sigma], rtol=1e-6)
     np.testing.assert_allclose(paper.scale, [0.5 * sigma], rtol=1e-6)
+    small = jax.tree.map(lambda p: p / 1024, mother)
+    tiny = plant(jax.random.key(0), target, small, "paper", shared_scale=False)
+    np.testing.assert_allclose(tiny.params["layer_00"]["bias"], [sigma / 1024], rtol=1e-6)
     norm = plant(jax.random.key(0), target, mother, "norm", shared_scale=False)
     np.testing.assert_allclose(
         norm.params["layer_00"]["kernel"], [[2 * np.sqrt(10 / 5)]], rtol=1e-6
@@ -274,16 +277,31 @@ def test_the_leaves_of_the_mother_may_have_other_names() -> None:
         )
 
 
-def test_an_unfed_bias_in_a_mother_without_biases() -> None:
+def test_unfed_biases_in_a_mother_without_biases() -> None:
+    """No mother neuron has a cosine with them: each takes any place that is free."""
     target = {
-        "layer_00": {"kernel": jnp.array([[0.0, 1.0]]), "bias": jnp.array([2.0, 0.0])},
-        "layer_01": {"kernel": jnp.array([[1.0], [1.0]]), "bias": jnp.array([0.0])},
+        "layer_00": {"kernel": jnp.array([[0.0, 0.0, 1.0]]), "bias": jnp.array([2.0, 3.0, 0.0])},
+        "layer_01": {"kernel": jnp.ones((3, 1)), "bias": jnp.array([0.0])},
     }
     mother = nets.init(jax.random.key(0), (1, 5, 1), "he_zero_bias")
-    hidden = plant(jax.random.key(1), target, mother)
     x = jnp.linspace(-1.0, 1.0, 9)[:, None]
-    outputs = nets.apply(masks.apply(hidden.params, hidden.mask), x) / hidden.scale[None, :]
-    np.testing.assert_allclose(outputs, 2.0 + jax.nn.relu(x), rtol=1e-5)
+    places = set()
+    for key in jax.random.split(jax.random.key(1), 10):
+        hidden = plant(key, target, mother)
+        outputs = nets.apply(masks.apply(hidden.params, hidden.mask), x) / hidden.scale[None, :]
+        np.testing.assert_allclose(outputs, 5.0 + jax.nn.relu(x), rtol=1e-5)
+        places |= set(np.nonzero(np.asarray(hidden.mask["layer_00"]["bias"]))[0].tolist())
+    assert len(places) > 2
+
+
+@pytest.mark.parametrize("size", [2.0**-80, 2.0**80])
+def test_the_size_of_the_target_does_not_matter(size: float) -> None:
+    target = TASKS["circle"].target(4)
+    mother = nets.init(jax.random.key(0), mother_widths(target, 30))
+    other = target | {"layer_00": jax.tree.map(lambda p: size * p, target["layer_00"])}
+    hidden, sized = (plant(jax.random.key(1), tree, mother) for tree in (target, other))
+    chex.assert_trees_all_equal(hidden.mask["layer_00"], sized.mask["layer_00"])
+    chex.assert_trees_all_close(hidden.params["layer_00"], sized.params["layer_00"], rtol=1e-5)
 
 
 @pytest.mark.slow

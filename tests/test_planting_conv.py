@@ -215,13 +215,44 @@ def test_dead_channels_of_images_are_left_out_of_the_flattened_kernel():
         "layer_00": {"kernel": jnp.array([[[[1.0, 0.0]]]]), "bias": jnp.array([0.5, -1.0])},
         "layer_01": {"kernel": jnp.arange(1.0, 9.0)[:, None], "bias": jnp.ones(1)},
     }
-    mother = draw(jax.random.key(0), [(1, 1, 1, 3), (12, 1)])
-    hidden = plant(jax.random.key(1), target, mother)
-    kept = np.asarray(hidden.mask["layer_01"]["kernel"])[:, 0].reshape(4, 3)
-    place = int(np.argmax(kept[0]))
-    np.testing.assert_array_equal(kept, [np.arange(3) == place] * 4)
-    planted_kernel = np.asarray(hidden.params["layer_01"]["kernel"])[:, 0].reshape(4, 3)[:, place]
-    np.testing.assert_allclose(planted_kernel / planted_kernel[0], [1, 3, 5, 7], rtol=1e-5)
+    places = set()
+    for key in jax.random.split(jax.random.key(1), 12):
+        hidden = plant(key, target, draw(key, [(1, 1, 1, 3), (12, 1)]))
+        kept, kernel = (
+            np.asarray(tree["layer_01"]["kernel"])[:, 0].reshape(4, 3)
+            for tree in (hidden.mask, hidden.params)
+        )
+        place = int(np.argmax(kept[0]))
+        np.testing.assert_array_equal(kept, [np.arange(3) == place] * 4)
+        np.testing.assert_allclose(kernel[:, place] / kernel[0, place], [1, 3, 5, 7], rtol=1e-5)
+        places.add(place)
+    assert places == {0, 1, 2}
+
+
+def test_dead_channels_of_a_stream_find_places_where_it_widens():
+    """Stem channels 1 and 2 are fed by nothing; the wider node behind them has its own there."""
+    target = {
+        "layer_00": {"kernel": jnp.array([[1.0, 0.0, 0.0]]), "bias": jnp.array([0.5, -1.0, -1.0])},
+        "layer_01": {"kernel": jnp.array([[1.0], [0.0], [0.0]]), "bias": jnp.zeros(1)},
+        "layer_02": {"kernel": jnp.array([[0.0, 2.0, -3.0, 4.0]]), "bias": jnp.ones(4)},
+        "layer_03": {"kernel": jnp.diag(jnp.arange(1.0, 5.0)), "bias": jnp.zeros(4)},
+    }
+    nodes = [(INPUT, "stem"), ("stem", "inner"), ("inner", "wide"), ("wide", "out")]
+    layers = [layer(name, *pair) for name, pair in zip(sorted(target), nodes, strict=True)]
+    wiring = Wiring(tuple(layers), (("wide", "stem"),))
+
+    def apply(params, x):
+        stem, inner, wide, out = (params[name] for name in sorted(params))
+        x = jax.nn.relu(dense(stem, x))
+        more = jnp.pad(x, ((0, 0), (0, out["kernel"].shape[0] - x.shape[1])))
+        return dense(out, jax.nn.relu(dense(wide, jax.nn.relu(dense(inner, x))) + more))
+
+    x = jnp.linspace(-1.0, 1.0, 21)[:, None]
+    for key in jax.random.split(jax.random.key(0), 4):
+        mother = draw(key, [(1, 5), (5, 3), (3, 8), (8, 4)])
+        hidden = plant(key, target, mother, wiring=wiring)
+        outputs = apply(masks.apply(hidden.params, hidden.mask), x) / hidden.scale[None, :]
+        np.testing.assert_allclose(outputs, apply(target, x), rtol=1e-4, atol=1e-5)
 
 
 def test_layers_without_biases_and_any_tree():
