@@ -3,12 +3,16 @@
 import gc
 import itertools
 import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from plantjax import programs
 
@@ -17,7 +21,30 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 MOST_MAPPINGS = 40_000
 """Of memory; every compiled program takes a dozen and more, and Linux ends a process at 65,530."""
+OLDER = "--xla_cpu_use_fusion_emitters=false"
+"""XLA's older emitters, which compile small programs in half the time; later ones may lack them."""
+NEWER = {"xla_cpu_use_fusion_emitters": True}
+CACHING = (
+    "jax_compilation_cache_dir",
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_persistent_cache_min_entry_size_bytes",
+)
+"""Settings that scripts change for all that follows."""
+_caching = {name: getattr(jax.config, name) for name in CACHING}
 _finished = itertools.count(1)
+_lowered_compile = jax.stages.Lowered.compile
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The README's command, and no other, uses the older emitters, if this XLA has them."""
+    if config.option.markexpr != "not slow" or hasattr(config, "workerinput"):
+        return  # workers inherit the environment
+    flags = f"{os.environ['XLA_FLAGS']} {OLDER}"
+    start = [sys.executable, "-c", "import jax; jax.devices()"]  # ends at a flag it does not know
+    if not subprocess.run(
+        start, env={**os.environ, "XLA_FLAGS": flags}, capture_output=True, check=False
+    ).returncode:
+        os.environ["XLA_FLAGS"] = flags
 
 
 def pytest_collection_finish() -> None:
@@ -26,12 +53,31 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """JAX starts with the older emitters; the scripts that tests start are those of users."""
+    if OLDER in os.environ["XLA_FLAGS"] and session.config.option.dist == "no":
+        jax.devices()
+        os.environ["XLA_FLAGS"] = os.environ["XLA_FLAGS"].replace(f" {OLDER}", "")
+        jax.stages.Lowered.compile = _compile
+
+
+def _compile(lowered: jax.stages.Lowered, compiler_options: dict | None = None) -> Any:
+    """What tests that are marked wait for: programs of sweeps, to the bit those of users."""
+    users = {} if jax.config.read("jax_disable_most_optimizations") else NEWER
+    return _lowered_compile(lowered, {**users, **(compiler_options or {})} or None)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Quick tests compile without optimisation, which is quicker, unless they are marked."""
+    """Quick tests compile without optimisation, unless they are marked, and keep no programs."""
     quick = not any(item.get_closest_marker(name) for name in ("slow", "optimised"))
     if jax.config.read("jax_disable_most_optimizations") and not quick:
         programs.forget()
     jax.config.update("jax_disable_most_optimizations", quick)
+    if any(getattr(jax.config, name) != value for name, value in _caching.items()):
+        for name, value in _caching.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
 
 
 @pytest.hookimpl(trylast=True)

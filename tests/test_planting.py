@@ -34,17 +34,21 @@ def planted(name: str, depth: int, width: int, rule: str, seeds: int = 20, schem
     task = TASKS[name]
     target = task.target(depth)
 
-    def one(key):
-        mother_key, plant_key, data_key = jax.random.split(key, 3)
-        mother = nets.init(mother_key, mother_widths(target, width), scheme)
+    def draw(key):
+        return nets.init(jax.random.split(key, 3)[0], mother_widths(target, width), scheme)
+
+    def one(key, mother):
+        _, plant_key, data_key = jax.random.split(key, 3)
         hidden = plant(plant_key, target, mother, rule, task.metric == "accuracy")
         data = task.sample(data_key, 1000)
         outputs = nets.apply(masks.apply(hidden.params, hidden.mask), data.x)
         wanted = nets.apply(target, data.x)
         values = [task.evaluate(f, data.y)[task.metric] for f in (outputs, wanted)]
-        return mother, hidden, outputs, wanted, values
+        return hidden, outputs, wanted, values
 
-    return jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(depth), seeds))
+    keys = jax.random.split(jax.random.key(depth), seeds)
+    mothers = jax.jit(jax.vmap(draw))(keys)  # a program of its own: the same bits for all
+    return mothers, *jax.jit(jax.vmap(one))(keys, mothers)
 
 
 @pytest.mark.parametrize(("name", "depth", "rule"), RULED)
