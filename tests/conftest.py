@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 
@@ -23,16 +22,17 @@ MOST_MAPPINGS = 40_000
 """Of memory; every compiled program takes a dozen and more, and Linux ends a process at 65,530."""
 OLDER = "--xla_cpu_use_fusion_emitters=false"
 """XLA's older emitters, which compile small programs in half the time; later ones may lack them."""
-NEWER = {"xla_cpu_use_fusion_emitters": True}
+USERS = {"xla_cpu_use_fusion_emitters": True}
+"""Of one program: compiled as users compile it, whatever the flags say."""
 CACHING = (
     "jax_compilation_cache_dir",
     "jax_persistent_cache_min_compile_time_secs",
     "jax_persistent_cache_min_entry_size_bytes",
 )
-"""Settings that scripts change for all that follows."""
+"""Settings of the process that scripts change; a test's script must not change them for others."""
 _caching = {name: getattr(jax.config, name) for name in CACHING}
 _finished = itertools.count(1)
-_lowered_compile = jax.stages.Lowered.compile
+_compile = jax.stages.Lowered.compile
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -54,22 +54,24 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
-    """JAX starts with the older emitters; the scripts that tests start are those of users."""
-    if OLDER in os.environ["XLA_FLAGS"] and session.config.option.dist == "no":
+    """Where tests run, JAX starts with the older emitters; what tests start in turn does not."""
+    if OLDER in os.environ["XLA_FLAGS"] and session.config.getoption("dist", "no") == "no":
         jax.devices()
         os.environ["XLA_FLAGS"] = os.environ["XLA_FLAGS"].replace(f" {OLDER}", "")
-        jax.stages.Lowered.compile = _compile
+        jax.stages.Lowered.compile = _compile_as_marked
 
 
-def _compile(lowered: jax.stages.Lowered, compiler_options: dict | None = None) -> Any:
-    """What tests that are marked wait for: programs of sweeps, to the bit those of users."""
-    users = {} if jax.config.read("jax_disable_most_optimizations") else NEWER
-    return _lowered_compile(lowered, {**users, **(compiler_options or {})} or None)
+def _compile_as_marked(
+    lowered: jax.stages.Lowered, compiler_options: dict | None = None
+) -> jax.stages.Compiled:
+    """Programs of sweeps are to the bit those of users in tests marked slow or optimised."""
+    users = {} if jax.config.read("jax_disable_most_optimizations") else USERS
+    return _compile(lowered, {**users, **(compiler_options or {})} or None)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Quick tests compile without optimisation, unless they are marked, and keep no programs."""
+    """Quick tests compile without optimisation, which is quicker, unless they are marked."""
     quick = not any(item.get_closest_marker(name) for name in ("slow", "optimised"))
     if jax.config.read("jax_disable_most_optimizations") and not quick:
         programs.forget()

@@ -35,10 +35,8 @@ HARDER = ("edge_popup_annealed", "gem_miner", "seek", "oracle_random")
 def takes_part(task: str, name: str, how: str) -> bool:
     """Whether there is such a case: tasks beyond the paper's are sought by a few finders.
 
-    They differ from those in their sizes alone; and finders of ALIKE are compiled thoroughly once.
+    They differ from those in their sizes alone.
     """
-    if how == "thorough" and name in ALIKE:
-        return task == "circle"
     return task in tasks.PAPER_TASKS or (name in HARDER and how == "quick")
 
 
