@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 import plantjax as pj
-from plantjax.wirings import INPUT, Layer, Wiring
+from plantjax.nets.wirings import INPUT, Layer, Wiring
 
 
 class Images(nn.Module):  # a Flax module, and a chain

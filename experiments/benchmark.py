@@ -15,14 +15,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from experiments import cli, measure, store, workloads
-from experiments.peers.client import Peer
-from experiments.workloads import Workload
 from plantjax import checks, sweeps
+from plantjax.jobs import chunks, cli
+from plantjax.jobs.folder import origin
+from plantjax.jobs.job import checking_input
 from plantjax.tasks import TASKS
+from timing import measure, workloads
+from timing.client import Peer
+from timing.workloads import Workload
 
 REPEATS = 5
-ROOT = Path(__file__).parent.parent
+HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -234,9 +237,9 @@ def scaling(console: Console, networks: int = 64) -> list[dict[str, Any]]:
     for _ in range(REPEATS):
         for number, seconds in samples.items():
             console.print(f"  {networks} networks on {number} cores ...", style="dim")
-            command = [sys.executable, "-m", "experiments.throughput", str(networks)]
+            command = [sys.executable, "-m", "timing.throughput", str(networks)]
             command += map(str, cores[:number])
-            done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+            done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=HERE)
             seconds.append(float(done.stdout))
     rows = []
     for number, seconds in samples.items():
@@ -258,15 +261,15 @@ def scaling(console: Console, networks: int = 64) -> list[dict[str, Any]]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    with cli.checking_input():
+    with checking_input():
         settings = cli.parse(Settings, argv, "benchmark.py")
         settings.check()
     console = Console()
     results = run(settings, console)
     show(results, console)
     settings.out.parent.mkdir(parents=True, exist_ok=True)
-    origin = store.origin(sys.argv)
-    store.write_json(settings.out, [row | origin for row in results])
+    made = origin(sys.argv)
+    chunks.write_json(settings.out, [row | made for row in results])
     console.print(f"Results: {settings.out}")
 
 

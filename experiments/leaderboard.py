@@ -16,14 +16,17 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from rich.console import Console
 
-from experiments import boards, chunks, cli, plots, runner, standings, store
-from experiments.grids import HALF, TICKET, Grid, Group
-from experiments.machines import Team
-from experiments.summary import STAGES
-from plantjax import checks, controls, named
-from plantjax.controls import CONTROLS
-from plantjax.finders import FINDERS, REFERENCES
+from plantjax import checks
+from plantjax.finders import FINDERS, REFERENCES, controls, names
+from plantjax.finders.controls import CONTROLS
+from plantjax.jobs import chunks, cli, figures, runner, tables
+from plantjax.jobs.folder import write_table
+from plantjax.jobs.grids import HALF, TICKET, Grid, Group
+from plantjax.jobs.job import Operation, checking_input, job
+from plantjax.jobs.processes import Team
+from plantjax.jobs.summary import STAGES
 from plantjax.tasks import PAPER_TASKS, TASKS
+from ranking import heat, page, statistics
 
 DEPTH, NOISE = 5, 0.01
 ROOT = Path(__file__).parent.parent
@@ -83,7 +86,7 @@ BUDGETS = {
 
 
 @dataclass(frozen=True)
-class Settings(cli.Operation):
+class Settings(Operation):
     """Compare all finders with the planted tickets, and write the leaderboard."""
 
     out: Path = Path("results/leaderboard")
@@ -154,9 +157,9 @@ class Settings(cli.Operation):
         """The options of every finder that are not the registry's."""
         chosen = {}
         for name in self.names():
-            known = named.options(name)
+            known = names.options(name)
             shared = {k: value for k, value in self.plan().shared.items() if k in known}
-            own = self.plan().options.get(named.base(name), {})
+            own = self.plan().options.get(names.base(name), {})
             chosen[name] = {**shared, **own}
         return chosen
 
@@ -193,7 +196,7 @@ def run(settings: Settings, console: Console, team: Team) -> None:
     wall, process = time.perf_counter(), time.process_time()
     computed = 0
     try:
-        computed = runner.run({settings.out: groups}, settings, console, team)
+        computed = runner.compute({settings.out: groups}, settings, console, team)
     finally:
         if team.leads:
             _spend(settings.out, time.perf_counter() - wall, time.process_time() - process)
@@ -208,26 +211,26 @@ def run(settings: Settings, console: Console, team: Team) -> None:
 
 
 def _write(settings: Settings, groups: Sequence[Group]) -> None:
-    table = runner.write_tables(settings.out, groups)
+    table = tables.write(settings.out, groups)
     if not len(table):
         return
-    kinds = {group.finder: group.run().kind for group in groups}
-    table = standings.by_kind(table, kinds)
-    store.write_table(settings.out, standings.cases(table), "summary.csv")
-    page = boards.page(table, _about(settings, table), PICTURE.name)
+    kinds = {group.finder: group.run.finder.kind for group in groups}
+    table = statistics.by_kind(table, kinds)
+    write_table(settings.out, statistics.cases(table), "summary.csv")
+    text = page.page(table, _about(settings, table), PICTURE.name)
     with chunks.replacing(settings.out / PAGE) as file:
-        file.write(page.encode())
-    lows = standings.lowest(table)
-    names = [name for name in standings.ranking(lows, table) if name not in REFERENCES]
+        file.write(text.encode())
+    lows = statistics.lowest(table)
+    names = [name for name in statistics.ranking(lows, table) if name not in REFERENCES]
     shown = [*names, *(name for name in REFERENCES if name == "oracle_random")]
     stages = [stage for stage in STAGES if stage in set(table["stage"])]
-    panels = plots.stage_panels(list(table["task"].unique()), stages)
+    panels = figures.stage_panels(list(table["task"].unique()), stages)
     note = (
         "orange: the median mother reaches its ticket (within a point of accuracy, or twice the "
         f"error); darker blue: nearer\nmedians of {table['seed'].nunique()} mothers; "
         f"{settings.command()}"
     )
-    plots.heat_figure(standings.cases(table), shown, panels, settings.out / PICTURE.name, note)
+    heat.heat_figure(statistics.cases(table), shown, panels, settings.out / PICTURE.name, note)
 
 
 def _about(settings: Settings, table: pd.DataFrame) -> list[str]:
@@ -241,9 +244,9 @@ def _about(settings: Settings, table: pd.DataFrame) -> list[str]:
         f"Made by `{settings.command()}`: {len(settings.names())} finders, "
         f"seeds {seeds[0]} to {seeds[-1]}, depth {DEPTH}, width {plan.width}, noise {NOISE:g}, "
         f"{training}.",
-        f"Options that are not the registry's: {boards.options_note(settings.options())}. The "
+        f"Options that are not the registry's: {page.options_note(settings.options())}. The "
         "tables tell how long a search took: wall seconds, with what else the machine did in them, "
-        f"and the same in searches of `{boards.COST}`.",
+        f"and the same in searches of `{page.COST}`.",
         f"Device {config['device']}; Python {config['python']}, {versions}. "
         f"{len(table) // max(1, table['stage'].nunique())} networks, "
         f"{spent['process_seconds'] / 60:.0f} minutes of processor time and "
@@ -256,22 +259,22 @@ def _spend(folder: Path, wall: float, process: float) -> None:
     path = folder / "spent.json"
     before = json.loads(path.read_text()) if path.exists() else {}
     spent = {"wall_seconds": wall, "process_seconds": process}
-    store.write_json(path, {name: before.get(name, 0.0) + v for name, v in spent.items()})
+    chunks.write_json(path, {name: before.get(name, 0.0) + v for name, v in spent.items()})
 
 
 def _publish(folder: Path) -> None:
     """Copies the page, its figure and its table to where the repository keeps them."""
-    page = (folder / PAGE).read_text().replace(f"]({PICTURE.name})", f"]({PICTURE})")
-    (ROOT / PAGE).write_text(page)
+    text = (folder / PAGE).read_text().replace(f"]({PICTURE.name})", f"]({PICTURE})")
+    (ROOT / PAGE).write_text(text)
     shutil.copyfile(folder / PICTURE.name, ROOT / PICTURE)
     shutil.copyfile(folder / "summary.csv", ROOT / PICTURE.with_suffix(".csv"))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    with cli.checking_input():
+    with checking_input():
         settings = cli.parse(Settings, argv, "leaderboard.py")
-    with cli.job(settings) as team:
+    with job(settings) as team:
         run(settings, Console(), team)
 
 

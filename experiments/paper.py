@@ -10,19 +10,21 @@ import pandas as pd
 import tyro
 from rich.console import Console
 
-from experiments import cli, runner, store, summary
-from experiments.budgets import BUDGETS
-from experiments.convolutional import Plan
-from experiments.grids import Grid, Group
-from experiments.machines import Team
-from experiments.protocols import PROTOCOLS, Picture, Sweep
+from figures.budgets import BUDGETS
+from figures.protocols import PROTOCOLS, Picture, Sweep
+from images.plan import Plan
 from plantjax import checks
+from plantjax.jobs import cli, runner, summary, tables
+from plantjax.jobs.folder import write_table
+from plantjax.jobs.grids import Grid, Group
+from plantjax.jobs.job import Operation, checking_input, job
+from plantjax.jobs.processes import Team
 
 ALL = "all"
 
 
 @dataclass(frozen=True)
-class Settings(cli.Operation):
+class Settings(Operation):
     """Run one experiment of the paper by name, or all of them."""
 
     name: tyro.conf.Positional[str] = ALL
@@ -45,28 +47,28 @@ class Settings(cli.Operation):
         checks.choice("NAME", self.name, [*PROTOCOLS, ALL])
         if self.seeds is not None:
             checks.integer("--seeds", self.seeds, 1, 10_000)
-        jobs = self.jobs()
+        chosen = self.experiments()
         for option, value in (("--data", self.data), ("--data-dir", self.data_dir)):
-            if value is not None and not any(job.reads for job in jobs):
+            if value is not None and not any(one.reads for one in chosen):
                 raise ValueError(f"{option} goes with fig5, got it with {self.name}.")
-        for job in jobs:
-            job.check()
+        for one in chosen:
+            one.check()
 
     def folders(self) -> dict[Path, dict[str, Any]]:
         """The folder of every experiment, and its settings."""
-        return {job.folder: job.settings() for job in self.jobs()}
+        return {one.folder: one.settings() for one in self.experiments()}
 
-    def jobs(self) -> "list[Job]":
+    def experiments(self) -> "list[Experiment]":
         """One job per experiment."""
         root = self.out or Path("results/paper") / (self.name if self.name != ALL else "")
         amount = (self.budget, self.seeds, self.data, self.data_dir)
         if self.name != ALL:
-            return [Job(self.name, root, *amount)]
-        return [Job(name, root / name, *amount) for name in PROTOCOLS]
+            return [Experiment(self.name, root, *amount)]
+        return [Experiment(name, root / name, *amount) for name in PROTOCOLS]
 
 
 @dataclass(frozen=True)
-class Job:
+class Experiment:
     """One experiment, its folder, and how much of it to run."""
 
     name: str
@@ -116,14 +118,14 @@ class Job:
         """Writes table and figure from what there is; `source` is the folder with the cells."""
         protocol = PROTOCOLS[self.name]
         if isinstance(protocol, Sweep):
-            table = runner.write_tables(source, self.groups(), self.folder)
+            table = tables.write(source, self.groups(), self.folder)
             if len(table):
-                store.write_table(self.folder, summary.aggregate(table), "summary.csv")
+                write_table(self.folder, summary.aggregate(table), "summary.csv")
         elif (self.folder / "results.csv").exists():
             table = pd.read_csv(self.folder / "results.csv")
         else:
             table = protocol.make(BUDGETS[self.budget])
-            store.write_table(self.folder, table)
+            write_table(self.folder, table)
         if len(table):
             protocol.draw(table, self.folder / "figure.png", self.note())
 
@@ -146,38 +148,38 @@ class Job:
 
 def run(settings: Settings, console: Console, team: Team) -> None:
     """Computes what is missing under one progress bar, then writes every table and figure."""
-    jobs = settings.jobs()
-    sweeps = [job for job in jobs if isinstance(PROTOCOLS[job.name], Sweep)]
-    pictures = [job for job in jobs if job not in sweeps]
-    folders = {job.name: job.folder for job in jobs}
-    sources = {job.name: folders.get(job.like, job.folder) for job in sweeps}
-    work = {job.folder: job.groups() for job in sweeps if sources[job.name] == job.folder}
-    new = [job.name for job in pictures if not (job.folder / "results.csv").exists()]
+    chosen = settings.experiments()
+    sweeps = [one for one in chosen if isinstance(PROTOCOLS[one.name], Sweep)]
+    pictures = [one for one in chosen if one not in sweeps]
+    folders = {one.name: one.folder for one in chosen}
+    sources = {one.name: folders.get(one.like, one.folder) for one in sweeps}
+    work = {one.folder: one.groups() for one in sweeps if sources[one.name] == one.folder}
+    new = [one.name for one in pictures if not (one.folder / "results.csv").exists()]
     try:
-        computed = runner.run(work, settings, console, team)
+        computed = runner.compute(work, settings, console, team)
     finally:
-        for job in sweeps if team.leads else []:
-            job.finish(sources[job.name])
-    for job in pictures if team.leads else []:
-        job.finish(job.folder)
+        for one in sweeps if team.leads else []:
+            one.finish(sources[one.name])
+    for one in pictures if team.leads else []:
+        one.finish(one.folder)
     if not team.leads:
         return
     if not computed and not new:
         console.print("Everything was done before; nothing was computed.")
-    for job in jobs:
-        console.print(f"{job.name}: results, settings and figure in {job.folder}")
+    for one in chosen:
+        console.print(f"{one.name}: results, settings and figure in {one.folder}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    with cli.checking_input():
+    with checking_input():
         settings = cli.parse(Settings, argv, "paper.py")
     console = Console()
     if settings.show_list:
         for name, protocol in PROTOCOLS.items():
             console.print(f"{name:9s} {protocol.about}")
         return
-    with cli.job(settings) as team:
+    with job(settings) as team:
         run(settings, console, team)
 
 

@@ -17,8 +17,9 @@ import pandas as pd
 import tyro
 from rich.console import Console
 
-from experiments import chunks, cli, summary
-from plantjax.tables import TAKEN
+from plantjax.jobs import chunks, cli, summary
+from plantjax.jobs.job import METRICS, checking_input
+from plantjax.metrics import TAKEN
 
 PAGE = Path(__file__).with_name("report.html")
 SHORT = {"task", "depth", "width", "noise", "scope", "rounds", "rescale"}
@@ -113,7 +114,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
 
 def _metrics(config: Mapping[str, Any], table: pd.DataFrame) -> list[str]:
     """The columns of metrics that not every table has, as the settings name them."""
-    named = config["settings"].get(cli.METRICS)
+    named = config["settings"].get(METRICS)
     named = named if isinstance(named, list) else []
     names = [str(name) for name in table if name in named and name not in TAKEN]
     return [name for name in names if pd.api.types.is_numeric_dtype(table[name])]
@@ -183,7 +184,7 @@ def _origin(config: Mapping[str, Any]) -> dict[str, str]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    with cli.checking_input():
+    with checking_input():
         settings = cli.parse(Settings, argv, "report.py")
         folders = settings.parts()
         content = page(folders, f"plantjax: {settings.folder.absolute().name}")

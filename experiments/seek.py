@@ -8,21 +8,24 @@ import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import pandas as pd
 import tyro
 from rich.console import Console
 
-from experiments import cli, plots, runner, summary
-from experiments.grids import TICKET, Grid, Group, parse_density
-from experiments.machines import Team
-from plantjax import checks, masks, named
-from plantjax.controls import CONTROLS
-from plantjax.finders import FINDERS, REFERENCES
+from plantjax import checks, masks
+from plantjax.finders import FINDERS, REFERENCES, names
+from plantjax.finders.controls import CONTROLS
+from plantjax.jobs import cli, figures, runner, summary, tables
+from plantjax.jobs.grids import TICKET, Grid, Group, parse_density
+from plantjax.jobs.job import Operation, checking_input, finished, job
+from plantjax.jobs.processes import Team
 from plantjax.metrics import METRICS
 from plantjax.scores import PAPER_SCORES
 from plantjax.tasks import SAMPLES, TASKS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FINDER_OPTIONS = (
     "scope",
@@ -37,7 +40,7 @@ TRAINING_SAMPLES = SAMPLES - SAMPLES // 10
 
 
 @dataclass(frozen=True)
-class Settings(cli.Operation):
+class Settings(Operation):
     """Plant sparse tickets in large random networks and let pruning algorithms seek them."""
 
     out: Path = Path("results/seek")
@@ -87,7 +90,7 @@ class Settings(cli.Operation):
     def check(self) -> None:
         """Raises ValueError, naming the option, if a setting is out of range."""
         _names("--tasks", self.tasks, TASKS)
-        bases = [named.base(name) for name in self.finders]
+        bases = [names.base(name) for name in self.finders]
         _names("--finders", bases, FINDERS)
         if not self.densities:
             raise ValueError("--densities must name at least one density, got none.")
@@ -137,30 +140,31 @@ def run(settings: Settings, console: Console, team: Team) -> None:
     """Computes what is missing, then rebuilds table and figure from the folder."""
     groups = settings.grid().groups()
     try:
-        computed = runner.run({settings.out: groups}, settings, console, team)
+        computed = runner.compute({settings.out: groups}, settings, console, team)
     finally:
         table = _write(settings, groups) if team.leads else None
-    if table is None:
-        return
+    if table is not None:
+        report(settings, table, computed, console)
+
+
+def report(settings: Settings, table: "pd.DataFrame", computed: int, console: Console) -> None:
+    """Prints the table, and where everything is."""
     summary.show(table, console)
     if not computed:
         console.print(f"All cells were done before; nothing was computed ({settings.out}).")
     console.print(f"Results, settings and figure: {settings.out}")
 
 
-def _write(settings: Settings, groups: Sequence[Group]) -> pd.DataFrame:
-    table = runner.write_tables(settings.out, groups)
+def _write(settings: Settings, groups: Sequence[Group]) -> "pd.DataFrame":
+    table = tables.write(settings.out, groups)
     if len(table):
-        panels = plots.stage_panels(list(table["task"].unique()), list(table["stage"].unique()))
-        columns = table["stage"].nunique()
-        path = settings.out / "figure.png"
-        plots.density_figure(table, panels, columns, path, _note(settings))
+        figures.figure(table, settings.out / "figure.png", _note(settings))
     return table
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    with cli.checking_input():
+    with checking_input():
         settings = cli.parse(Settings, argv, "seek.py")
     console = Console()
     if settings.show_list:
@@ -170,7 +174,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         console.print("controls:  " + ", ".join(CONTROLS) + " (finder+control)")
         console.print("metrics:   " + ", ".join(METRICS) + " (columns of results.csv)")
         return
-    with cli.job(settings) as team:
+    if finished(settings) and (settings.out / "figure.png").exists():
+        report(settings, tables.read(settings.out), 0, console)
+        return
+    with job(settings) as team:
         run(settings, console, team)
 
 

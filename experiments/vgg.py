@@ -8,23 +8,28 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 
-from experiments import cli, convolutional, runner
-from experiments.convolutional import Plan
-from experiments.images import SOURCES
-from experiments.machines import Team
+from images import plan
+from images.plan import Plan
+from images.sources import SOURCES
 from plantjax import checks
-from plantjax.convnets import VGGS
 from plantjax.finders import FINDERS
+from plantjax.jobs import cli, runner, tables
+from plantjax.jobs.job import Operation, checking_input, finished, job
+from plantjax.jobs.processes import Team
 from plantjax.metrics import METRICS
+
+if TYPE_CHECKING:
+    import pandas as pd
+from plantjax.nets.convnets import VGGS
 
 
 @dataclass(frozen=True)
-class Settings(cli.Operation):
+class Settings(Operation):
     """Train a sparse ticket of a VGG, plant it in another one, and let edge-popup seek it there."""
 
     out: Path = Path("results/vgg")
@@ -83,23 +88,27 @@ class Settings(cli.Operation):
             for name in self.__dataclass_fields__
             if name in Plan.__dataclass_fields__ and name != "seeds"
         }
-        plan = convolutional.plan(self.budget, **options)
-        number = len(plan.seeds) if self.seeds is None else self.seeds
-        return replace(plan, seeds=range(self.first_seed, self.first_seed + number))
+        planned = plan.plan(self.budget, **options)
+        number = len(planned.seeds) if self.seeds is None else self.seeds
+        return replace(planned, seeds=range(self.first_seed, self.first_seed + number))
 
 
 def run(settings: Settings, console: Console, team: Team) -> None:
     """Computes what is missing, then rebuilds tables and figure from the folder."""
     groups = settings.plan().groups()
     try:
-        computed = runner.run({settings.out: groups}, settings, console, team)
+        computed = runner.compute({settings.out: groups}, settings, console, team)
     finally:
-        table = runner.write_tables(settings.out, groups) if team.leads else None
+        table = tables.write(settings.out, groups) if team.leads else None
         if table is not None and len(table):
-            convolutional.draw(table, settings.out / "figure.png", _note(settings))
-    if table is None:
-        return
-    convolutional.show(table, console)
+            plan.draw(table, settings.out / "figure.png", _note(settings))
+    if table is not None:
+        report(settings, table, computed, console)
+
+
+def report(settings: Settings, table: "pd.DataFrame", computed: int, console: Console) -> None:
+    """Prints the tables, and where everything is."""
+    plan.show(table, console)
     if not computed:
         console.print(f"Everything was done before; nothing was computed ({settings.out}).")
     console.print(f"Results, settings and figure: {settings.out}")
@@ -107,7 +116,7 @@ def run(settings: Settings, console: Console, team: Team) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    with cli.checking_input():
+    with checking_input():
         settings = cli.parse(Settings, argv, "vgg.py")
     console = Console()
     if settings.show_list:
@@ -116,7 +125,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         console.print("finders:   " + ", ".join(FINDERS))
         console.print("metrics:   " + ", ".join(METRICS) + " (columns of results.csv)")
         return
-    with cli.job(settings) as team:
+    if finished(settings) and (settings.out / "figure.png").exists():
+        report(settings, tables.read(settings.out), 0, console)
+        return
+    with job(settings) as team:
         run(settings, console, team)
 
 

@@ -1,27 +1,20 @@
 """Plant sparse tickets in large random networks, and let pruning algorithms seek them.
 
-See README.md; the modules, from what stands alone to what uses it: types, targets, nets, tasks,
-wirings, convnets, planting, masks, scores, training, finders, controls, recovery, metrics, sweeps,
-theory, data.
+One folder or file for each public name, from what stands alone to what uses it: types, targets,
+nets, data, tasks, masks, plant, scores, training, recovery, metrics, finders, theory, interchange,
+sweeps. `plantjax.jobs`, which runs a sweep in a results folder, is imported by itself: it needs the
+extra "experiments".
 """
 
 from plantjax import (
-    allocations,
-    controls,
-    convnets,
     data,
-    existence,
     finders,
     interchange,
     losses,
     masks,
     metrics,
     nets,
-    planting,
     recovery,
-    rewiring,
-    runs,
-    schedules,
     scores,
     sweeps,
     targets,
@@ -29,15 +22,15 @@ from plantjax import (
     theory,
     training,
     types,
-    wirings,
-    worlds,
 )
 from plantjax.data import DATASETS
 from plantjax.finders import FINDERS, REFERENCES
 from plantjax.metrics import METRICS
 from plantjax.planting import plant
 from plantjax.scores import SCORES
+from plantjax.sweeps import evaluate
 from plantjax.tasks import TASKS
+from plantjax.types import Batch, Found, Planted
 
 __version__ = "0.1.0"
 
@@ -48,11 +41,11 @@ __all__ = [
     "REFERENCES",
     "SCORES",
     "TASKS",
-    "allocations",
-    "controls",
-    "convnets",
+    "Batch",
+    "Found",
+    "Planted",
     "data",
-    "existence",
+    "evaluate",
     "finders",
     "interchange",
     "losses",
@@ -60,11 +53,7 @@ __all__ = [
     "metrics",
     "nets",
     "plant",
-    "planting",
     "recovery",
-    "rewiring",
-    "runs",
-    "schedules",
     "scores",
     "sweeps",
     "targets",
@@ -72,6 +61,4 @@ __all__ = [
     "theory",
     "training",
     "types",
-    "wirings",
-    "worlds",
 ]

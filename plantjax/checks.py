@@ -29,6 +29,16 @@ def path_name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
+def divisor(x: jax.Array) -> jax.Array:
+    """X where it is positive, else 1: to divide what is zero with x, without NaN.
+
+    >>> import jax.numpy as jnp
+    >>> divisor(jnp.array([2.0, 0.0])).tolist()
+    [2.0, 1.0]
+    """
+    return jnp.where(x > 0, x, jnp.ones_like(x))
+
+
 def integer(name: str, value: Any, minimum: int, maximum: int | None = None) -> None:
     """Raises unless `value` is a Python integer in [minimum, maximum].
 

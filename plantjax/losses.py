@@ -83,10 +83,10 @@ def output_factors(outputs: jax.Array, y: jax.Array) -> jax.Array:
     """
     checks.outputs_and_values(outputs, y)
     size = jnp.max(jnp.abs(outputs), axis=0)  # [O]
-    size = jnp.where(size > 0, size, 1.0)
+    size = checks.divisor(size)
     unit = outputs / size[None, :]
     norm = jnp.sum(jnp.square(unit), axis=0)
-    ratio = jnp.sum(y * unit, axis=0) / jnp.where(norm > 0, norm, 1.0)
+    ratio = jnp.sum(y * unit, axis=0) / checks.divisor(norm)
     return jnp.where(norm > 0, jnp.maximum(ratio, 0.0) / size, 1.0)
 
 
@@ -175,7 +175,7 @@ def scale_free_squared_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
     checks.outputs_and_values(outputs, y)
     unit = _unit(outputs, axis=0)
     norm = jnp.sum(jnp.square(unit), axis=0)  # [O]
-    factor = jnp.sum(y * unit, axis=0) / jnp.where(norm > 0, norm, 1.0)
+    factor = jnp.sum(y * unit, axis=0) / checks.divisor(norm)
     error = jnp.mean(jnp.square(y - factor[None, :] * unit), axis=0)
     beyond = 2.0 * jnp.mean(jnp.square(y), axis=0) - error
     return jnp.mean(jnp.where(factor >= 0, error, beyond))

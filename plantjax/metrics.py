@@ -1,17 +1,17 @@
-"""Metrics: what tables tell of a ticket beside its value, each a function of what is judged.
+"""Metrics: the columns of the results table that compare a mask with the planted ticket.
 
-`METRICS[name](judged)` is a scalar, and a column of the table. Those of the mask alone stand among
-the columns that every table has (`tables.SHARED`) and are computed once; each further one is
-computed for both stages, and its column comes last.
+`METRICS[name](judged)` is a scalar and becomes a column. The built-in ones look at the mask alone
+and are computed once for both stages. A metric that is registered later is computed for each stage,
+and its column comes last.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from plantjax.tables import SHARED, TAKEN
 from plantjax.types import Batch, Mask, Metrics, Params, Planted, Task
 
 
@@ -97,13 +97,47 @@ METRICS: dict[str, Metric] = {
 """The registry of metrics: a new one takes one function and one entry here."""
 
 
+BUILT_IN = tuple(METRICS)
+"""The metrics that every table has."""
+
+SHARED = {
+    "kept_density": "kept_density",
+    "kept": "kept",
+    "ticket_value": "ticket/value",
+    "target_value": "target/value",
+    **{name: f"recovery/{name}" for name in BUILT_IN},
+}
+"""Columns of the table that both stages share, and the results they come from."""
+
+COLUMNS = (
+    *("task", "depth", "width", "finder", "scope", "rounds", "noise", "seed"),
+    *("density", "density_name", "kept_density", "kept", "stage", "metric", "value", "value_raw"),
+    *("ticket_value", "target_value", "ticket_density", "ticket_density_weights", *BUILT_IN),
+    *("constant", "status", "seconds"),
+)
+"""Order of the table's columns."""
+
+FURTHER = "metric/"
+"""Prefix of registered metrics in the results of a stage, as in "pruned/metric/NAME"."""
+
+TAKEN = frozenset(
+    {
+        *COLUMNS,
+        *("id", "mother", "rescale", "level", "mask"),
+        *("seeds", "mean", "median", "min", "max", "ticket"),  # columns of summaries
+        *("excess", "reached", "dead", "diverged"),
+    }
+)
+"""Column names that a new metric must not have."""
+
+
 def names() -> list[str]:
     """The metrics whose columns come last: all but those that every table has.
 
     Raises:
       ValueError: if one has the name of another column.
     """
-    further = [name for name in METRICS if SHARED.get(name) != f"recovery/{name}"]
+    further = [name for name in METRICS if name not in BUILT_IN]
     for name in further:
         if name in TAKEN:
             raise ValueError(f"METRICS must have names that no column has, got {name!r}.")
@@ -134,3 +168,77 @@ def measured(metrics: Registered, judged: Judged) -> Metrics:
         if value.shape:
             raise ValueError(f"metric {name!r} must be a scalar, got shape {value.shape}.")
     return values
+
+
+def to_levels(results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[Any]]) -> Any:
+    """One row per (cell, level) of finders that prune in several rounds or levels.
+
+    Args:
+      results: of `sweep`; the entries "search/NAME" of shape [C, R] become columns NAME.
+      labels: columns that say what each cell is, sequences of length C.
+
+    Returns:
+      A pandas DataFrame: the labels, `level` from 1 to R, and what the finder tells of each level
+      ("kept_density", "live_density", "collapsed", for multishot the training "loss"); without
+      rows where a finder has a single round.
+
+    >>> import numpy as np
+    >>> table = to_levels({"search/kept_density": np.array([[0.5, 0.25]])}, {"seed": [7]})
+    >>> table["seed"].tolist(), table["level"].tolist(), table["kept_density"].tolist()
+    ([7, 7], [1, 2], [0.5, 0.25])
+    """
+    import pandas as pd  # an extra: the core does not need it
+
+    kept = results.get("search/kept_density")
+    if kept is None or kept.shape[1] == 1:
+        return pd.DataFrame()
+    cells, rounds = kept.shape
+    shared = {name: np.repeat(np.asarray(column), rounds) for name, column in labels.items()}
+    told = {
+        name.removeprefix("search/"): np.ravel(values)
+        for name, values in results.items()
+        if name.startswith("search/") and values.shape == (cells, rounds)
+    }
+    return pd.DataFrame({**shared, "level": np.tile(np.arange(1, rounds + 1), cells), **told})
+
+
+def to_frame(results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[Any]]) -> Any:
+    """The tidy table: one row per (cell, stage), stages "pruned" (strong) and "trained" (weak).
+
+    Args:
+      results: of `sweep`, arrays [C].
+      labels: columns that say what each cell is (task, seed, density, ...), sequences of length C.
+
+    Returns:
+      A pandas DataFrame, the columns of COLUMNS first, in their order, those of further metrics
+      last. `status` is "diverged" where a value or a training loss is not finite.
+
+    >>> import numpy as np
+    >>> results = {f"pruned/{name}": np.array([0.9]) for name in ("value", "value_raw", "seconds")}
+    >>> table = to_frame(results | {"pruned/constant": np.array([False])}, {"task": ["circle"]})
+    >>> table[["task", "stage", "value", "status"]].values.tolist()
+    [['circle', 'pruned', 0.9, 'ok']]
+    """
+    import pandas as pd  # an extra: the core does not need it
+
+    shared = {column: results[name] for column, name in SHARED.items() if name in results}
+    frames = []
+    for stage in ("pruned", "trained"):
+        if f"{stage}/value" not in results:
+            continue
+        value = np.asarray(results[f"{stage}/value"])
+        diverged = results.get(f"{stage}/diverged", np.zeros(len(value), bool))
+        columns = {
+            "stage": stage,
+            "value": value,
+            "value_raw": results[f"{stage}/value_raw"],
+            "constant": np.asarray(results[f"{stage}/constant"], bool),
+            "status": np.where(np.isfinite(value) & ~diverged, "ok", "diverged"),
+            "seconds": results[f"{stage}/seconds"],
+        }
+        prefix = f"{stage}/{FURTHER}"
+        further = {n.removeprefix(prefix): a for n, a in results.items() if n.startswith(prefix)}
+        frames.append(pd.DataFrame({**labels, **shared, **columns, **further}))
+    table = pd.concat(frames).sort_index(kind="stable").reset_index(drop=True)
+    first = [name for name in COLUMNS if name in table]
+    return table[first + [name for name in table if name not in first]]

@@ -16,9 +16,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from plantjax import checks, masks, nets, wirings
+from plantjax import checks, draws, masks
+from plantjax.nets import wirings
+from plantjax.nets.wirings import INPUT, Layer, Wiring
 from plantjax.types import Key, Params, Planted
-from plantjax.wirings import INPUT, Layer, Wiring
 
 RULES = ("norm", "paper")
 _TIE = 1e-5  # cosines closer than this are ties
@@ -97,8 +98,8 @@ def _plant(
     small, large = wirings.leaves(target), wirings.leaves(mother)
     *hidden, output = pair[1].nodes
     shapes = [(need[node], width[node]) for node in hidden]
-    draws = nets.draw(key, shapes, uniform=True) if hidden else []
-    priorities = dict(zip(hidden, draws, strict=True))
+    drawn = draws.arrays(key, shapes, uniform=True) if hidden else []
+    priorities = dict(zip(hidden, drawn, strict=True))
     matches = {INPUT: _Match(jnp.arange(need[INPUT]), jnp.ones(need[INPUT]))}
     params: dict[str, jax.Array] = {}
     mask: dict[str, jax.Array] = {}
@@ -254,12 +255,12 @@ def _match_outputs(theta: jax.Array, rows: jax.Array, rule: str, shared_scale: b
 
 def _cosine(theta: jax.Array, rows: jax.Array) -> jax.Array:
     """Cosines [O, M] between theta_i and the entries of row j where theta_i is nonzero."""
-    unit = theta / _positive(jnp.max(jnp.abs(theta), axis=1))[:, None]
+    unit = theta / checks.divisor(jnp.max(jnp.abs(theta), axis=1))[:, None]
     support = (theta != 0).astype(theta.dtype)
     product = jnp.matmul(unit, rows.T, precision="highest")
     norms = jnp.matmul(support, jnp.square(rows).T, precision="highest")
     scale = jnp.sqrt(jnp.sum(jnp.square(unit), axis=1)[:, None] * norms)
-    return product / _positive(scale)
+    return product / checks.divisor(scale)
 
 
 def _factor(theta: jax.Array, chosen: jax.Array, rule: str) -> jax.Array:
@@ -267,14 +268,14 @@ def _factor(theta: jax.Array, chosen: jax.Array, rule: str) -> jax.Array:
 
     1 where theta is empty, and where the replaced parameters are all zero.
     """
-    peak = _positive(jnp.max(jnp.abs(theta), axis=1))  # keeps squares of large theta finite
+    peak = checks.divisor(jnp.max(jnp.abs(theta), axis=1))  # keeps squares of large theta finite
     unit = theta / peak[:, None]
     old = jnp.sqrt(jnp.sum(jnp.square(chosen), axis=1))
     new = jnp.sqrt(jnp.sum(jnp.square(unit), axis=1))
-    ratio = old / _positive(new)
+    ratio = old / checks.divisor(new)
     if rule == "paper":
         product = jnp.sum(unit * chosen, axis=1)
-        ratio = jnp.where(product > 0, jnp.square(old) / _positive(product), ratio)
+        ratio = jnp.where(product > 0, jnp.square(old) / checks.divisor(product), ratio)
     return jnp.where(old > 0, ratio / peak, 1.0)
 
 
@@ -297,7 +298,3 @@ def _write(
         bias = jnp.zeros_like(old).at[match.place].set(new[:, 0], mode="drop")
         params[layer.bias], mask[layer.bias] = jnp.where(planted, bias, old), planted
     return params, mask
-
-
-def _positive(x: jax.Array) -> jax.Array:
-    return jnp.where(x > 0, x, 1.0)

@@ -8,7 +8,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from plantjax import checks, liveness, masks, wirings
+from plantjax import checks, masks
+from plantjax.nets import liveness, wirings
 from plantjax.types import Mask, Metrics, Params, Planted
 
 
@@ -133,4 +134,4 @@ def _agreement(found: Mask, true: Mask) -> Metrics:
 
 def _ratio(part: jax.Array, whole: jax.Array) -> jax.Array:
     whole = whole.astype(jnp.float32)
-    return part.astype(jnp.float32) / jnp.where(whole > 0, whole, 1.0)
+    return part.astype(jnp.float32) / checks.divisor(whole)

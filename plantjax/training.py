@@ -1,7 +1,7 @@
 """Training: one scan over epochs and batches, for parameters and for scores alike."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import chex
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from plantjax import checks, masks, nets, shuffling
+from plantjax import checks, draws, masks, nets
 from plantjax.types import Apply, Batch, Key, Loss, Mask, Params
 
 Carry = TypeVar("Carry")
@@ -91,7 +91,7 @@ def fit(
         del step
         return loss(apply(params, batch.x), batch.y), carry
 
-    params, _, losses = minimize(
+    trained = minimize(
         key,
         params,
         None,
@@ -104,47 +104,19 @@ def fit(
         project=lambda tree: masks.apply(tree, mask),
         transform=transform,
     )
-    return params, losses
+    return trained.params, trained.losses
+
+
+class Minimized(NamedTuple):
+    """Where `minimize` ended: parameters, carry, losses [epochs], and the optimizer's state."""
+
+    params: Params
+    carry: Any
+    losses: jax.Array
+    state: optax.OptState
 
 
 def minimize(
-    key: Key,
-    params: Params,
-    carry: Carry,
-    data: Batch,
-    objective: Callable[[Params, Carry, Batch, jax.Array], tuple[jax.Array, Carry]],
-    **options: Any,
-) -> tuple[Params, Carry, jax.Array]:
-    """Minimises an objective over batches: the loop behind `fit` and behind every mask learner.
-
-    Takes the arguments of `descend`, and raises its errors.
-
-    Returns:
-      (params, carry, mean objective of each epoch [epochs]).
-
-    >>> import optax, plantjax as pj
-    >>> x = jnp.linspace(0.0, 1.0, 32)[:, None]
-    >>> params, steps, losses = minimize(
-    ...     jax.random.key(0),
-    ...     {"w": jnp.zeros(())},
-    ...     jnp.zeros((), jnp.int32),  # carried along: counts the steps
-    ...     pj.types.Batch(x, 3.0 * x),
-    ...     lambda params, carry, batch, step: (
-    ...         jnp.mean((params["w"] * batch.x - batch.y) ** 2),
-    ...         carry + 1,
-    ...     ),
-    ...     optimizer=optax.sgd(0.5),
-    ...     epochs=20,
-    ...     batch_size=8,
-    ... )
-    >>> round(float(params["w"]), 1), int(steps), losses.shape
-    (3.0, 80, (20,))
-    """
-    (params, _, carry), losses = descend(key, params, carry, data, objective, **options)
-    return params, carry, losses
-
-
-def descend(
     key: Key,
     params: Params,
     carry: Carry,
@@ -158,8 +130,8 @@ def descend(
     project: Callable[[Params], Params] = lambda tree: tree,
     transform: Transform | None = None,
     constrain: Callable[[Params, jax.Array], Params] = lambda tree, step: tree,
-) -> tuple[State, jax.Array]:
-    """The same as `minimize`, for optimizers whose state is part of the result.
+) -> Minimized:
+    """Minimises an objective over batches: the loop behind `fit` and behind every mask learner.
 
     Args:
       key: consumed.
@@ -176,10 +148,28 @@ def descend(
       constrain: `(params, step) -> params`, applied to the values after every step.
 
     Returns:
-      ((params, state of the optimizer, carry), mean objective of each epoch [epochs]).
+      Minimized(params, carry, mean objective of each epoch [epochs], state of the optimizer).
 
     Raises:
       ValueError: if epochs, batch_size or steps is out of range.
+
+    >>> import optax, plantjax as pj
+    >>> x = jnp.linspace(0.0, 1.0, 32)[:, None]
+    >>> found = minimize(
+    ...     jax.random.key(0),
+    ...     {"w": jnp.zeros(())},
+    ...     jnp.zeros((), jnp.int32),  # the carry counts the steps
+    ...     pj.types.Batch(x, 3.0 * x),
+    ...     lambda params, carry, batch, step: (
+    ...         jnp.mean((params["w"] * batch.x - batch.y) ** 2),
+    ...         carry + 1,
+    ...     ),
+    ...     optimizer=optax.sgd(0.5),
+    ...     epochs=20,
+    ...     batch_size=8,
+    ... )
+    >>> round(float(found.params["w"]), 1), int(found.carry), found.losses.shape
+    (3.0, 80, (20,))
     """
     checks.batch(data)
     n = data.x.shape[0]
@@ -204,7 +194,7 @@ def descend(
     def epoch(
         state: State, index: chex.Numeric, length: int = per_epoch
     ) -> tuple[State, jax.Array]:
-        order = shuffling.permutation(jax.random.fold_in(key, index), n)
+        order = draws.permutation(jax.random.fold_in(key, index), n)
         order = order[: length * batch_size].reshape(length, batch_size)
         batches = jax.tree.map(lambda a: a[order], data)
         numbers = index * per_epoch + jnp.arange(length)
@@ -219,4 +209,5 @@ def descend(
     if rest:
         state, last = epoch(state, whole, rest)
         losses = jnp.append(losses, last)
-    return state, losses
+    params, opt_state, carry = state
+    return Minimized(params, carry, losses, opt_state)

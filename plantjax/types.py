@@ -85,6 +85,10 @@ class ScoreFn(Protocol):
         """Returns scores with the structure of `params`."""
 
 
+MakeScore: TypeAlias = Callable[[Apply, Loss], ScoreFn]
+"""`(apply, loss) -> ScoreFn`, an entry of SCORES."""
+
+
 class Levels(NamedTuple):
     """A long search in pieces, one program a level, so that it can be saved between them.
 
@@ -139,6 +143,10 @@ class Finder:
     ) -> Found:
         """Searches; the key is consumed, `density` in (0, 1] may be traced."""
         return self.search(key, params, data, density, *planted)
+
+
+MakeFinder: TypeAlias = Callable[..., Finder]
+"""`(task, **options) -> Finder`, an entry of FINDERS."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from plantjax import programs
+from plantjax.sweeps import compiling
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -74,7 +74,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Quick tests compile without optimisation, which is quicker, unless they are marked."""
     quick = not any(item.get_closest_marker(name) for name in ("slow", "optimised"))
     if jax.config.read("jax_disable_most_optimizations") and not quick:
-        programs.forget()
+        compiling.forget()
     jax.config.update("jax_disable_most_optimizations", quick)
     if any(getattr(jax.config, name) != value for name, value in _caching.items()):
         for name, value in _caching.items():
@@ -89,4 +89,4 @@ def pytest_runtest_teardown() -> None:
     if next(_finished) % 5 or not mappings.exists():
         return
     if mappings.read_bytes().count(b"\n") > MOST_MAPPINGS:
-        programs.forget()
+        compiling.forget()

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plantjax import masks, metrics, nets, sweeps, tasks, worlds
+from plantjax import masks, metrics, nets, sweeps, tasks
 from plantjax.metrics import METRICS
+from plantjax.sweeps import worlds
 
 RELU = tasks.TASKS["relu"]
 SHAPE = ("relu", 3, 8)

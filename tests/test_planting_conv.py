@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from shared import jit
 
-from plantjax import convnets, masks, nets, plant, wirings
-from plantjax.wirings import INPUT, Wiring, layer
+from plantjax import masks, nets, plant
+from plantjax.nets import convnets, wirings
+from plantjax.nets.wirings import INPUT, Wiring, layer
+from shared import jit
 
 SEEDS = 20
 IMAGE = (8, 8, 2)

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from shared import jit
 
-from plantjax import masks, nets, recovery, tasks, worlds
+from plantjax import masks, nets, recovery, tasks
+from plantjax.sweeps import worlds
 from plantjax.types import Planted
+from shared import jit
 
 
 def chain(*layers):

@@ -13,14 +13,19 @@ import pandas as pd
 import pytest
 import test_contract
 import test_docs
-import test_metrics
 
-from experiments import boards, cli, leaderboard, readme, report, seek, standings, summary
-from plantjax import masks, nets, tables, tasks
+import leaderboard
+import readme
+import report
+import seek
+import test_metrics
+from plantjax import masks, metrics, nets, tasks
 from plantjax.finders import FINDERS
+from plantjax.jobs import cli, summary
 from plantjax.metrics import METRICS
 from plantjax.scores import SCORES
 from plantjax.tasks import TASKS
+from ranking import page, statistics
 
 ROOT = Path(__file__).parent.parent
 
@@ -159,7 +164,7 @@ def table(finished):
 
 
 def test_the_table_has_them(table):
-    assert list(table) == [*tables.COLUMNS, "rescale", "hamming"]
+    assert list(table) == [*metrics.COLUMNS, "rescale", "hamming"]
     assert set(table["task"]) == {"vee"}
     assert {"sharpness", "planted"} <= set(table["finder"])
     planted = table.loc[table["finder"] == "planted", "kept"].unique().item()
@@ -213,15 +218,15 @@ def test_the_leaderboard_has_them(table):
 
 
 def test_standings_and_their_page_have_them(table):
-    found = standings.cases(table)
+    found = statistics.cases(table)
     row = found.query("finder == 'sharpness' and stage == 'pruned' and density_name == 'ticket'")
     values = table.query("finder == 'sharpness' and stage == 'pruned' and density_name == 'ticket'")
     assert row["hamming"].tolist() == [pytest.approx(values["hamming"].median())]
     assert (row["hamming_low"] <= row["hamming_high"]).all()
-    assert standings.ranking(standings.lowest(table), table).count("sharpness") == 1
-    page = boards.page(table, ["How."], "picture.png")
-    assert "## vee" in page
-    assert "strong tickets | hamming |" in page
+    assert statistics.ranking(statistics.lowest(table), table).count("sharpness") == 1
+    text = page.page(table, ["How."], "picture.png")
+    assert "## vee" in text
+    assert "strong tickets | hamming |" in text
     _, recovery, *_ = [line for line in page.splitlines() if line.startswith("| `sharpness` |")]
     assert recovery.count("|") == 8  # between and around seven columns
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plantjax import sweeps, tables
+from plantjax import metrics, sweeps
 
 TOLD = ("kept_density", "live_density", "collapsed", "loss")
 
@@ -27,7 +27,7 @@ def results(cells, rounds):
 @given(cells=st.integers(1, 5), rounds=st.integers(2, 6))
 def test_levels_have_a_row_for_each_cell_and_level(cells, rounds):
     labels = {"seed": range(cells), "finder": [f"finder {i}" for i in range(cells)]}
-    table = tables.to_levels(results(cells, rounds), labels)
+    table = metrics.to_levels(results(cells, rounds), labels)
     assert list(table.columns) == ["seed", "finder", "level", *TOLD]
     assert len(table) == cells * rounds
     assert list(table.index) == [*range(cells * rounds)]
@@ -40,7 +40,7 @@ def test_levels_have_a_row_for_each_cell_and_level(cells, rounds):
 
 def test_finders_that_tell_less_have_fewer_columns():
     told = {name: results(3, 4)[name] for name in ("search/kept_density", "search/collapsed")}
-    table = tables.to_levels(told, {})
+    table = metrics.to_levels(told, {})
     assert list(table.columns) == ["level", "kept_density", "collapsed"]
     assert len(table) == 12
 
@@ -55,9 +55,9 @@ def test_finders_that_tell_less_have_fewer_columns():
     ids=["one round", "no levels", "no search"],
 )
 def test_finders_of_a_single_round_have_no_rows(results):
-    assert tables.to_levels(results, {"seed": range(3)}).empty
+    assert metrics.to_levels(results, {"seed": range(3)}).empty
 
 
 def test_sweeps_hand_the_tables_on():
-    assert sweeps.to_levels is tables.to_levels
-    assert sweeps.to_frame is tables.to_frame
+    assert sweeps.to_levels is metrics.to_levels
+    assert sweeps.to_frame is metrics.to_frame

@@ -9,10 +9,10 @@ import numpy as np
 import optax
 import pytest
 from jax.flatten_util import ravel_pytree
-from shared import jit
 
 from plantjax import losses, masks, nets, training
 from plantjax.types import Batch
+from shared import jit
 
 # Compiles in half the time; nothing here depends on the last bit.
 OPTIMIZERS = {

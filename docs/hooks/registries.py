@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
-import plantjax as pj
 from experiments.docstrings import paragraphs, unwrapped
+
+import plantjax as pj
 
 OPTIONS: dict[str, Mapping[str, Any]] = {
     "score": pj.SCORES,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plantjax import checks, nets
+from plantjax import checks, draws, nets
 from plantjax.finders import gates
 from plantjax.types import Apply, Finder, Key, Params, Task
 
@@ -76,7 +76,7 @@ def bernoulli_gates(
 
     def draw(key: Key, means: Params, epoch: jax.Array) -> Params:
         del epoch
-        noise = gates.normal(key, means)
+        noise = draws.normal(key, means)
         return jax.tree.map(lambda mu, n: jnp.clip(mu + sigma * n, 0.0, 1.0), means, noise)
 
     def kept(mu: jax.Array, epoch: jax.Array) -> jax.Array:

@@ -7,7 +7,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from plantjax import checks, losses, masks, nets, recovery, wirings
+from plantjax import checks, losses, masks, nets, recovery
+from plantjax.nets import wirings
 from plantjax.types import (
     Apply,
     Batch,

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plantjax import checks, losses, nets
+from plantjax import checks, draws, losses, nets
 from plantjax.finders import gates
 from plantjax.types import Apply, Batch, Finder, Key, Params, Task
 
@@ -73,7 +73,7 @@ def concrete_ticket(
     return gates.search_gates(
         task,
         gates.Relaxation(_start, _draw, _kept, lambda alpha: alpha > 0),
-        balance,
+        balanced_price,
         to_labels if target == "labels" else _to_dense(task, apply),
         apply=apply,
         optimizer=lambda steps: optimizer or _adam(search_learning_rate, steps),
@@ -85,7 +85,7 @@ def concrete_ticket(
     )
 
 
-def balance(
+def balanced_price(
     price: jax.Array, step: jax.Array, excess: jax.Array, task: jax.Array, count: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """The price that makes the gradient of the count as long as that of the task, followed slowly.
@@ -100,7 +100,7 @@ def balance(
     Returns:
       The price of this step, 0 or more, twice: it is also what is remembered.
     """
-    ratio = task / jnp.where(count > 0, count, 1.0)
+    ratio = task / checks.divisor(count)
     aim = jnp.where((excess >= 0) & (count > 0), ratio, 0.0)
     price = jnp.where(step == 0, aim, price + SMOOTHING * (aim - price))
     return price, price
@@ -133,7 +133,7 @@ def _draw(key: Key, logits: Params, epoch: jax.Array) -> Params:
     return jax.tree.map(
         lambda alpha, noise: jax.nn.sigmoid(noise / TEMPERATURE + alpha),
         logits,
-        gates.logistic(key, logits),
+        draws.logistic(key, logits),
     )
 
 

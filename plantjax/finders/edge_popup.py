@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from plantjax import checks, livebudget, losses, masks, nets, schedules, training
-from plantjax.finders import common
+from plantjax import checks, draws, losses, masks, nets, training
+from plantjax.finders import common, schedules
 from plantjax.types import Apply, Batch, Finder, Found, Key, Mask, Params, Prunable, Schedule, Task
 
 ANNEALS = ("none", "epoch", "step")
 HEADS = {"none": None, "reference": jax.nn.softmax}
-INITS = ("fan_in", "equal")
-BUDGETS = ("all", "live")
+SCORE_INITS = ("fan_in", "equal")
+COUNTED = ("all", "live")
 
 
 def edge_popup(
@@ -62,7 +62,7 @@ def edge_popup(
         |0.1 U| everywhere.
       prunable: predicate on leaf paths; by default the apply's attribute, or every leaf is.
       budget: "all": kept parameters count; "live": only those on live paths do, and only they are
-        kept (`livebudget.select_live`; scope "global", dense chains).
+        kept (`masks.select_live`; scope "global", dense chains).
       transform: changes the inputs of every step at random, see `training.fit`.
       signed: parameters of negative scores are flipped, theta sign(s), and dL/ds = dL/d(m theta)
         theta. This is our reading of signed supermasks, which keep |s| above a fixed threshold
@@ -97,8 +97,8 @@ def edge_popup(
     checks.choice("anneal", anneal, ANNEALS)
     density_after = schedules.get(schedule)
     checks.choice("head", head, HEADS)
-    checks.choice("init", init, INITS)
-    checks.choice("budget", budget, BUDGETS)
+    checks.choice("init", init, SCORE_INITS)
+    checks.choice("budget", budget, COUNTED)
     if budget == "live":
         checks.choice("scope with budget='live'", scope, ("global",))
     checks.interval("anneal_share", anneal_share, 0.0, 1.0, open_low=True)
@@ -132,7 +132,7 @@ def edge_popup(
             sizes = jax.tree.map(jnp.negative, sizes) if invert else sizes
             tie_key = jax.random.fold_in(select_key, step)
             if budget == "live":
-                return livebudget.reselect_live(tie_key, sizes, params, density, near)
+                return masks.reselect_live(tie_key, sizes, params, density, near)
             return masks.reselect(
                 tie_key, sizes, density, near, scope, counts=counts, prunable=prunable
             )
@@ -141,7 +141,7 @@ def edge_popup(
             return mask_of(scores, density_at(step), step, near)
 
         steps = search_epochs * per_epoch
-        learned, near, values = training.minimize(
+        learned, near, values, _ = training.minimize(
             train_key,
             begin(init_key, params, init),
             masks.unknown(params, scope, prunable),
@@ -234,14 +234,13 @@ def _flip(param: jax.Array, score: jax.Array) -> jax.Array:
 
 def _initial(key: Key, params: Params, init: str) -> Params:
     """Initial scores; the fan-in of a layer is that of its largest array."""
-    pairs, structure = jax.tree_util.tree_flatten_with_path(params)
+    drawn = draws.symmetric(key, params)
+    if init == "equal":
+        return jax.tree.map(lambda draw: jnp.abs(0.1 * draw), drawn)
     fan_in: dict[str, int] = {}
-    for path, leaf in pairs:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         layer = jax.tree_util.keystr(path[:-1])
         fan_in[layer] = max(fan_in.get(layer, 1), math.prod(np.shape(leaf)[:-1]))
-    draws = nets.draw(key, [np.shape(leaf) for _, leaf in pairs], uniform=True)
-    if init == "equal":
-        return jax.tree.unflatten(structure, [jnp.abs(0.1 * draw) for draw in draws])
-    scales = [fan_in[jax.tree_util.keystr(path[:-1])] ** -0.5 for path, _ in pairs]
-    scaled = [scale * draw for scale, draw in zip(scales, draws, strict=True)]
-    return jax.tree.unflatten(structure, scaled)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, draw: fan_in[jax.tree_util.keystr(path[:-1])] ** -0.5 * draw, drawn
+    )

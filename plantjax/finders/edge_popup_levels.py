@@ -10,9 +10,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from plantjax import checks, losses, masks, nets, schedules, training
-from plantjax.finders import common
-from plantjax.finders.edge_popup import INITS, begin, objective, sgd, straight
+from plantjax import checks, losses, masks, nets, training
+from plantjax.finders import common, schedules
+from plantjax.finders.edge_popup import SCORE_INITS, begin, objective, sgd, straight
 from plantjax.types import (
     Apply,
     Batch,
@@ -101,7 +101,7 @@ def edge_popup_levels(
         search_learning_rate=search_learning_rate,
     )
     density_after = schedules.get(schedule)
-    checks.choice("init", init, INITS)
+    checks.choice("init", init, SCORE_INITS)
     checks.interval("warmup", warmup, 0.0, 0.99)
     prunable = common.prunable_of(apply, prunable)
     search_loss = losses.SEARCH_LOSSES[loss](task)
@@ -132,7 +132,7 @@ def edge_popup_levels(
             )
 
         steps = level_epochs * (data.x.shape[0] // batch_size)
-        learned, near, values = training.minimize(
+        learned, near, values, _ = training.minimize(
             train_key,
             state.learned,
             state.near,

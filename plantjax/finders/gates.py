@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plantjax import budgets, losses, masks, nets, training
+from plantjax import losses, masks, training
 from plantjax.finders import common
 from plantjax.types import Apply, Batch, Finder, Found, Key, Params, Task
 
@@ -94,7 +94,7 @@ def search_gates(
         counts = common.oracle_counts(task, params, scope)
         start_key, select_key, draw_key, train_key = jax.random.split(key, 4)
         n, per_epoch = masks.size(params), data.x.shape[0] // batch_size
-        k = budgets.number_kept(density, n).astype(jnp.float32)
+        k = masks.number_kept(density, n).astype(jnp.float32)
         logits = relaxation.start(start_key, params, jnp.asarray(density, jnp.float32))
 
         def expected(logits: Params, epoch: jax.Array) -> jax.Array:
@@ -116,7 +116,7 @@ def search_gates(
             )
             return learned | {"logits": logits}
 
-        learned, _, values = training.minimize(
+        learned, _, values, _ = training.minimize(
             train_key,
             {"logits": logits, "log_scale": jnp.float32(0.0)},
             None,
@@ -219,27 +219,3 @@ def adam(learning_rate: float, steps: int) -> optax.GradientTransformation:
 def below_one(density: chex.Numeric) -> jax.Array:
     """The density, but at most 0.999: at 1 the logits of gates would be infinite."""
     return jnp.minimum(jnp.asarray(density, jnp.float32), 0.999)
-
-
-def uniform(key: Key, like: Params) -> Params:
-    """Independent draws of U(0, 1) in a tree like another."""
-    return jax.tree.map(lambda draw: 0.5 + 0.5 * draw, _draws(key, like, uniform=True))
-
-
-def logistic(key: Key, like: Params) -> Params:
-    """Independent draws of logit(u), u ~ U(0, 1), in a tree like another."""
-    edge = 1.0 - 1e-6  # logit(u) = 2 artanh(2 u - 1), finite inside of the edges
-    return jax.tree.map(
-        lambda draw: 2.0 * jnp.arctanh(edge * draw), _draws(key, like, uniform=True)
-    )
-
-
-def normal(key: Key, like: Params) -> Params:
-    """Independent draws of N(0, 1) in a tree like another."""
-    return _draws(key, like, uniform=False)
-
-
-def _draws(key: Key, like: Params, uniform: bool) -> Params:
-    leaves, structure = jax.tree.flatten(like)
-    shapes = [jnp.shape(leaf) for leaf in leaves]
-    return jax.tree.unflatten(structure, nets.draw(key, shapes, uniform=uniform))

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plantjax import checks, losses, masks, nets, training
+from plantjax import checks, draws, losses, masks, nets, training
 from plantjax.finders import common, gates
 from plantjax.types import Apply, Batch, Finder, Found, Key, Mask, Params, Task
 
@@ -96,9 +96,9 @@ def gem_miner(
             return value + penalty * (square - jax.lax.stop_gradient(square)), active
 
         steps = search_epochs * per_epoch
-        learned, active, values = training.minimize(
+        learned, active, values, _ = training.minimize(
             train_key,
-            {"p": gates.uniform(start_key, params), "log_scale": jnp.float32(0.0)},
+            {"p": draws.uniform(start_key, params), "log_scale": jnp.float32(0.0)},
             masks.full(params),
             data,
             objective,

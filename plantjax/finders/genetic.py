@@ -7,8 +7,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from plantjax import checks, masks, nets
-from plantjax.finders import common, gates
+from plantjax import checks, draws, masks, nets
+from plantjax.finders import common
 from plantjax.types import Apply, Batch, Finder, Found, Key, Mask, Params, Task
 
 STRONGEST = 0.1
@@ -141,7 +141,7 @@ def _offspring(key: Key, old: Mask, density: chex.Numeric, sizes: Sizes) -> Mask
     noise_key, pair_key, member_key, rate_key, select_key = jax.random.split(key, 5)
     population, new = jax.tree.leaves(old)[0].shape[0], sum(sizes[1:])
     like = _rows(old, 0)
-    noise, chance = jax.vmap(lambda key: gates.uniform(key, (like, like)))(
+    noise, chance = jax.vmap(lambda key: draws.uniform(key, (like, like)))(
         jax.random.split(noise_key, new)
     )
     mothers, fathers = jax.random.randint(pair_key, (2, sizes.children), 0, sizes.parents)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plantjax import checks, nets
+from plantjax import checks, draws, nets
 from plantjax.finders import gates
 from plantjax.types import Apply, Finder, Key, Params, Task
 
@@ -92,7 +92,7 @@ def stretch(s: jax.Array) -> jax.Array:
 def _start(key: Key, params: Params, density: chex.Numeric) -> Params:
     logit = jax.scipy.special.logit(gates.below_one(density))
     centre = logit + TEMPERATURE * math.log(-LOW / HIGH)
-    return jax.tree.map(lambda draw: centre + 0.01 * draw, gates.normal(key, params))
+    return jax.tree.map(lambda draw: centre + 0.01 * draw, draws.normal(key, params))
 
 
 def _draw(key: Key, logits: Params, epoch: jax.Array) -> Params:
@@ -100,7 +100,7 @@ def _draw(key: Key, logits: Params, epoch: jax.Array) -> Params:
     return jax.tree.map(
         lambda log_a, noise: stretch(jax.nn.sigmoid((noise + log_a) / TEMPERATURE)),
         logits,
-        gates.logistic(key, logits),
+        draws.logistic(key, logits),
     )
 
 

@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plantjax import checks, masks, nets, schedules, scores, training
-from plantjax.finders import common
+from plantjax import checks, masks, nets, scores, training
+from plantjax.finders import common, schedules
 from plantjax.types import (
     Apply,
     Batch,
     Finder,
     Found,
     Key,
+    MakeScore,
     Mask,
     Metrics,
     Params,
@@ -38,7 +39,7 @@ class _State(NamedTuple):
 def multishot(
     task: Task,
     *,
-    score: str | scores.MakeScore,
+    score: str | MakeScore,
     apply: Apply = nets.apply,
     rounds: int = 10,
     schedule: str | Schedule = "exponential",

@@ -6,7 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from plantjax import budgets, checks, masks, nets
+from plantjax import checks, masks, nets
 from plantjax.finders import common
 from plantjax.types import Apply, Batch, Finder, Found, Key, Mask, Params, Task
 
@@ -61,7 +61,7 @@ def phew(task: Task, *, apply: Apply = nets.apply, max_walks: int | None = None)
         common.check(task, params, data, density)
         sizes = [jax.tree.map(jnp.abs, layer) for layer in nets.layers(params)]
         n = masks.size(params)
-        k = budgets.number_kept(density, n)
+        k = masks.number_kept(density, n)
         most = n if max_walks is None else max_walks
 
         def walk(state: _Walked) -> _Walked:

@@ -1,14 +1,31 @@
-"""The registry of finders: a mapping that has finders of every score, whenever the score came."""
+"""The registry of finders: algorithms by name, and one finder per score for those that take one.
 
+`FINDERS[name](task, **options)` closes over everything structural; key, params, data and density
+are traced. A finder never sees the planted ticket; the references take it as a fifth argument.
+"""
+
+import inspect
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from functools import lru_cache, partial
-from typing import TypeAlias
+from functools import lru_cache, partial, wraps
+from typing import Any
 
-from plantjax.scores import MakeScore
-from plantjax.types import Finder
-
-MakeFinder: TypeAlias = Callable[..., Finder]
-"""`(task, **static) -> Finder`."""
+from plantjax.finders.bernoulli_gates import bernoulli_gates
+from plantjax.finders.concrete_ticket import concrete_ticket
+from plantjax.finders.continuous_sparsification import continuous_sparsification
+from plantjax.finders.edge_popup import edge_popup
+from plantjax.finders.edge_popup_levels import edge_popup_levels
+from plantjax.finders.gem_miner import gem_miner
+from plantjax.finders.genetic import genetic
+from plantjax.finders.hard_concrete import hard_concrete
+from plantjax.finders.layer_budgets import layer_budgets
+from plantjax.finders.multishot import multishot
+from plantjax.finders.phew import phew
+from plantjax.finders.references import dense, oracle_random, planted
+from plantjax.finders.seek.seek import seek
+from plantjax.finders.singleshot import singleshot
+from plantjax.finders.sparse_training import sparse_training
+from plantjax.scores import SCORES
+from plantjax.types import Finder, MakeFinder, MakeScore, Task
 
 SCORE = "*"
 """In the name of an entry: the name of a score."""
@@ -60,6 +77,70 @@ class Registry(MutableMapping[str, MakeFinder]):
 
 @lru_cache(maxsize=512)
 def _of_score(make: MakeFinder, score: str, make_score: MakeScore) -> MakeFinder:
-    """The same object for the same score: what is made of it is kept by it."""
-    del make_score  # another one under the same name makes another finder
+    """Cached, so that equal calls return the same `partial`."""
+    del make_score  # part of the cache's key: a new score of an old name is another finder
     return partial(make, score=score)
+
+
+def preset(make: MakeFinder, **defaults: Any) -> MakeFinder:
+    """The maker with other defaults, which stay options; what a `partial` sets is fixed.
+
+    >>> import plantjax as pj
+    >>> names = pj.finders.names
+    >>> "search_epochs" in names.options("edge_popup_global")  # a preset
+    True
+    >>> "anneal" in names.options("edge_popup_global")  # set by a partial
+    False
+    """
+
+    @wraps(make)
+    def made(task: Task, **options: Any) -> Finder:
+        return make(task, **{**defaults, **options})
+
+    made.__signature__ = inspect.signature(partial(make, **defaults))  # type: ignore[attr-defined]
+    return made
+
+
+FINDERS = Registry(
+    SCORES,
+    {
+        SCORE: singleshot,
+        "synflow100": partial(singleshot, score="synflow", rounds=100),
+        "snip100": partial(singleshot, score="snip", rounds=100),
+        "ntk_sap": preset(partial(singleshot, score="ntk_sap"), rounds=100),
+        "prospr": preset(partial(singleshot, score="prospr"), batches=4),
+        "random_erk": partial(layer_budgets, allocation="erk"),
+        "random_igq": partial(layer_budgets, allocation="igq"),
+        "smart_ratio": partial(layer_budgets, allocation="smart_ratio"),
+        "phew": phew,
+        f"multishot_{SCORE}": multishot,
+        "edge_popup": edge_popup,
+        "edge_popup_annealed": partial(edge_popup, anneal="epoch"),
+        "edge_popup_global": preset(
+            partial(edge_popup, scope="global", anneal="step", anneal_share=0.8, init="equal"),
+            search_epochs=30,
+        ),
+        "edge_popup_levels": edge_popup_levels,
+        "edge_popup_levels_global": partial(edge_popup_levels, scope="global", init="equal"),
+        "signed_supermask": partial(
+            edge_popup, signed=True, scope="global", anneal="step", anneal_share=0.8, init="equal"
+        ),
+        "set": partial(sparse_training, grow="random"),
+        "rigl": partial(sparse_training, grow="gradient"),
+        "gem_miner": gem_miner,
+        "continuous_sparsification": continuous_sparsification,
+        "hard_concrete": hard_concrete,
+        "bernoulli_gates": bernoulli_gates,
+        "concrete_ticket": concrete_ticket,
+        "genetic": genetic,
+        "seek": seek,
+    },
+)
+"""The registry of finders: a new one takes one function and one entry here, a new score none."""
+
+REFERENCES: dict[str, Callable[..., Finder]] = {
+    "dense": dense,
+    "planted": planted,
+    "oracle_random": oracle_random,
+}
+"""The references: finders that are told the planted ticket."""

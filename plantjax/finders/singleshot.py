@@ -4,14 +4,15 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from plantjax import masks, nets, schedules, scores
-from plantjax.finders import common
+from plantjax import masks, nets, scores
+from plantjax.finders import common, schedules
 from plantjax.types import (
     Apply,
     Batch,
     Finder,
     Found,
     Key,
+    MakeScore,
     Mask,
     Metrics,
     Params,
@@ -24,7 +25,7 @@ from plantjax.types import (
 def singleshot(
     task: Task,
     *,
-    score: str | scores.MakeScore,
+    score: str | MakeScore,
     apply: Apply = nets.apply,
     rounds: int = 1,
     schedule: str | Schedule = "exponential",

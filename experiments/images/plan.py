@@ -1,0 +1,210 @@
+"""Figure 5: tickets in a VGG on real images, weak ones, and one trained, planted and sought.
+
+First SynFlow's multishot ticket of every seed, trained: the target. Planted into a new mother it is
+a strong ticket, which edge-popup seeks there. The other finders seek weak tickets in the mother
+that SynFlow had. Cells are grouped, run and saved as those of all other sweeps.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from images.groups import PLAIN, PLANTED, ImageGroup
+from images.sources import SOURCES, network_of
+from plantjax import checks
+from plantjax.finders import FINDERS
+from plantjax.jobs import figures, summary
+from plantjax.jobs.figures import Panel
+from plantjax.jobs.grids import Group, parse_density
+from plantjax.scores import PAPER_SCORES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TICKET_FINDER = "multishot_synflow"
+POPUPS = ("edge_popup_levels", "edge_popup_levels_global")
+DENSITIES = ("0.01", "0.05", "0.1", "0.2", "0.5")
+PANELS = (
+    Panel("weak tickets: plain mother, trained", {"mother": PLAIN, "stage": "trained"}),
+    Panel("strong tickets: planted mother, masked only", {"mother": PLANTED, "stage": "pruned"}),
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run: a data set, finders and densities, and how long to search and to train.
+
+    Attributes:
+      data: in SOURCES.
+      data_dir: the folder of its files; None for those of installed packages.
+      depth: of the VGG; None for that of the source.
+      width: multiplies its channels; None for that of the source.
+      ticket_density: of the ticket that is trained and planted.
+      finders: of weak tickets, beside `dense` and the SynFlow ticket itself.
+      densities: theirs.
+      popup_densities: of strong tickets.
+      seeds: of mothers, searches and training.
+      epochs: of training a ticket.
+      rounds: levels of multishot.
+      level_epochs: epochs in each of them.
+      popup_rounds: levels of edge-popup.
+      popup_epochs: epochs in each of them.
+      samples: at most so many images, for training and for testing.
+      learning_rate: of training; None for that of the source.
+    """
+
+    data: str = "mnist5k"
+    data_dir: Path | None = None
+    depth: int | None = None
+    width: float | None = None
+    ticket_density: str = "0.01"
+    finders: Sequence[str] = (
+        *PAPER_SCORES,
+        "synflow100",
+        *(f"multishot_{name}" for name in PAPER_SCORES),
+        "edge_popup_levels",
+    )
+    densities: Sequence[str] = DENSITIES
+    popup_densities: Sequence[str] = DENSITIES
+    seeds: Sequence[int] = range(3)
+    epochs: int = 50
+    rounds: int = 10
+    level_epochs: int = 5
+    popup_rounds: int = 5
+    popup_epochs: int = 50
+    samples: int | None = None
+    learning_rate: float | None = None
+
+    def check(self) -> None:
+        """Raises ValueError if a setting is out of range, or the data is not there."""
+        checks.choice("--data", self.data, SOURCES)
+        for name in self.finders:
+            checks.choice("--finders", name, FINDERS)
+        for option in ("epochs", "rounds", "level_epochs", "popup_rounds", "popup_epochs"):
+            checks.integer(f"--{option.replace('_', '-')}", getattr(self, option), 1)
+        if self.learning_rate is not None:
+            checks.interval("--learning-rate", self.learning_rate, 0.0, 1e30, open_low=True)
+        for group in self.groups():
+            group.run  # noqa: B018  # checks all options, compiles nothing
+        source = SOURCES[self.data]
+        if self.samples is not None:
+            checks.integer("--samples", self.samples, source.batch_size)
+        source.load(self.data_dir)
+
+    def about(self) -> str:
+        """The small print of its figure."""
+        first = self.groups()[0]
+        return (
+            f"mean and range of seeds {self.seeds[0]} to {self.seeds[-1]}; {self.data}, "
+            f"VGG{first.depth} at width {first.width:g}, {self.epochs} epochs of training; "
+            f"multishot: {self.rounds} levels of {self.level_epochs} epochs, "
+            f"edge-popup: {self.popup_rounds} of {self.popup_epochs}"
+        )
+
+    def groups(self) -> list[Group]:
+        """The targets' group first, then what is sought in planted mothers, then the others.
+
+        Raises:
+          ValueError: if a density, depth or width is out of range.
+        """
+        ticket = self._group(TICKET_FINDER, PLAIN, [self.ticket_density])
+        others = [self._group("planted", PLANTED, [self.ticket_density])]
+        others += [self._group(name, PLANTED, self.popup_densities) for name in POPUPS]
+        others += [self._group("dense", PLAIN, ["1"])]
+        for name in dict.fromkeys(self.finders):
+            done = {ticket.densities[0][1]} if name == TICKET_FINDER else set()
+            left = [d for d in self.densities if parse_density(d) not in done]
+            others += [self._group(name, PLAIN, left)] if left else []
+        return [ticket, *(replace(group, ticket=ticket) for group in others)]
+
+    def _group(self, finder: str, mother: str, densities: Sequence[str]) -> ImageGroup:
+        source = SOURCES[self.data]
+        depth = source.depth if self.depth is None else self.depth
+        width = source.width if self.width is None else self.width
+        rate = source.learning_rate if self.learning_rate is None else self.learning_rate
+        network_of(source, depth, width)
+        static: dict[str, Any] = {"epochs": self.epochs if mother == PLAIN else 0}
+        if finder.startswith("multishot_"):
+            static |= {"rounds": self.rounds, "level_epochs": self.level_epochs}
+        if finder in POPUPS:
+            static |= {"rounds": self.popup_rounds, "level_epochs": self.popup_epochs}
+        return ImageGroup(
+            task=self.data,
+            depth=depth,
+            width=width,
+            finder=finder,
+            seeds=tuple(self.seeds),
+            densities=tuple((name, _density(name)) for name in dict.fromkeys(densities)),
+            noise=0.0,
+            learning_rate=rate,
+            static=static,
+            ticket_density=_density(self.ticket_density),
+            mother=mother,
+            data_dir=self.data_dir,
+            samples=self.samples,
+        )
+
+
+BUDGETS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "quick": {
+        "finders": ("magnitude", "snip", "synflow100", TICKET_FINDER),
+        "densities": ("0.01", "0.1", "0.5"),
+        "epochs": 8,
+        "level_epochs": 1,
+        "popup_epochs": 2,
+    },
+    "smoke": {
+        "width": 0.0625,
+        "finders": ("magnitude",),
+        "densities": ("0.5",),
+        "popup_densities": ("0.1",),
+        "seeds": range(1),
+        "epochs": 2,
+        "rounds": 2,
+        "level_epochs": 1,
+        "popup_rounds": 2,
+        "popup_epochs": 1,
+        "samples": 320,
+    },
+}
+"""full: the paper's epochs and all finders; quick: minutes on two CPU cores; smoke: for tests."""
+
+
+def plan(budget: str, **options: Any) -> Plan:
+    """The plan of a budget, but for the options that are given and not None."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return Plan(**BUDGETS[budget] | given)
+
+
+def draw(table: "pd.DataFrame", path: Path, note: str) -> None:
+    """Weak tickets on the left, strong ones on the right, the planted ticket as a dashed line."""
+    figures.density_figure(table, PANELS, 2, path, note)
+
+
+def show(table: "pd.DataFrame", console: Console) -> None:
+    """Prints a table per panel, and how good the tickets are trained and planted."""
+    for panel in PANELS:
+        part = panel.rows(table)
+        if len(part):
+            task = part["task"] + f" ({part['mother'].iloc[0]} mother)"
+            finder = part["finder"].str.removeprefix("edge_")  # five densities in 80 columns
+            summary.show(part.assign(task=task, finder=finder), console)
+    planted = table[(table["finder"] == "planted") & (table["stage"] == "pruned")]
+    for _, row in planted.iterrows():
+        equal = "equal" if row["value"] == row["target_value"] else "not equal"
+        console.print(
+            f"seed {row['seed']}: trained ticket {row['target_value']:.4f}, planted "
+            f"{row['value']:.4f} ({equal}), {row['kept']} parameters, density "
+            f"{row['kept_density']:.4f}"
+        )
+
+
+def _density(name: str) -> float:
+    """The value of a density as written; "ticket" is none here."""
+    if name == "ticket":
+        raise ValueError("--densities must be numbers in (0, 1], got 'ticket'.")
+    return parse_density(name)

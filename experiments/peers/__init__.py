@@ -1,1 +1,0 @@
-"""The workloads of plantjax in other frameworks, for the benchmark."""

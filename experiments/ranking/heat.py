@@ -1,0 +1,69 @@
+"""The leaderboard's figure: the score of every finder at every density, as a field of numbers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from plantjax.jobs import figures
+from plantjax.jobs.figures import Panel
+from plantjax.jobs.summary import format_value
+from ranking import statistics
+
+
+def heat_figure(
+    cases: pd.DataFrame, finders: Sequence[str], panels: Sequence[Panel], path: Path, note: str
+) -> None:
+    """Draws the score of every finder at every density as a field of numbers, panel by panel.
+
+    Args:
+      cases: of `statistics.cases`.
+      finders: rows, from top to bottom.
+      panels: what to show, six a row.
+      path: where to write the PNG.
+      note: small print.
+    """
+    columns = min(6, len(panels))
+    lines = -(-len(panels) // columns)
+    size = (2.0 + 1.7 * columns, 1.6 + lines * (0.8 + 0.17 * len(finders)))
+    figure, grid = figures.subplots(lines, columns, size)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for place, (axes, panel) in enumerate(zip(grid.flat, panels, strict=False)):
+        part = panel.rows(cases)
+        part = part[part["finder"].isin(finders)]
+        if len(part):
+            axes.set_axis_on()
+            axes.set_title(panel.title, fontsize=8)
+            draw_field(axes, part, finders, named=place % columns == 0)
+    figures.finish(figure, path, note, dpi=130, palette=128)
+
+
+def draw_field(axes: Axes, part: pd.DataFrame, finders: Sequence[str], named: bool) -> None:
+    """Draws one task and stage: orange where the ticket is reached, else bluer the nearer."""
+    columns = part.sort_values("density", ascending=False)["density_name"].unique()
+    fields = {
+        name: part.pivot(index="finder", columns="density_name", values=name)
+        .reindex(index=list(finders), columns=list(columns))
+        .to_numpy()
+        for name in ("value", "excess")
+    }
+    metric = part["metric"].iloc[0]
+    far = np.clip(np.log10(np.maximum(fields["excess"], 1e-9)) / 2.0, 0.0, 1.0)  # 1: 100 times
+    colors = matplotlib.colormaps["Blues"](0.75 * (1.0 - far))
+    colors[statistics.reached(fields["excess"])] = matplotlib.colors.to_rgba(figures.COLORS[4])
+    colors[np.isnan(fields["value"])] = (1.0, 1.0, 1.0, 1.0)
+    axes.imshow(colors, aspect="auto")
+    for (line, column), value in np.ndenumerate(fields["value"]):
+        if np.isfinite(value):
+            text = format_value(value, metric)
+            text = text.removeprefix("0") if metric == "accuracy" else text.replace(".0e", "e")
+            axes.text(column, line, text, ha="center", va="center", fontsize=5.5)
+    axes.set_xticks(range(len(columns)), columns, fontsize=6.5)
+    axes.set_yticks(range(len(finders)), finders if named else [], fontsize=6.5)
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)

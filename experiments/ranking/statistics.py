@@ -1,0 +1,162 @@
+"""The statistics of the leaderboard: medians over mothers with bootstrap intervals.
+
+A mother's *excess* measures what it misses the planted ticket by, in units of what is allowed: one
+point of accuracy, or twice the error. It reaches the ticket at an excess of at most 1. Mothers are
+drawn with replacement, the same draws for all finders, from one fixed seed.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from plantjax.jobs import summary
+
+POINT, TIMES = 0.01, 2.0
+"""What still reaches the ticket: a point of accuracy below it, twice its error."""
+RESAMPLES, LEVEL, SEED = 2000, 0.95, 0
+"""Bootstrap draws, the level of the intervals, and the seed of the draws."""
+SIGNED = "signed"
+"""The stage of masked networks with flipped signs: before training, but no strong tickets."""
+_ROUNDING = 1e-4  # float32 scores: ten of a thousand samples are a point
+
+CASE = ["task", "finder", "stage", "density_name", "density"]
+SPREAD = ("value", "excess", "recall", "lift", "seconds")
+"""Columns that get a median and an interval, NAME, NAME_low and NAME_high; so do metrics that not
+every table has."""
+
+
+def interval(values: Any) -> tuple[float, float, float]:
+    """Median and bootstrap interval of numbers [S], one per mother; infinite ones are welcome."""
+    array = np.asarray(values, np.float64)
+    medians = np.median(array[_draws(len(array))], axis=1)
+    low, high = _percentiles(medians)
+    return float(np.median(array)), low, high
+
+
+def reached(excess: Any) -> Any:
+    """Whether an excess, or each of an array, is that of a ticket."""
+    return excess <= 1.0 + _ROUNDING
+
+
+def with_excess(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the column `excess`; values that are not finite become the worst there are.
+
+    A mask that keeps more than its density allows is no ticket: its excess is infinite.
+    """
+    accuracy = table["metric"] == "accuracy"
+    worst = pd.Series(np.where(accuracy, 0.0, np.inf), table.index)
+    value = table["value"].where(np.isfinite(table["value"]), worst)
+    ticket = table["ticket_value"]
+    excess = np.where(accuracy, (ticket - value) / POINT, value / (TIMES * ticket))
+    parameters = (table["kept"] / table["kept_density"]).round()  # NaN where none is kept
+    allowed = np.maximum(np.floor(table["density"] * parameters + 0.5), 1)
+    return table.assign(value=value, excess=np.where(table["kept"] > allowed, np.inf, excess))
+
+
+def by_kind(table: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
+    """The table with strong scores of subnetworks only.
+
+    Args:
+      table: tidy results.
+      kinds: of the finders, see `plantjax.types.KINDS`. What was "trained" in the search loses its
+        rows before training; those of "signed" finds become the stage "signed".
+
+    Returns:
+      A table of the same columns.
+    """
+    kind, untrained = table["finder"].map(kinds), table["stage"] == "pruned"
+    stage = table["stage"].mask(untrained & (kind == "signed"), SIGNED)
+    return table.assign(stage=stage)[~(untrained & (kind == "trained"))]
+
+
+def cases(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per task, finder, stage and density: medians, intervals, and counts of mothers.
+
+    Args:
+      table: tidy results.
+
+    Returns:
+      The columns of CASE and `metric`; those of SPREAD, and of further metrics, with intervals;
+      `seeds`; `reached`, `dead` and `diverged`, numbers of mothers.
+    """
+    rows = []
+    for case, part in with_excess(table).groupby(CASE, sort=False):
+        row = dict(zip(CASE, case, strict=True)) | {"metric": part["metric"].iloc[0]}
+        for name in (*SPREAD, *summary.metrics_in(table)):
+            row |= dict(
+                zip((name, f"{name}_low", f"{name}_high"), interval(part[name]), strict=True)
+            )
+        row |= {
+            "seeds": part["seed"].nunique(),
+            "reached": int(reached(part["excess"]).sum()),
+            "dead": int(part["constant"].sum()),
+            "diverged": int((part["status"] != "ok").sum()),
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def lowest(table: pd.DataFrame) -> pd.DataFrame:
+    """The lowest density whose median mother reaches the ticket, per task, finder and stage.
+
+    Args:
+      table: tidy results; every mother at every density of its finder.
+
+    Returns:
+      The columns task, finder, stage, `lowest`, `lowest_low` and `lowest_high`: the density and its
+      bootstrap interval, infinite where no density will do.
+    """
+    rows = []
+    names = ["task", "finder", "stage"]
+    for case, part in with_excess(table).groupby(names, sort=False):
+        excess = part.pivot_table(index="seed", columns="density", values="excess", aggfunc="first")
+        densities, array = excess.columns.to_numpy(), excess.to_numpy()
+        drawn = _lowest(densities, np.median(array[_draws(len(array))], axis=1))
+        low, high = _percentiles(drawn)
+        found = _lowest(densities, np.median(array, axis=0)[None, :])[0]
+        row = dict(zip(names, case, strict=True))
+        rows.append(row | {"lowest": found, "lowest_low": low, "lowest_high": high})
+    return pd.DataFrame(rows)
+
+
+def ranking(lows: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    """The finders, best first: by mean rank over tasks of what they reach.
+
+    Within a task the lower density of a strong ticket is better, then that of a weak one, then the
+    lower median excess of its masks as they stand.
+    """
+    excess = cases(table).query("stage == 'pruned'")
+    typical = excess.groupby(["task", "finder"])["excess"].apply(
+        lambda values: np.mean(np.log(np.clip(values, 1e-3, 1e6)))
+    )
+    wide = lows.pivot_table(index=["task", "finder"], columns="stage", values="lowest")
+    order = wide.reindex(columns=["pruned", "trained"]).assign(typical=typical)
+    places = [
+        part.sort_values(list(part.columns), kind="stable")
+        .assign(place=np.arange(len(part)))["place"]
+        .droplevel("task")
+        for _, part in order.groupby("task")
+    ]
+    return list(pd.concat(places).groupby(level=0).mean().sort_values(kind="stable").index)
+
+
+@lru_cache(maxsize=16)
+def _draws(mothers: int) -> np.ndarray:
+    """Indices of mothers, [RESAMPLES, S]."""
+    return np.random.default_rng(SEED).integers(0, mothers, (RESAMPLES, mothers))
+
+
+def _percentiles(values: np.ndarray) -> tuple[float, float]:
+    ends = (0.5 - LEVEL / 2, 0.5 + LEVEL / 2)
+    low, high = np.quantile(
+        values, ends, method="inverted_cdf"
+    )  # never between two, so inf is fine
+    return float(low), float(high)
+
+
+def _lowest(densities: np.ndarray, medians: np.ndarray) -> np.ndarray:
+    """The lowest density [R] with a median excess of at most 1, of medians [R, D]."""
+    return np.where(reached(medians), densities[None, :], np.inf).min(axis=1)

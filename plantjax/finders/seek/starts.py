@@ -1,0 +1,99 @@
+"""Where a search by discrete moves begins: a sparse network of few units, and a safe answer."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from plantjax.finders.seek import subnetwork
+from plantjax.finders.seek.loss import Aim, Goal
+from plantjax.finders.seek.subnetwork import Stack
+from plantjax.types import Batch, Finder, Key, Params
+
+PATHS, SAMPLES = 1024, 512  # random paths, and the samples that judge them
+
+
+def learned(
+    key: Key,
+    finder: Finder,
+    params: Params,
+    weights: Stack,
+    data: Batch,
+    density: chex.Numeric,
+    units: int,
+) -> Stack:
+    """What another finder finds, cut to the `units` units with most edges in every hidden layer.
+
+    Args:
+      key: consumed.
+      finder: a search.
+      params: the mother.
+      weights: the same, stacked.
+      data: training samples.
+      density: for the finder, in (0, 1].
+      units: the most per hidden layer.
+
+    Returns:
+      A live mask; it may be empty.
+    """
+    find_key, slot_key = jax.random.split(key)
+    kept = subnetwork.stack(finder(find_key, params, data, density).mask)
+    kept = subnetwork.live(weights, kept)
+    places = subnetwork.slots(slot_key, kept, units)
+    return subnetwork.live(
+        weights, subnetwork.scatter(subnetwork.gather(kept, places), kept, places)
+    )
+
+
+def safe(key: Key, goal: Goal, weights: Stack, data: Batch, k: jax.Array, aim: Aim) -> Stack:
+    """The best of many random paths from an input to an output; below L parameters, a constant.
+
+    A path has one weight per layer. With fewer parameters than layers nothing can be live but the
+    bias of an output: the best of these is kept.
+
+    Args:
+      key: consumed.
+      goal: what to lower.
+      weights: the mother.
+      data: training samples.
+      k: int32, the budget.
+      aim: of the goal.
+
+    Returns:
+      A mask of L parameters, or of one.
+    """
+    batch = jax.tree.map(lambda a: a[:SAMPLES], data)
+    fits = k >= len(weights)
+    path = _best_path(key, goal, weights, batch, aim)
+    kept = [line & fits for line in path]
+    biases = jnp.diag(weights[-1][-1])  # one output at a time
+    losses = jax.vmap(lambda row: _constant(goal, row, batch, aim))(biases)
+    best = jnp.arange(losses.shape[0]) == jnp.argmin(losses)
+    kept[-1] = kept[-1].at[-1].set(best & ~fits)
+    return tuple(kept)
+
+
+def _best_path(key: Key, goal: Goal, weights: Stack, batch: Batch, aim: Aim) -> Stack:
+    sizes = [layer.shape[0] - 1 for layer in weights] + [weights[-1].shape[1]]
+    units = [
+        jax.random.randint(jax.random.fold_in(key, index), (PATHS,), 0, size)
+        for index, size in enumerate(sizes)
+    ]
+    values = batch.x[:, units[0]]  # [N, PATHS]
+    for index, layer in enumerate(weights):
+        line = layer[units[index], units[index + 1]]
+        values = (jax.nn.relu(values) if index else values) * line[None, :]
+
+    def judge(column: jax.Array, output: jax.Array) -> jax.Array:
+        outputs = jnp.where(jnp.arange(sizes[-1])[None, :] == output, column[:, None], 0.0)
+        return goal.log_loss(outputs, batch.y, aim)
+
+    best = jnp.argmin(jax.vmap(judge, (1, 0))(values, units[-1]))
+    return tuple(
+        jnp.zeros(layer.shape, bool).at[units[index][best], units[index + 1][best]].set(True)
+        for index, layer in enumerate(weights)
+    )
+
+
+def _constant(goal: Goal, row: jax.Array, batch: Batch, aim: Aim) -> jax.Array:
+    outputs = jnp.broadcast_to(row[None, :], (batch.x.shape[0], row.shape[0]))
+    return goal.log_loss(outputs, batch.y, aim)

@@ -1,0 +1,114 @@
+"""Small dense networks inside a large sparse one: the live units, and dead ones to try.
+
+A sparse ticket has few live units. Weights and masks are stacked per layer, the bias as a last row
+[I + 1, O], and a few slots per hidden layer are gathered: all live units, then random dead ones.
+Searches then run in a network of the slots, whose shape does not depend on the density.
+"""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from plantjax import masks, nets
+from plantjax.types import Key, Params
+
+Stack: TypeAlias = tuple[jax.Array, ...]
+"""One array [I + 1, O] per layer, kernel above bias: weights (float) or a mask (bool)."""
+
+Slots: TypeAlias = tuple[jax.Array, ...]
+"""Units int [U] per hidden layer."""
+
+
+def stack(params: Params) -> Stack:
+    """Joins kernel and bias of every layer of a chain."""
+    return tuple(
+        jnp.concatenate([layer["kernel"], layer["bias"][None, :]], axis=0)
+        for layer in nets.layers(params)
+    )
+
+
+def unstack(stacked: Stack) -> Params:
+    """The chain of a stack, with plantjax's own layer names."""
+    return {
+        nets.layer_name(index): {"kernel": layer[:-1], "bias": layer[-1]}
+        for index, layer in enumerate(stacked)
+    }
+
+
+def live(weights: Stack, kept: Stack) -> Stack:
+    """The live part of a mask, see `masks.live`."""
+    return stack(masks.live(unstack(weights), unstack(kept)))
+
+
+def count(kept: Stack) -> jax.Array:
+    """Number of kept parameters, int32."""
+    return jnp.sum(jnp.stack([jnp.sum(layer, dtype=jnp.int32) for layer in kept]))
+
+
+def edges(kept: Stack, layer: int) -> jax.Array:
+    """Kept parameters at every unit of a hidden layer: in-edges, bias and out-edges, int32."""
+    into = jnp.sum(kept[layer], axis=0, dtype=jnp.int32)
+    return into + jnp.sum(kept[layer + 1][:-1], axis=1, dtype=jnp.int32)
+
+
+def slots(key: Key, kept: Stack, units: int) -> Slots:
+    """Chooses up to `units` slots per hidden layer: units with most edges first, then random."""
+    chosen = []
+    for layer in range(len(kept) - 1):
+        width = kept[layer].shape[1]
+        noise = jax.random.uniform(jax.random.fold_in(key, layer), (width,))
+        priority = edges(kept, layer).astype(jnp.float32) + noise
+        chosen.append(jax.lax.top_k(priority, min(units, width))[1])
+    return tuple(chosen)
+
+
+def gather(stacked: Stack, chosen: Slots) -> Stack:
+    """The stack of the slots alone."""
+    return tuple(
+        layer[_rows(stacked, chosen, i)[:, None], _columns(stacked, chosen, i)[None, :]]
+        for i, layer in enumerate(stacked)
+    )
+
+
+def scatter(small: Stack, like: Stack, chosen: Slots) -> Stack:
+    """Puts a mask of the slots back into the large network; all else is pruned."""
+    result = []
+    for i, (part, layer) in enumerate(zip(small, like, strict=True)):
+        rows, columns = _rows(like, chosen, i), _columns(like, chosen, i)
+        result.append(jnp.zeros_like(layer).at[rows[:, None], columns[None, :]].set(part))
+    return tuple(result)
+
+
+def with_one(hidden: jax.Array) -> jax.Array:
+    """Appends the constant unit that feeds the biases, [N, I] to [N, I + 1]."""
+    return jnp.concatenate([hidden, jnp.ones_like(hidden[:, :1])], axis=1)
+
+
+def matmul(left: jax.Array, right: jax.Array) -> jax.Array:
+    """A full float32 product on every device."""
+    return jnp.matmul(left, right, precision="highest")
+
+
+def through(weights: Stack, values: jax.Array) -> jax.Array:
+    """Runs the layers after pre-activations `values` [N, O_0]; weights are masked already."""
+    for layer in weights:
+        values = matmul(with_one(jax.nn.relu(values)), layer)
+    return values
+
+
+def masked(weights: Sequence[jax.Array], kept: Sequence[jax.Array]) -> Stack:
+    """Sets pruned weights to zero."""
+    return tuple(jnp.where(m, w, 0.0) for w, m in zip(weights, kept, strict=True))
+
+
+def _rows(stacked: Stack, chosen: Slots, layer: int) -> jax.Array:
+    inputs = stacked[layer].shape[0] - 1
+    if layer == 0:
+        return jnp.arange(inputs + 1)
+    return jnp.append(chosen[layer - 1], inputs)
+
+
+def _columns(stacked: Stack, chosen: Slots, layer: int) -> jax.Array:
+    return chosen[layer] if layer < len(chosen) else jnp.arange(stacked[layer].shape[1])

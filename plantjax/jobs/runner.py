@@ -1,0 +1,194 @@
+"""Runs groups of cells, block by block, with a progress bar; saves every block, resumes by cell.
+
+Cells that are already in the folder are left out, whatever chunks they came in, so a run can be
+resumed with other chunks, devices, processes or executors.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from plantjax.jobs import tables
+from plantjax.jobs.executors import EXECUTORS, Work
+from plantjax.jobs.folder import finish, load
+from plantjax.jobs.grids import Grid, Group
+from plantjax.jobs.job import Operation, finished, job
+from plantjax.jobs.processes import Team
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+POLL_SECONDS = 1.0
+_Numbered = tuple[int, list[dict[str, Any]]]
+Jobs = Mapping[Path, Sequence[Group]]
+"""What to run, by the folder that holds it."""
+
+
+def run(grid: Grid, operation: Operation | Path | str) -> pd.DataFrame:
+    """Runs a grid in a results folder, from a script of your own.
+
+    The folder is locked meanwhile; every block of cells is saved once it is computed, a progress
+    bar shows how far it is, and the same call goes on after an interruption or a kill. A finished
+    folder is not computed again.
+
+    Args:
+      grid: what to run.
+      operation: the folder, or an `Operation`, which also says where and how to compute.
+
+    Returns:
+      The tidy table, a row per cell and stage; the folder also holds it as results.csv.
+
+    Raises:
+      InputError: if an argument is out of range, the folder holds other settings, or another
+        process is writing to it; nothing is written then.
+
+    >>> import tempfile
+    >>> from plantjax import jobs
+    >>> small = {"width": 10, "static": {"epochs": 1, "samples": 100}}
+    >>> grid = jobs.Grid(["relu"], ["magnitude"], ["ticket", "0.5"], seeds=[0, 1], **small)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     table = jobs.run(grid, folder)
+    >>> table.query("finder == 'magnitude' and stage == 'pruned'")["density_name"].tolist()
+    ['ticket', 'ticket', '0.5', '0.5']
+    """
+    if not isinstance(operation, Operation):
+        operation = Operation(out=Path(operation))
+    asked = _OfGrid(**{f.name: getattr(operation, f.name) for f in fields(Operation)}, grid=grid)
+    if finished(asked):
+        return tables.read(asked.out)
+    with job(asked) as team:
+        groups = grid.groups()
+        compute({asked.out: groups}, asked, Console(stderr=True), team)
+        if team.leads:
+            return tables.write(asked.out, groups)
+        return tables.read(asked.out)
+
+
+@dataclass(frozen=True)
+class _OfGrid(Operation):
+    """The operation of a grid."""
+
+    grid: Grid | None = None
+
+    def check(self) -> None:
+        """Raises ValueError if the grid is out of range."""
+        self.settings()
+        if self.grid is not None:
+            self.grid.groups()
+
+    def settings(self) -> dict[str, Any]:
+        """Those of the grid."""
+        return {} if self.grid is None else self.grid.settings()
+
+
+def compute(jobs: Jobs, operation: Operation, console: Console, team: Team) -> int:
+    """Computes and saves every cell that the folders do not hold yet; returns how many.
+
+    Processes of a team share the blocks; the leading one comes back when all are done, and notes
+    in every folder that it is finished.
+    """
+    work = list(_missing(jobs, lambda group: _block_size(group, operation, team)))
+    mine = [
+        item._replace(blocks=[b for n, b in numbered if team.owns(n)]) for item, numbered in work
+    ]
+    mine = [item for item in mine if item.blocks]
+    total = sum(group.size for groups in jobs.values() for group in groups)
+    missing = sum(len(block) for _, numbered in work for _, block in numbered)
+    if missing:
+        if missing < total:
+            console.print(f"{total - missing} of {total} cells are done; going on with the others.")
+        with _progress(console) as progress:
+            share = sum(len(block) for item in mine for block in item.blocks)
+            bar = progress.add_task("", total=total - missing + share, completed=total - missing)
+            execute = EXECUTORS[operation.executor]
+            for group, cells in execute(mine, operation, progress.console.print):
+                progress.update(bar, description=f"{group.task} {group.finder}", advance=cells)
+            if team.leads and share < missing:
+                progress.update(bar, description="the other processes", total=total)
+                _await_others(jobs, progress, bar, total)
+    if team.leads:
+        for folder, groups in jobs.items():
+            finish(folder, [cell["id"] for group in groups for cell in group.cells()])
+    return missing
+
+
+def _block_size(group: Group, operation: Operation, team: Team) -> int:
+    """Cells that run, and are saved, as one."""
+    if operation.chunk is not None:
+        return operation.chunk
+    return group.block(min(operation.devices or max(team.devices), max(team.devices)))
+
+
+def _missing(
+    jobs: Jobs, size_of: Callable[[Group], int]
+) -> Iterator[tuple[Work, list[tuple[int, list[dict[str, Any]]]]]]:
+    """Every group that is not finished, with its blocks of missing cells.
+
+    Blocks are numbered by their place among all cells, done or not: processes that look at the
+    folder at different times still agree whose a block is.
+    """
+    number = 0
+    for folder, groups in jobs.items():
+        done = {name for chunk in load(folder) for name in chunk.ids}
+        for group in groups:
+            cells, blocks, size = group.cells(), [], size_of(group)
+            for start in range(0, len(cells), size):
+                block = [c for c in cells[start : start + size] if c["id"] not in done]
+                blocks += [(number, block)] if block else []
+                number += 1
+            if blocks:
+                yield Work(folder, group.at(folder), []), blocks
+
+
+def _await_others(jobs: Jobs, progress: Progress, bar: TaskID, total: int) -> None:
+    missing = total
+    while missing:
+        time.sleep(POLL_SECONDS)
+        left = _missing(jobs, lambda group: total)
+        missing = sum(len(block) for _, blocks in left for _, block in blocks)
+        progress.update(bar, completed=total - missing)
+
+
+class _RateColumn(ProgressColumn):
+    """Cells per second, or per minute where they are slow."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        if speed is None:
+            return Text("    - cells/s", style="cyan")
+        slow = speed < 0.5
+        rate = f"{60 * speed:5.1f} cells/min" if slow else f"{speed:5.1f} cells/s"
+        return Text(rate, style="cyan")
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("cells"),
+        _RateColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        speed_estimate_period=120.0,
+    )

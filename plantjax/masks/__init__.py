@@ -1,0 +1,47 @@
+"""Masks: which parameters are kept. Selection at an exact density, application, counts, live paths.
+
+A mask is a pytree of bool arrays with the structure of the parameters. `prunable` is a predicate on
+a leaf's path ("layer_00/kernel"); leaves that it refuses are kept whole and never counted.
+"""
+
+from plantjax.masks.allocations import ALLOCATIONS, erk, igq, smart_ratio
+from plantjax.masks.counts import number_kept
+from plantjax.masks.groups import SCOPES
+from plantjax.masks.select import (
+    apply,
+    count,
+    density,
+    full,
+    group_counts,
+    live,
+    nonzero,
+    overlap,
+    reselect,
+    select,
+    size,
+    unknown,
+)
+from plantjax.masks.select_live import reselect_live, select_live
+
+__all__ = [
+    "ALLOCATIONS",
+    "SCOPES",
+    "apply",
+    "count",
+    "density",
+    "erk",
+    "full",
+    "group_counts",
+    "igq",
+    "live",
+    "nonzero",
+    "number_kept",
+    "overlap",
+    "reselect",
+    "reselect_live",
+    "select",
+    "select_live",
+    "size",
+    "smart_ratio",
+    "unknown",
+]

@@ -1,0 +1,90 @@
+"""Groups: the parameters that compete with one another in a scope, as vectors or as rows.
+
+A layer is the arrays of one parent path.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from plantjax import checks
+from plantjax.types import Params, Prunable
+
+SCOPES = ("global", "local", "layer", "channel", "oracle")
+"""Where parameters compete: everywhere, in their array, layer, channel, layers of given counts."""
+
+
+def flatten(tree: Params) -> tuple[list[str], list[Any], Any]:
+    """Paths ("layer_00/kernel") and leaves, both in sorted order, and the structure."""
+    pairs, structure = jax.tree_util.tree_flatten_with_path(tree)
+    return [checks.path_name(path) for path, _ in pairs], [leaf for _, leaf in pairs], structure
+
+
+def members(paths: list[str], scope: str, prunable: Prunable | None = None) -> list[list[int]]:
+    """The indices of the leaves of every group (scope "channel": of every layer)."""
+    names = {
+        "global": lambda path: "",
+        "local": lambda path: path,
+        **dict.fromkeys(("layer", "channel", "oracle"), lambda path: path.rpartition("/")[0]),
+    }
+    found: dict[str, list[int]] = {}
+    for index, path in enumerate(paths):
+        if prunable is None or prunable(path):
+            found.setdefault(names[scope](path), []).append(index)
+    return list(found.values())
+
+
+def gather(arrays: list[jax.Array], members: list[list[int]], scope: str) -> list[jax.Array]:
+    """The entries of every group as one vector [n], or for scope "channel" as rows [C, n]."""
+    if scope == "channel":
+        return [_rows([arrays[i] for i in group]) for group in members]
+    return [jnp.concatenate([jnp.ravel(arrays[i]) for i in group]) for group in members]
+
+
+def scatter(part: jax.Array, like: list[Any]) -> list[jax.Array]:
+    """Splits what `gather` joined: one vector or matrix into arrays of the shapes of `like`."""
+    parts = jnp.split(jnp.ravel(part.T), np.cumsum([np.size(leaf) for leaf in like])[:-1])
+    return [jnp.reshape(part, np.shape(leaf)) for part, leaf in zip(parts, like, strict=True)]
+
+
+def layer_shapes(tree: Any) -> list[list[tuple[int, ...]]]:
+    """The shapes of the arrays of every layer; the tree holds at least one array.
+
+    >>> import jax.numpy as jnp
+    >>> layer_shapes({"layer_00": {"bias": jnp.zeros(2), "kernel": jnp.ones((1, 2))}})
+    [[(2,), (1, 2)]]
+    """
+    paths, leaves, _ = flatten(tree)
+    return [[np.shape(leaves[i]) for i in group] for group in members(paths, "layer")]
+
+
+def ravel_layers(tree: Any) -> tuple[list[jax.Array], Callable[[list[jax.Array]], Any]]:
+    """One vector per layer, and the function that turns such vectors into a tree again.
+
+    >>> import jax.numpy as jnp
+    >>> tree = {"layer_00": {"bias": jnp.zeros(2), "kernel": jnp.ones((1, 2))}}
+    >>> vectors, unravel = ravel_layers(tree)
+    >>> vectors[0].tolist(), unravel(vectors)["layer_00"]["kernel"].tolist()
+    ([0.0, 0.0, 1.0, 1.0], [[1.0, 1.0]])
+    """
+    paths, leaves, structure = flatten(tree)
+    layers = members(paths, "layer")
+
+    def unravel(vectors: list[jax.Array]) -> Any:
+        restored = list(leaves)
+        for layer, vector in zip(layers, vectors, strict=True):
+            for i, leaf in zip(layer, scatter(vector, [leaves[i] for i in layer]), strict=True):
+                restored[i] = leaf
+        return jax.tree.unflatten(structure, restored)
+
+    return gather(leaves, layers, "layer"), unravel
+
+
+def _rows(arrays: list[jax.Array]) -> jax.Array:
+    shapes = [jnp.shape(leaf) for leaf in arrays]
+    if len({shape[-1:] for shape in shapes}) > 1 or not shapes[0]:
+        raise ValueError(f"scope 'channel' wants arrays of equal last axes in a layer: {shapes}.")
+    return jnp.concatenate([jnp.reshape(leaf, (-1, shapes[0][-1])) for leaf in arrays]).T

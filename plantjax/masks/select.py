@@ -1,0 +1,270 @@
+"""Masks: which parameters are kept. Selection at an exact density, application, counts, live paths.
+
+A mask is a pytree of bool arrays with the structure of the parameters. `prunable` is a predicate on
+a leaf's path ("layer_00/kernel"); leaves that it refuses are kept whole and never counted.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from plantjax import checks
+from plantjax.masks import topk
+from plantjax.masks.counts import kept_per_group
+from plantjax.masks.groups import SCOPES, flatten, gather, members, scatter
+from plantjax.nets import liveness, wirings
+from plantjax.types import Key, Mask, Params, Prunable
+
+
+def select(
+    key: Key,
+    scores: Params,
+    density: chex.Numeric,
+    scope: str = "global",
+    within: Mask | None = None,
+    counts: jax.Array | None = None,
+    *,
+    prunable: Prunable | None = None,
+) -> Mask:
+    """Keeps the highest scores: exactly k = clip(floor(density n + 0.5), 1, n) of n.
+
+    The order is that of the floats: +0 equals -0, denormals are distinct, -inf is merely lowest,
+    NaN comes after it. Ties are broken by a random priority from the key. Jits, and vmaps over key,
+    scores and density.
+
+    Args:
+      key: consumed.
+      scores: pytree of float arrays.
+      density: in (0, 1]; may be traced.
+      scope: "global": one threshold; "local": k per array; "layer": k per layer, its arrays
+        together (a layer is the arrays of one parent path); "channel": k per output channel (last
+        axis) of a layer, its arrays together; "oracle": `counts` per layer, scaled to a total of
+        exactly k by largest remainder, none above its layer's size.
+      within: a mask; entries pruned there stay pruned. Where fewer than k are left, all are kept.
+      counts: int [L], for "oracle" only: numbers per layer in the order of the sorted paths.
+      prunable: predicate on leaf paths; by default every leaf is prunable.
+
+    Returns:
+      A mask of the scores' structure.
+
+    Raises:
+      ValueError: if the scope is unknown, (concrete) density is outside (0, 1], `within` does not
+        match the scores, a score is no float array, counts are missing, superfluous or not [L], or
+        the arrays of a layer differ in their channels (scope "channel").
+
+    Source: paper, section 4; `../README.md` tells how its code differs.
+
+    >>> import jax, jax.numpy as jnp
+    >>> scores = {"kernel": jnp.array([[3.0, 1.0], [2.0, 0.0]])}
+    >>> select(jax.random.key(0), scores, 0.5)["kernel"].tolist()
+    [[True, False], [True, False]]
+    """
+    return reselect(key, scores, density, None, scope, within, counts, prunable=prunable)[0]
+
+
+def reselect(
+    key: Key,
+    scores: Params,
+    density: chex.Numeric,
+    near: jax.Array | None,
+    scope: str = "global",
+    within: Mask | None = None,
+    counts: jax.Array | None = None,
+    *,
+    prunable: Prunable | None = None,
+) -> tuple[Mask, jax.Array]:
+    """The same as `select`, faster where the scores have changed little since the last time.
+
+    Args:
+      key: consumed.
+      scores: as all that follow, see `select`.
+      density: in (0, 1].
+      near: the thresholds that the last call returned; None or zeros (see `unknown`) at first.
+      scope: where parameters compete.
+      within: a mask that bounds the selection.
+      counts: for "oracle" only.
+      prunable: predicate on leaf paths.
+
+    Returns:
+      (the mask of `select`, whatever `near` is; thresholds uint32 [G], one per group of the scope).
+
+    Raises:
+      ValueError: as `select`.
+
+    >>> import jax, plantjax as pj
+    >>> key, scores = jax.random.key(0), pj.nets.init(jax.random.key(1), (2, 8, 4))
+    >>> first, near = pj.masks.reselect(key, scores, 0.5, None)
+    >>> second, near = pj.masks.reselect(key, jax.tree.map(lambda s: 0.9 * s, scores), 0.5, near)
+    >>> bool(jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), first, second)))
+    True
+    """
+    checks.choice("scope", scope, SCOPES)
+    checks.density(density)
+    if within is not None:
+        checks.mask("within", within, "scores", scores)
+    paths, leaves, structure = flatten(scores)
+    for path, leaf in zip(paths, leaves, strict=True):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise ValueError(f"scores[{path}] must be floats, got {jnp.result_type(leaf)}.")
+    groups = members(paths, scope, prunable)
+    values = gather(leaves, groups, scope)
+    kept = kept_per_group(density, scope, [value.shape[-1] for value in values], counts)
+    allowed = None if within is None else gather(jax.tree.leaves(within), groups, scope)
+    rank = topk.top_of_rows if scope == "channel" else topk.top
+    marks, thresholds = rank(key, values, kept, allowed, near)
+    masks = [jnp.ones(jnp.shape(leaf), bool) for leaf in leaves]
+    for group, part in zip(groups, marks, strict=True):
+        for i, leaf in zip(group, scatter(part, [leaves[i] for i in group]), strict=True):
+            masks[i] = leaf
+    return jax.tree.unflatten(structure, masks), thresholds
+
+
+def unknown(params: Params, scope: str = "global", prunable: Prunable | None = None) -> jax.Array:
+    """Thresholds for the first `reselect`: zeros uint32 [G].
+
+    >>> import jax.numpy as jnp
+    >>> unknown({"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, "local").tolist()
+    [0, 0]
+    """
+    paths, leaves, _ = flatten(params)
+    groups = members(paths, scope, prunable)
+    if scope == "channel":
+        return jnp.zeros(sum(jnp.shape(leaves[group[0]])[-1] for group in groups), jnp.uint32)
+    return jnp.zeros(len(groups), jnp.uint32)
+
+
+def full(params: Params) -> Mask:
+    """The mask that keeps everything.
+
+    >>> import jax.numpy as jnp
+    >>> full({"w": jnp.zeros(2)})["w"].tolist()
+    [True, True]
+    """
+    return jax.tree.map(lambda p: jnp.ones(jnp.shape(p), bool), params)
+
+
+def nonzero(params: Params) -> Mask:
+    """The mask of the entries that are not zero.
+
+    >>> import jax.numpy as jnp
+    >>> nonzero({"w": jnp.array([0.0, -1.0])})["w"].tolist()
+    [False, True]
+    """
+    return jax.tree.map(lambda p: p != 0, params)
+
+
+def apply(params: Params, mask: Mask) -> Params:
+    """Sets pruned parameters to exactly zero, also where they are NaN.
+
+    Raises:
+      ValueError: if the mask is not of the params' structure and shapes, or not bool.
+
+    >>> import jax.numpy as jnp
+    >>> apply({"w": jnp.array([2.0, jnp.nan])}, {"w": jnp.array([True, False])})["w"].tolist()
+    [2.0, 0.0]
+    """
+    checks.mask("mask", mask, "params", params)
+    return jax.tree.map(lambda p, m: jnp.where(m, p, jnp.zeros_like(p)), params, mask)
+
+
+def count(mask: Mask, prunable: Prunable | None = None) -> jax.Array:
+    """Number of kept prunable parameters, int32.
+
+    >>> import jax.numpy as jnp
+    >>> int(count({"w": jnp.array([True, False])}))
+    1
+    """
+    return _total(mask, prunable)
+
+
+def size(params: Params, prunable: Prunable | None = None) -> int:
+    """Number of prunable parameters n.
+
+    >>> import jax.numpy as jnp
+    >>> size({"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)})
+    9
+    >>> size({"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, lambda path: path == "kernel")
+    6
+    """
+    paths, leaves, _ = flatten(params)
+    return sum(
+        int(np.size(leaf))
+        for path, leaf in zip(paths, leaves, strict=True)
+        if prunable is None or prunable(path)
+    )
+
+
+def density(mask: Mask, prunable: Prunable | None = None) -> jax.Array:
+    """Fraction of the prunable parameters that is kept, float32.
+
+    >>> import jax.numpy as jnp
+    >>> float(density({"kernel": jnp.array([True, False])}))
+    0.5
+    """
+    return count(mask, prunable).astype(jnp.float32) / size(mask, prunable)
+
+
+def overlap(mask: Mask, other: Mask) -> jax.Array:
+    """Number of entries kept in both masks, int32.
+
+    Raises:
+      ValueError: if the masks do not match.
+
+    >>> import jax.numpy as jnp
+    >>> int(overlap({"w": jnp.array([True, False])}, {"w": jnp.array([True, True])}))
+    1
+    """
+    checks.mask("other", other, "mask", mask)
+    return _total(jax.tree.map(jnp.logical_and, mask, other), None)
+
+
+def group_counts(mask: Mask, scope: str = "layer") -> jax.Array:
+    """Kept entries per group of a scope (see `select`), int32 [G], in the order of sorted paths.
+
+    >>> import jax, plantjax
+    >>> params = plantjax.nets.init(jax.random.key(0), (2, 8, 4))
+    >>> group_counts(full(params)).tolist(), group_counts(full(params), "local").tolist()
+    ([24, 36], [8, 16, 4, 32])
+    """
+    paths, leaves, _ = flatten(mask)
+    parts = gather(leaves, members(paths, scope, None), scope)
+    return jnp.concatenate([jnp.sum(jnp.atleast_2d(part), 1, dtype=jnp.int32) for part in parts])
+
+
+def live(params: Params, mask: Mask, wiring: wirings.Wiring | None = None) -> Mask:
+    """The part of a mask that lies on paths from an input, or a positive bias, to an output.
+
+    fwd of an input is true, of unit j: any_i(m_ij fwd_i) or (b_j kept and b_j > 0); bwd of an
+    output is true, of unit i: any_j(m_ij bwd_j). A weight is live if m_ij fwd_i bwd_j; a bias if it
+    is kept, bwd_j and, in hidden layers, fwd_j. A channel of an image is one unit.
+
+    Args:
+      params: a chain of dense layers and convolutions, or what the wiring says; only the signs of
+        the biases are used.
+      mask: of the same structure.
+      wiring: how the layers hang together; by default a chain.
+
+    Returns:
+      A mask, contained in `mask`; the masked network computes the same function with it.
+
+    Raises:
+      ValueError: if params is no chain, or not what the wiring says, or the mask does not match.
+
+    >>> import jax, jax.numpy as jnp, plantjax
+    >>> params = plantjax.nets.init(jax.random.key(0), (2, 2, 1))
+    >>> mask = full(params)
+    >>> mask["layer_01"]["kernel"] = jnp.array([[True], [False]])  # the second unit is not read
+    >>> live(params, mask)["layer_00"]["kernel"].tolist()
+    [[True, False], [True, False]]
+    """
+    checks.mask("mask", mask, "params", params)
+    return liveness.live(params, mask, wirings.chain(params) if wiring is None else wiring)
+
+
+def _total(mask: Mask, prunable: Prunable | None) -> jax.Array:
+    paths, leaves, _ = flatten(mask)
+    counted = [
+        leaf for path, leaf in zip(paths, leaves, strict=True) if prunable is None or prunable(path)
+    ]
+    return jnp.sum(topk.totals(counted))

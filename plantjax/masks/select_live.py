@@ -1,0 +1,109 @@
+"""Live budgets: selection that counts only parameters on paths from an input to an output.
+
+At extreme densities most of the highest scores are dead: no path of kept parameters leads through
+them. Here the threshold sinks until the live ones fill the budget, and the dead ones are dropped.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from plantjax import checks, nets
+from plantjax.masks import select, topk
+from plantjax.masks.counts import number_kept
+from plantjax.types import Key, Mask, Params
+
+
+def select_live(key: Key, scores: Params, params: Params, density: chex.Numeric) -> Mask:
+    """Keeps the highest scores whose live part (`masks.live`) fits the budget.
+
+    The threshold is the lowest at which at most k = clip(floor(density n + 0.5), 1, n) parameters
+    are live: the live count grows with the mask, so bisection finds it. All that is dead is
+    dropped. One score more can bring many parameters to life, so fewer than k may be kept, never
+    more. Ties at the threshold are ranked by a random priority from the key. Jits, and vmaps over
+    key, scores, params and density.
+
+    Args:
+      key: consumed.
+      scores: floats, with the structure of the params.
+      params: a chain of dense layers; only the signs of the biases are used.
+      density: in (0, 1]; may be traced.
+
+    Returns:
+      A mask that equals its live part.
+
+    Raises:
+      ValueError: if params is no chain, the scores do not match, or (concrete) density is outside
+        (0, 1].
+
+    >>> import jax, jax.numpy as jnp
+    >>> params = {"layer_00": {"kernel": jnp.ones((2, 2)), "bias": jnp.zeros(2)}}
+    >>> scores = {"layer_00": {"kernel": jnp.array([[4.0, 1.0], [3.0, 2.0]]), "bias": jnp.zeros(2)}}
+    >>> select_live(jax.random.key(0), scores, params, 0.5)["layer_00"]["kernel"].tolist()
+    [[True, False], [True, True]]
+    """
+    return reselect_live(key, scores, params, density, None)[0]
+
+
+def reselect_live(
+    key: Key, scores: Params, params: Params, density: chex.Numeric, near: jax.Array | None
+) -> tuple[Mask, jax.Array]:
+    """The same, faster where the scores have changed little since the last time.
+
+    Args:
+      key: consumed.
+      scores: see `select_live`.
+      params: see `select_live`.
+      density: in (0, 1].
+      near: the threshold uint32 [1] that the last call returned; None or zero at first.
+
+    Returns:
+      (the mask of `select_live`, whatever `near` is; the threshold [1]).
+
+    Raises:
+      ValueError: as `select_live`.
+    """
+    nets.layers(params)
+    checks.same_structure("scores", scores, "params", params)
+    checks.density(density)
+    ranked = jax.tree.map(topk.order_keys, scores)
+    one = np.uint32(1)
+
+    def live_at(least: jax.Array) -> Mask:
+        return select.live(params, jax.tree.map(lambda r: r >= least[0], ranked))
+
+    def total(mask: Mask) -> jax.Array:
+        return select.count(mask)[None]
+
+    lowest = jnp.ones(1, jnp.uint32)  # the key of NaN: all is kept
+    most = total(live_at(lowest))
+    k = jnp.minimum(number_kept(density, select.size(params)), most)
+    least, count = topk.search(lambda t: total(live_at(t)), k, lowest, most, near)
+    # `least` has k live parameters, or is the highest with more: then its own ties are ranked.
+    mask = live_at(jnp.where(count == k, least, least + one))
+    ties = select.count(jax.tree.map(lambda r: r == least[0], ranked))
+
+    def break_ties(state: tuple[jax.Array, Mask]) -> tuple[jax.Array, Mask]:
+        leaves, structure = jax.tree.flatten(ranked)
+        starts = np.cumsum([0, *(leaf.size for leaf in leaves)])
+        priorities = topk.priorities(key, 0, int(starts[-1]))
+        parts = [
+            jnp.reshape(priorities[start : start + leaf.size], leaf.shape)
+            for start, leaf in zip(starts, leaves, strict=False)
+        ]
+        rank = jax.tree.unflatten(structure, parts)
+
+        def marked(lowest: jax.Array) -> Mask:
+            def above(r: jax.Array, p: jax.Array) -> jax.Array:
+                return (r > least[0]) | ((r == least[0]) & (p >= lowest[0]))
+
+            return select.live(params, jax.tree.map(above, ranked, rank))
+
+        zero = jnp.zeros(1, jnp.uint32)
+        lowest, found = topk.search(lambda p: total(marked(p)), k, zero, count, None)
+        return jnp.zeros((), bool), marked(jnp.where(found == k, lowest, lowest + one))
+
+    tied = (count[0] != k[0]) & (ties > 1)
+    _, mask = jax.lax.while_loop(lambda state: state[0], break_ties, (tied, mask))
+    return mask, least

@@ -1,0 +1,262 @@
+"""Networks: dense ReLU chains, their initialisation, and the convention that layers are ordered.
+
+A chain is a dict of layers whose sorted names are the order of the network, each layer a dict of
+`kernel` [I, O] and `bias` [O]. Planting, live paths and rescaling need a chain; everything else in
+plantjax takes any pytree of arrays.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from plantjax import checks, draws
+from plantjax.types import Key, Mask, Params
+
+
+class MLP(nn.Module):
+    """A dense ReLU network as a Flax module; `widths` (I, ..., O) count the input.
+
+    `MLP(widths).apply({"params": params}, x)` equals `apply(params, x)`.
+
+    >>> import jax, jax.numpy as jnp, plantjax as pj
+    >>> params = pj.nets.init(jax.random.key(0), (2, 100, 4))
+    >>> pj.nets.MLP((2, 100, 4)).apply({"params": params}, jnp.zeros((5, 2))).shape
+    (5, 4)
+    """
+
+    widths: Sequence[int]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps x [N, I] to outputs [N, O]."""
+        for index, width in enumerate(self.widths[1:]):
+            x = nn.relu(x) if index else x
+            x = nn.Dense(width, precision="highest", name=layer_name(index))(x)
+        return x
+
+
+def layer_name(index: int) -> str:
+    """The name of the layer at `index`: zero-padded, so that sorted order is network order.
+
+    >>> layer_name(3)
+    'layer_03'
+    """
+    return f"layer_{index:02d}"
+
+
+def layers(params: Params) -> list[dict[str, jax.Array]]:
+    """The layers of a chain in network order.
+
+    Args:
+      params: a dict of layers, each with `kernel` [I, O] and `bias` [O].
+
+    Returns:
+      One dict of arrays per layer.
+
+    Raises:
+      ValueError: if params is no chain of dense layers.
+
+    >>> import jax, plantjax as pj
+    >>> params = pj.nets.init(jax.random.key(0), (2, 8, 4))
+    >>> [layer["bias"].shape for layer in pj.nets.layers(params)]
+    [(8,), (4,)]
+    """
+    if not is_chain(params):
+        raise ValueError(
+            "params must be a chain of dense layers, {'layer_00': {'kernel': [I, O], 'bias': [O]}, "
+            f"...}}, got {jax.tree.map(jnp.shape, params)}."
+        )
+    return [params[name] for name in sorted(params)]
+
+
+def is_chain(params: Params) -> bool:
+    """True if params is a chain of dense layers that fit on one another.
+
+    >>> import jax, plantjax as pj
+    >>> is_chain(pj.nets.init(jax.random.key(0), (2, 8, 4))), is_chain([1.0])
+    (True, False)
+    """
+    if not isinstance(params, dict) or not params:
+        return False
+    width = None
+    for name in sorted(params):
+        layer = params[name]
+        if not isinstance(layer, dict) or set(layer) != {"kernel", "bias"}:
+            return False
+        kernel, bias = jnp.shape(layer["kernel"]), jnp.shape(layer["bias"])
+        if len(kernel) != 2 or bias != kernel[1:] or width not in (None, kernel[0]):
+            return False
+        width = kernel[1]
+    return True
+
+
+def widths(params: Params) -> tuple[int, ...]:
+    """The widths (I, ..., O) of a chain; raises ValueError if params is none.
+
+    >>> import plantjax as pj
+    >>> pj.nets.widths(pj.targets.circle(depth=5))
+    (2, 4, 2, 20, 4)
+    """
+    chain = layers(params)
+    return (chain[0]["kernel"].shape[0], *(layer["kernel"].shape[1] for layer in chain))
+
+
+def apply(params: Params, x: jax.Array) -> jax.Array:
+    """Runs a chain of dense layers with ReLU between them.
+
+    Products are full float32 on every device (no TF32, no bfloat16): planted tickets are exact.
+
+    Args:
+      params: a chain of L layers.
+      x: float [N, I].
+
+    Returns:
+      Outputs [N, O].
+
+    Raises:
+      ValueError: if params is no chain or x does not fit its first layer.
+
+    >>> import jax, plantjax
+    >>> params = plantjax.nets.init(jax.random.key(0), (2, 100, 4))
+    >>> plantjax.nets.apply(params, jax.numpy.zeros((5, 2))).shape
+    (5, 4)
+    """
+    chain = layers(params)
+    n_in = chain[0]["kernel"].shape[0]
+    if jnp.ndim(x) != 2 or x.shape[1] != n_in:
+        raise ValueError(f"x must be [N, {n_in}] to fit the first layer, got {jnp.shape(x)}.")
+    for index, layer in enumerate(chain):
+        x = jax.nn.relu(x) if index else x
+        x = jnp.matmul(x, layer["kernel"], precision="highest") + layer["bias"][None, :]
+    return x
+
+
+def init(key: Key, widths: Sequence[int], scheme: str = "he") -> Params:
+    """Draws a mother network.
+
+    Args:
+      key: consumed.
+      widths: (I, ..., O), at least two, each at least 1.
+      scheme: "he": weights N(0, 2 / fan_in), biases N(0, prod of 2 / fan_in over the layers so
+        far), the paper's non-zero biases; "he_zero_bias"; "uniform": weights U[-s, s] with
+        s = sqrt(6 / fan_in), biases U[-prod s, prod s] (Theorem 2).
+
+    Returns:
+      Params of len(widths) - 1 layers, float32.
+
+    Raises:
+      ValueError: if a width is below 1, there are fewer than two, or the scheme is unknown.
+
+    Source: paper, section 3.1, https://arxiv.org/abs/2111.11153
+
+    >>> import jax, plantjax as pj
+    >>> mother = pj.nets.init(jax.random.key(0), (2, 100, 100, 4))
+    >>> list(mother), mother["layer_01"]["kernel"].shape
+    (['layer_00', 'layer_01', 'layer_02'], (100, 100))
+    """
+    checks.choice("scheme", scheme, SCHEMES)
+    if len(widths) < 2:
+        raise ValueError(f"widths must name input and output at least, got {tuple(widths)}.")
+    for width in widths:
+        checks.integer("widths", width, 1)
+    shapes = [shape for n_in, n_out in pairwise(widths) for shape in ((n_in, n_out), (n_out,))]
+    drawn = iter(draws.arrays(key, shapes, uniform=scheme == "uniform"))
+    params, bias_size = {}, 1.0
+    for index, n_in in enumerate(widths[:-1]):
+        size = kernel_size((n_in,), scheme)
+        bias_size *= size
+        kernel, bias = next(drawn), next(drawn)
+        params[layer_name(index)] = {
+            "kernel": size * kernel,
+            "bias": jnp.zeros_like(bias) if scheme == "he_zero_bias" else bias_size * bias,
+        }
+    return params
+
+
+def kernel_size(window: Sequence[int], scheme: str) -> float:
+    """Standard deviation of a kernel [*window, O], or for "uniform" its largest size.
+
+    >>> kernel_size((8,), "he"), kernel_size((3, 3, 16), "he") == (2 / 144) ** 0.5
+    (0.5, True)
+    """
+    return float(((6.0 if scheme == "uniform" else 2.0) / math.prod(window)) ** 0.5)
+
+
+def rescale(params: Params, factors: Sequence[jax.Array]) -> Params:
+    """Multiplies the kernel of layer l by c_l and its bias by c_1 ... c_l.
+
+    ReLU is positively homogeneous, so all outputs change by the one factor c_1 ... c_L.
+
+    Args:
+      params: a chain of L layers.
+      factors: L positive scalars c_l.
+
+    Returns:
+      Params of the same structure.
+
+    Raises:
+      ValueError: if params is no chain or the number of factors is not L.
+
+    >>> import jax, jax.numpy as jnp, plantjax as pj
+    >>> params = pj.nets.init(jax.random.key(0), (2, 8, 4))
+    >>> scaled, x = pj.nets.rescale(params, [2.0, 4.0]), jnp.ones((1, 2))
+    >>> bool(jnp.allclose(pj.nets.apply(scaled, x), 8.0 * pj.nets.apply(params, x)))
+    True
+    """
+    chain = layers(params)
+    if len(factors) != len(chain):
+        raise ValueError(f"factors must be {len(chain)}, one per layer, got {len(factors)}.")
+    scaled, product = {}, jnp.float32(1.0)
+    for name, layer, factor in zip(sorted(params), chain, factors, strict=True):
+        product = product * factor
+        bias = layer["bias"]
+        bias = jnp.where(bias == 0, bias, bias * product)  # the product may be infinite
+        scaled[name] = {"kernel": layer["kernel"] * factor, "bias": bias}
+    return scaled
+
+
+def rescale_to_he(params: Params, mask: Mask) -> Params:
+    """Brings the kept weights of every layer to He scale for their kept fan-in (`rescale`).
+
+    A sparse ticket's outputs are tiny, and training at ordinary learning rates destroys it. Layer l
+    is multiplied by sqrt(2 / f_l) / r_l, with r_l the root mean square of its kept weights and f_l
+    their mean number per unit that has any; a layer without kept weights is left as it is. The
+    masked network's outputs change by one positive factor.
+
+    Args:
+      params: a chain of L layers.
+      mask: of the same structure.
+
+    Returns:
+      Params of the same structure; pruned entries are scaled like the others.
+
+    Raises:
+      ValueError: if params is no chain or the mask does not match.
+
+    >>> import jax, jax.numpy as jnp, plantjax as pj
+    >>> tiny = jax.tree.map(lambda p: 1e-4 * p, pj.nets.init(jax.random.key(0), (2, 50, 4)))
+    >>> scaled = jax.jit(pj.nets.rescale_to_he)(tiny, pj.masks.full(tiny))
+    >>> kernel = scaled["layer_01"]["kernel"]
+    >>> round(float(jnp.sqrt(jnp.mean(jnp.square(kernel)))), 3)  # sqrt(2 / 50)
+    0.2
+    """
+    checks.mask("mask", mask, "params", params)
+    factors = []
+    for layer, kept in zip(layers(params), layers(mask), strict=True):
+        weights = jnp.where(kept["kernel"], layer["kernel"], 0.0)
+        peak = jnp.max(jnp.abs(weights))  # squares of tiny weights would vanish
+        unit = weights / checks.divisor(peak)
+        units = jnp.sum(jnp.any(kept["kernel"], axis=0), dtype=jnp.int32).astype(jnp.float32)
+        total = jnp.sum(jnp.square(unit))  # f_l r_l^2 = (sum of squares) / (units with any)
+        factors.append(
+            jnp.where(total > 0, jnp.sqrt(2.0 * units / checks.divisor(total)), 1.0)
+            / checks.divisor(peak)
+        )
+    return rescale(params, factors)
+
+
+SCHEMES = ("he", "he_zero_bias", "uniform")

@@ -1,0 +1,22 @@
+"""Pruning scores: one number per parameter of the masked network; the highest are kept."""
+
+from plantjax.scores.basic import grasp, magnitude, random, snip
+from plantjax.scores.lamp import lamp
+from plantjax.scores.ntk_sap import ntk_sap
+from plantjax.scores.prospr import prospr
+from plantjax.scores.registry import PAPER_SCORES, SCORES, get
+from plantjax.scores.synflow import synflow
+
+__all__ = [
+    "PAPER_SCORES",
+    "SCORES",
+    "get",
+    "grasp",
+    "lamp",
+    "magnitude",
+    "ntk_sap",
+    "prospr",
+    "random",
+    "snip",
+    "synflow",
+]

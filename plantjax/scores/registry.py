@@ -1,0 +1,45 @@
+"""The registry of scores, `SCORES[name](apply, loss)` -> `(key, params, mask, batch) -> scores`.
+
+A score gives one number per parameter of the masked network f(m theta); the highest are kept. No
+score looks at names or shapes: params is any pytree of float arrays, apply any function of it.
+"""
+
+from plantjax import checks
+from plantjax.scores.basic import grasp, magnitude, random, snip
+from plantjax.scores.lamp import lamp
+from plantjax.scores.ntk_sap import ntk_sap
+from plantjax.scores.prospr import prospr
+from plantjax.scores.synflow import synflow
+from plantjax.types import MakeScore
+
+
+def get(score: str | MakeScore) -> MakeScore:
+    """The score of this name, or the function itself, such as `partial(ntk_sap, resample=False)`.
+
+    Raises:
+      ValueError: if the name is unknown.
+
+    >>> import plantjax as pj
+    >>> get("snip") is pj.SCORES["snip"]
+    True
+    """
+    if callable(score):
+        return score
+    checks.choice("score", score, SCORES)
+    return SCORES[score]
+
+
+SCORES: dict[str, MakeScore] = {
+    "random": random,
+    "magnitude": magnitude,
+    "snip": snip,
+    "grasp": grasp,
+    "synflow": synflow,
+    "lamp": lamp,
+    "ntk_sap": ntk_sap,
+    "prospr": prospr,
+}
+"""The registry of scores: a new one takes one function and one entry here."""
+
+PAPER_SCORES = ("random", "magnitude", "snip", "grasp", "synflow")
+"""The scores that the paper compares."""

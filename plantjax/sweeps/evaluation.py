@@ -1,0 +1,158 @@
+"""Evaluation: a masked network on held-out data, alone or beside the planted ticket."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from plantjax import checks, masks, metrics, nets, recovery
+from plantjax.finders.common import with_head
+from plantjax.metrics import FURTHER, Judged, Registered
+from plantjax.sweeps.worlds import World
+from plantjax.types import Apply, Batch, Found, Head, Mask, Metrics, Params, Task
+
+IMAGES = 1000
+"""Images that a network is run on at once."""
+
+
+def evaluate(
+    task: Task, params: Params, mask: Mask, data: Batch, *, apply: Apply = nets.apply
+) -> Metrics:
+    """How good the masked network is as it stands: the strong value of a mask.
+
+    For the weak value, train first (`training.fit`) and give the trained parameters. Pure; jits and
+    vmaps over parameters, masks and data.
+
+    Args:
+      task: its `evaluate` gives the metrics.
+      params: of the network; pruned entries do not matter.
+      mask: of the same structure; `masks.full(params)` for the dense network.
+      data: N samples.
+      apply: `(params, x) -> outputs`.
+
+    Returns:
+      The task's metrics, scalars: "accuracy", or "mse" (after one least-squares factor per output)
+      and "mse_raw"; and "constant", whether the outputs do not vary at all (a dead network).
+
+    Raises:
+      ValueError: if the mask does not match the parameters, or the data does not fit the network.
+
+    >>> import jax, plantjax as pj
+    >>> task, keys = pj.TASKS["circle"], jax.random.split(jax.random.key(0), 3)
+    >>> mother = pj.nets.init(keys[0], (2, 50, 50, 50, 4))
+    >>> planted = pj.plant(keys[1], task.target(depth=5), mother)
+    >>> found = pj.evaluate(task, planted.params, planted.mask, task.sample(keys[2], 1000))
+    >>> float(found["accuracy"]) > 0.95, bool(found["constant"])
+    (True, False)
+    """
+    checks.batch(data)
+    outputs = outputs_of(apply, masks.apply(params, mask), data.x)
+    return task.evaluate(outputs, data.y) | {"constant": recovery.is_constant(outputs)}
+
+
+@dataclass(frozen=True)
+class FurtherMetrics:
+    """The registered metrics that every stage computes anew (`METRICS` without the built-in ones).
+
+    Equal by value, like all parts of a run, so that equal runs share compiled programs.
+    """
+
+    task: Task
+    scope: str
+    apply: Apply
+    registered: Registered
+
+    def judged(self, world: World, mask: Mask, params: Params, outputs: jax.Array) -> Judged:
+        """What metrics look at."""
+        planted = world.planted
+        ticket = masks.apply(planted.params, planted.mask)
+        wiring = getattr(self.apply, "wiring", None)
+        return Judged(
+            task=self.task,
+            params=params,
+            mask=mask,
+            planted=planted,
+            test=world.test,
+            outputs=outputs,
+            ticket_outputs=outputs_of(self.apply, ticket, world.test.x),
+            recovery=recovery.compare(
+                planted.params, mask, planted, scope=self.scope, wiring=wiring
+            ),
+        )
+
+    def values(self, stage: str, judged: Judged) -> Metrics:
+        """The results of a stage, "STAGE/metric/NAME"."""
+        values = metrics.measured(self.registered, judged)
+        return {f"{stage}/{FURTHER}{name}": value for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class EvaluateFound:
+    """`(world, found) -> metrics` without training: the ticket's value, recovery, all metrics.
+
+    Attributes:
+      built_in: the metrics of the mask alone.
+      further: all other registered metrics.
+      head: what the finder's networks have after their last layer.
+      signed: evaluate with the parameters that were found (signs flipped) instead of the mother's.
+    """
+
+    built_in: Registered
+    further: FurtherMetrics
+    head: Head | None = None
+    signed: bool = False
+
+    def __call__(self, world: World, found: Found) -> Metrics:
+        """Evaluates."""
+        task, apply = self.further.task, self.further.apply
+        params = found.params if self.signed else world.planted.params
+        masked = masks.apply(params, found.mask)
+        outputs = outputs_of(with_head(apply, self.head), masked, world.test.x)
+        judged = self.further.judged(world, found.mask, params, outputs)
+        ticket = values_of(task, judged.ticket_outputs, world.test)
+        target = values_of(task, outputs_of(apply, world.target, world.test.x), world.test)
+        compared = judged.recovery | metrics.measured(self.built_in, judged)
+        return {
+            **{f"pruned/{k}": v for k, v in values_of(task, outputs, world.test).items()},
+            "ticket/value": ticket["value"],
+            "target/value": target["value"],
+            **{f"recovery/{k}": v for k, v in compared.items()},
+            "kept": masks.count(found.mask),
+            "kept_density": masks.density(found.mask),
+            "mask": ravel(found.mask),
+            **self.further.values("pruned", judged),
+        }
+
+
+def values_of(task: Task, outputs: jax.Array, test: Batch) -> Metrics:
+    """The columns of a stage: the task's metric, the raw one, and whether outputs are constant."""
+    found = task.evaluate(outputs, test.y)
+    value = found[task.metric]
+    return {
+        "value": value,
+        "value_raw": found.get(f"{task.metric}_raw", value),
+        "constant": recovery.is_constant(outputs),
+    }
+
+
+def outputs_of(network: Apply, params: Params, x: jax.Array) -> jax.Array:
+    """The outputs [N, O]. Many images are run in parts: their hidden layers would fill memory."""
+    if x.ndim < 4 or x.shape[0] <= IMAGES:
+        return network(params, x)
+    whole = x.shape[0] // IMAGES * IMAGES
+    parts = x[:whole].reshape(-1, IMAGES, *x.shape[1:])
+    outputs = jax.lax.map(lambda part: network(params, part), parts)
+    outputs = outputs.reshape(whole, -1)
+    if whole == x.shape[0]:
+        return outputs
+    return jnp.concatenate([outputs, network(params, x[whole:])])
+
+
+def ravel(tree: Params) -> jax.Array:
+    """A tree of arrays of one dtype as one vector [P], leaves in tree order.
+
+    >>> import jax.numpy as jnp
+    >>> ravel({"a": jnp.zeros(1), "b": jnp.ones((1, 2))}).tolist()
+    [0.0, 1.0, 1.0]
+    """
+    return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])

@@ -1,0 +1,285 @@
+"""Runs: one finder on one task and shape, as pure functions of a cell.
+
+A run has four parts: draw the world, search, evaluate, train. Each is a frozen dataclass, equal by
+value, and a program of its own, so that all runs of one task and shape share everything but the
+search, and training compiles once per shape.
+"""
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from plantjax import checks, metrics, nets, tasks, training
+from plantjax.finders import REFERENCES, names
+from plantjax.finders.common import with_head
+from plantjax.planting import RULES
+from plantjax.sweeps.evaluation import (
+    EvaluateFound,
+    FurtherMetrics,
+    outputs_of,
+    ravel,
+    values_of,
+)
+from plantjax.sweeps.worlds import DrawWorld, World, key_for, mother_size, mother_widths
+from plantjax.types import Apply, Batch, Cell, Finder, Found, Head, Key, Metrics, Params, Task
+
+RESCALES = {"none": lambda params, mask: params, "rms": nets.rescale_to_he}
+"""Where weak training starts, by name: `(found parameters, mask) -> parameters`."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """`(cell, world) -> Found`: calls the finder with a key that follows from cell and name."""
+
+    finder: Finder
+    name: str
+
+    def __call__(self, cell: Cell, world: World) -> Found:
+        """Searches."""
+        truth = (world.planted,) if self.name in REFERENCES else ()
+        return self.finder(*self.arguments(cell, world), *truth)
+
+    def arguments(self, cell: Cell, world: World) -> tuple[Key, Params, Batch, jax.Array]:
+        """Key, parameters, data and density for the finder."""
+        density = jnp.asarray(cell.density, jnp.float32)
+        key = jax.random.fold_in(key_for(cell.key, "finder"), zlib.crc32(self.name.encode()))
+        key = jax.random.fold_in(key, jax.lax.bitcast_convert_type(density, jnp.uint32))
+        return key, world.planted.params, world.train, density
+
+
+@dataclass(frozen=True)
+class BeginLevels:
+    """`(cell, world) -> state` before the first level of a search in levels."""
+
+    search: Search
+
+    def __call__(self, cell: Cell, world: World) -> Any:
+        """Begins."""
+        assert self.search.finder.levels is not None
+        return self.search.finder.levels.begin(*self.search.arguments(cell, world))
+
+
+@dataclass(frozen=True)
+class AdvanceLevel:
+    """`(cell, world, state, level) -> (state, metrics)`: one level of a search in levels."""
+
+    search: Search
+
+    def __call__(
+        self, cell: Cell, world: World, state: Any, level: jax.Array
+    ) -> tuple[Any, Metrics]:
+        """Advances."""
+        assert self.search.finder.levels is not None
+        arguments = self.search.arguments(cell, world)
+        return self.search.finder.levels.advance(*arguments, state, level)
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How weak training goes.
+
+    Attributes:
+      epochs: passes over the data; 0 for no weak training.
+      batch_size: samples per step.
+      rescale: where it starts, in RESCALES: "none", the parameters as found; "rms", the same
+        brought to He scale for the kept fan-in (`nets.rescale_to_he`).
+      transform: of the inputs of every step, see `training.fit`.
+      decay: whether the learning rate falls to zero, by a cosine.
+      parameters: whether the results have "trained/parameters", all in one vector [P].
+    """
+
+    epochs: int = 10
+    batch_size: int = 32
+    rescale: str = "none"
+    transform: training.Transform | None = None
+    decay: bool = False
+    parameters: bool = False
+
+
+@dataclass(frozen=True)
+class Train:
+    """`(cell, world, found) -> metrics` after weak training."""
+
+    task: Task
+    apply: Apply
+    head: Head | None
+    plan: TrainingPlan
+    further: FurtherMetrics | None
+
+    def __call__(self, cell: Cell, world: World, found: Found) -> Metrics:
+        """Trains the kept parameters and evaluates."""
+        plan, network, rate = self.plan, with_head(self.apply, self.head), cell.learning_rate
+        if plan.decay:
+            steps = plan.epochs * (world.train.x.shape[0] // plan.batch_size)
+            rate = optax.cosine_decay_schedule(cell.learning_rate, steps)
+        params, losses = training.fit(
+            key_for(cell.key, "training"),
+            RESCALES[plan.rescale](found.params, found.mask),
+            found.mask,
+            world.train,
+            apply=network,
+            loss=self.task.loss,
+            optimizer=optax.adam(rate),
+            epochs=plan.epochs,
+            batch_size=plan.batch_size,
+            transform=plan.transform,
+        )
+        outputs = outputs_of(network, params, world.test.x)
+        values = values_of(self.task, outputs, world.test)
+        result = {f"trained/{k}": v for k, v in values.items()}
+        result["trained/loss"] = losses[-1]
+        result["trained/diverged"] = ~jnp.isfinite(losses).all()
+        if plan.parameters:
+            result["trained/parameters"] = ravel(params)
+        if self.further is not None:
+            judged = self.further.judged(world, found.mask, params, outputs)
+            result |= self.further.values("trained", judged)
+        return result
+
+
+@dataclass(frozen=True)
+class Run:
+    """One group of a sweep: `seek` and `train`, two pure functions of a Cell.
+
+    Attributes:
+      world: `(cell) -> World`.
+      search: `(cell, world) -> Found`.
+      evaluate: `(world, found) -> metrics` of the ticket without training; it does not look at
+        `found.info`, in which finders differ.
+      fit: `(cell, world, found) -> metrics` after weak training; None for 0 epochs.
+      in_turn: whether the cells of a batch are computed one by one; a batch may then be one cell.
+        For convolutions: a batch of kernels makes them grouped, which is slower.
+    """
+
+    world: Callable[[Cell], World]
+    search: Search
+    evaluate: EvaluateFound
+    fit: Train | None
+    in_turn: bool = False
+
+    @property
+    def finder(self) -> Finder:
+        """The finder: its scope, rounds and kind say what is really used."""
+        return self.search.finder
+
+    def seek(self, cell: Cell) -> tuple[Found, Metrics]:
+        """Draws the world, seeks a ticket in it, and evaluates what was found, untrained."""
+        world = self.world(cell)
+        found = self.search(cell, world)
+        return found, self.evaluate(world, found._replace(info={})) | search_info(found)
+
+    def train(self, cell: Cell, found: Found) -> Metrics:
+        """Trains what was found and evaluates it; an empty dict for 0 epochs."""
+        return self.fit(cell, self.world(cell), found) if self.fit is not None else {}
+
+
+def make_run(
+    task: Task | str,
+    depth: int,
+    width: int,
+    finder: str | Finder,
+    *,
+    name: str | None = None,
+    epochs: int = 10,
+    batch_size: int = 32,
+    rescale: str = "none",
+    scheme: str = "he",
+    rule: str = "norm",
+    samples: int = tasks.SAMPLES,
+    **static: Any,
+) -> Run:
+    """Builds a run in planted worlds of dense mothers.
+
+    Args:
+      task: a Task, or its name in TASKS.
+      depth: layers of neurons, the input included.
+      width: neurons per hidden layer.
+      finder: a name in FINDERS or REFERENCES, also followed by controls, as in "snip+shuffled"; or
+        a Finder.
+      name: name of a Finder that is not in the registry; its random numbers depend on it.
+      epochs: epochs of weak training; 0 for none.
+      batch_size: of weak training, and of searches that train.
+      rescale: where weak training starts, see `TrainingPlan`.
+      scheme: of the mother, see `nets.init`.
+      rule: of the planting, see `planting.plant`.
+      samples: size of the data set, the last tenth held out.
+      **static: options of the finder (scope, rounds, ...).
+
+    Returns:
+      A Run.
+
+    Raises:
+      ValueError: if a name is unknown or a size out of range; all is checked before any compute.
+
+    >>> import plantjax as pj
+    >>> pj.sweeps.make_run("relu", depth=3, width=50, finder="synflow100").finder.rounds
+    100
+    """
+    if isinstance(task, str):
+        checks.choice("task", task, tasks.TASKS)
+        task = tasks.TASKS[task]
+    checks.integer("samples", samples, 10)
+    checks.integer("epochs", epochs, 0)
+    checks.integer("batch_size", batch_size, 1, samples - samples // 10)
+    mother_widths(task, depth, width)
+    checks.choice("scheme", scheme, nets.SCHEMES)
+    checks.choice("rule", rule, RULES)
+    checks.choice("rescale", rescale, RESCALES)
+    if isinstance(finder, str):
+        name = finder
+        if "batch_size" in names.options(name):
+            static = {"batch_size": batch_size} | static
+        finder = names.make(task, name, **static)
+    elif static:
+        raise ValueError(f"a Finder takes no further options, got {', '.join(static)}.")
+    checks.integer("rounds", finder.rounds, 1, mother_size(task, depth, width))
+    world = DrawWorld(task, depth, width, scheme, rule, samples)
+    return assemble(
+        task, finder, name or "finder", world, TrainingPlan(epochs, batch_size, rescale)
+    )
+
+
+def assemble(
+    task: Task,
+    finder: Finder,
+    name: str,
+    world: Callable[[Any], World],
+    plan: TrainingPlan,
+    *,
+    apply: Apply = nets.apply,
+    in_turn: bool = False,
+) -> Run:
+    """Builds a run in worlds of one's own.
+
+    Args:
+      task: gives loss and metrics.
+      finder: made for this task and apply.
+      name: of the finder; its random numbers depend on it, controls apart.
+      world: `(cell) -> World`, hashable; equal for equal worlds, so that programs are shared.
+      plan: of weak training.
+      apply: `(params, x) -> outputs`.
+      in_turn: see `Run`.
+
+    Returns:
+      A Run.
+    """
+    built_in, registered = metrics.registered()
+    further = FurtherMetrics(task, finder.scope, apply, registered)
+    trained = further if registered else None  # without them training does not depend on the scope
+    return Run(
+        world=world,
+        search=Search(finder, names.base(name)),
+        evaluate=EvaluateFound(built_in, further, finder.head, finder.kind == "signed"),
+        fit=Train(task, apply, finder.head, plan, trained) if plan.epochs else None,
+        in_turn=in_turn,
+    )
+
+
+def search_info(found: Found) -> Metrics:
+    """What the finder reports about its search, as entries "search/..." of the results."""
+    return {f"search/{name}": value for name, value in found.info.items()}

@@ -1,0 +1,267 @@
+"""Sweeps: many cells of one static shape, in batches of one compiled program.
+
+A cell's world (mother, planted ticket, data) follows from its key alone; finder and density enter
+only the finder's key, so all finders and densities of a seed see the same world.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from plantjax import checks
+from plantjax.sweeps import compiling, worlds
+from plantjax.sweeps.compiling import Program, mesh_of, program, share
+from plantjax.sweeps.runs import AdvanceLevel, BeginLevels, Run, search_info
+from plantjax.types import Cell, Found, Task
+
+
+def make_cells(
+    task: Task,
+    seeds: Sequence[int],
+    densities: Sequence[float],
+    noise: float = 0.01,
+    learning_rate: float = 1e-3,
+) -> Cell:
+    """All (seed, density) pairs as one Cell of arrays [C], densities fastest.
+
+    Raises:
+      ValueError: if seeds or densities are empty or out of range, or noise or learning rate is.
+
+    >>> import plantjax as pj
+    >>> pj.sweeps.make_cells(pj.TASKS["relu"], seeds=[0, 1], densities=[0.25, 0.5]).density.tolist()
+    [0.25, 0.5, 0.25, 0.5]
+    """
+    for name, values in (("seeds", seeds), ("densities", densities)):
+        if not len(values):
+            raise ValueError(f"{name} must not be empty.")
+    for seed in seeds:
+        checks.integer("seeds", seed, 0)
+    checks.density(np.asarray(densities))
+    checks.interval("noise", noise, 0.0, 1.0)
+    checks.positive("learning_rate", learning_rate)
+    keys = jnp.stack([worlds.cell_key(task, seed) for seed in seeds])
+    n = len(seeds) * len(densities)
+    return Cell(
+        jnp.repeat(keys, len(densities), axis=0),
+        jnp.tile(jnp.asarray(densities, jnp.float32), len(seeds)),
+        jnp.full(n, noise, jnp.float32),
+        jnp.full(n, learning_rate, jnp.float32),
+    )
+
+
+class Keeper(Protocol):
+    """Keeps a search that is under way: its last finished level, and a pytree of arrays."""
+
+    def restore(self, like: Any) -> tuple[int, Any]:
+        """The last level kept and its tree, of the structure of `like`; (0, like) if none is."""
+
+    def save(self, level: int, tree: Any) -> None:
+        """Keeps the tree after a level, if it is worth while."""
+
+    def clear(self) -> None:
+        """Forgets everything: the search is done."""
+
+
+def sweep(
+    run: Run,
+    cells: Cell,
+    batch: int | None = None,
+    devices: int | None = None,
+    keep: Callable[[int], Keeper] | None = None,
+) -> dict[str, np.ndarray]:
+    """Runs all cells, in batches of one compiled program each for search and training.
+
+    No device ever has less than two cells (in turn: one), and ragged ends are padded, so a cell's
+    result depends on its identity only: not on the batch, its place in it, the devices, or the
+    order of the cells.
+
+    Args:
+      run: of `make_run`.
+      cells: arrays [C].
+      batch: cells per device and call of a program, at least 2; by default 2 on CPU, else at most
+        512. Runs whose cells are computed in turn may have 1, and do by default.
+      devices: how many of this process's devices share the cells; by default all.
+      keep: the keeper of the batch that starts at a cell: searches that have levels then run level
+        by level, and go on where they stopped.
+
+    Returns:
+      Arrays over the cells [C]: "pruned/value", "pruned/value_raw", "pruned/constant", the same
+      with "trained/" and "trained/loss", "trained/diverged"; "ticket/value", "target/value";
+      "recovery/...", see `recovery.compare`; "pruned/metric/..." and "trained/metric/...", see
+      `metrics.METRICS`; "kept", "kept_density"; "mask" bool [C, P], leaves in tree order;
+      "search/...", the finder's `Found.info`; "pruned/seconds" and "trained/seconds", wall time of
+      a cell's share of its batch, compilation apart.
+
+    Raises:
+      ValueError: if batch is below 2, there are fewer devices, or the cells are not arrays of one
+        length.
+    """
+    n = _length(cells)
+    mesh = _mesh(devices)
+    batch = _default(run, n, mesh) if batch is None else batch
+    checks.integer("batch", batch, 1 if run.in_turn else 2)
+    cells = jax.tree.map(jnp.asarray, cells)
+    step = batch * mesh.size
+    parts = []
+    for start in range(0, n, step):
+        index = np.minimum(np.arange(start, start + step), n - 1)
+        part = share(mesh, jax.tree.map(lambda a, index=index: a[index], cells))
+        keeper = None if keep is None or run.finder.levels is None else keep(start)
+        parts.append((_run_batch(run, part, mesh, keeper), min(step, n - start)))
+    return {
+        name: np.concatenate([result[name][:size] for result, size in parts])
+        for name in parts[0][0]
+    }
+
+
+def default_batch(n: int, devices: int = 1) -> int:
+    """Cells per device and call: 2 on CPU, whose caches hold no more, else up to 512 of n."""
+    if jax.default_backend() == "cpu":
+        return 2
+    return int(min(512, max(2, 1 << (-(-n // devices) - 1).bit_length())))
+
+
+def prepare(
+    run: Run,
+    n: int,
+    devices: int | None = None,
+    cells: Cell | None = None,
+    by_levels: bool = False,
+) -> None:
+    """Compiles the programs of a group, or waits for them; a thread may do so ahead of `sweep`.
+
+    Args:
+      run: of `make_run`.
+      n: number of cells that `sweep` will be given.
+      devices: as in `sweep`.
+      cells: like those that `sweep` will be given, as many as fill all devices; their shapes count.
+      by_levels: whether `sweep` will be given keepers.
+    """
+    mesh = _mesh(devices)
+    size = _default(run, n, mesh) * mesh.size
+    cells = jax.eval_shape(lambda: _example(size)) if cells is None else cells
+    _programs(run, cells, mesh, by_levels and run.finder.levels is not None)
+
+
+def _default(run: Run, n: int, mesh: Mesh) -> int:
+    return 1 if run.in_turn else default_batch(n, mesh.size)
+
+
+def _mesh(devices: int | None) -> Mesh:
+    if devices is not None:
+        checks.integer("devices", devices, 1, jax.local_device_count())
+    return mesh_of(devices)
+
+
+class _Levels(NamedTuple):
+    begin: Program
+    advance: Program
+    finish: Program
+
+
+class _Programs(NamedTuple):
+    world: Program
+    search: Program | None  # or in levels
+    levels: _Levels | None
+    evaluate: Program
+    fit: Program | None
+
+
+def _programs(run: Run, cells: Cell, mesh: Mesh, by_levels: bool) -> _Programs:
+    with compiling.TRACING:  # group after group: the first one is waited for
+        world = program(run.world, mesh, cells, in_turn=run.in_turn)
+        search, levels = None, None
+        if by_levels:
+            levels = _levels(run, cells, world.out_info, mesh)
+            found = levels.finish.out_info
+        else:
+            search = program(run.search, mesh, cells, world.out_info, in_turn=run.in_turn)
+            found = search.out_info
+        found = found._replace(info={})
+        evaluate = program(run.evaluate, mesh, world.out_info, found, in_turn=run.in_turn)
+        arguments = (cells, world.out_info, found)
+        fit = None
+        if run.fit is not None:
+            fit = program(run.fit, mesh, *arguments, in_turn=run.in_turn)
+    parts = _Programs(world, search, levels, evaluate, fit)
+    made = (world, *(levels or (search,)), evaluate, fit)
+    compiling.compile_all(part for part in made if part is not None)
+    return parts
+
+
+def _levels(run: Run, cells: Cell, world: Any, mesh: Mesh) -> _Levels:
+    """The programs of a search in levels."""
+    finder, size = run.finder, _length(cells)
+    assert finder.levels is not None
+    begin = program(BeginLevels(run.search), mesh, cells, world, in_turn=run.in_turn)
+    state, index = begin.out_info, jax.ShapeDtypeStruct((size,), jnp.int32)
+    arguments = (cells, world, state, index)
+    advance = program(AdvanceLevel(run.search), mesh, *arguments, in_turn=run.in_turn)
+    told = {
+        name: jax.ShapeDtypeStruct((size, finder.rounds), metric.dtype)
+        for name, metric in advance.out_info[1].items()
+    }
+    return _Levels(begin, advance, program(finder.levels.finish, mesh, state, told))
+
+
+def _example(size: int) -> Cell:
+    numbers = jnp.ones(size, jnp.float32)
+    return Cell(jax.random.split(jax.random.key(0), size), numbers, numbers, numbers)
+
+
+def _run_batch(run: Run, cells: Cell, mesh: Mesh, keeper: Keeper | None) -> dict[str, np.ndarray]:
+    size = _length(cells)
+    parts = _programs(run, cells, mesh, keeper is not None)
+    clock = time.perf_counter()
+    world = parts.world(cells)
+    if parts.search is not None:
+        found = parts.search(cells, world)
+    else:
+        assert keeper is not None
+        assert parts.levels is not None
+        found = _by_levels(parts.levels, run.finder.rounds, cells, world, mesh, keeper)
+    metrics, found = search_info(found), found._replace(info={})
+    metrics |= jax.block_until_ready(parts.evaluate(world, found))
+    seconds = {"pruned/seconds": time.perf_counter() - clock}
+    if parts.fit is not None:
+        clock = time.perf_counter()
+        metrics |= jax.block_until_ready(parts.fit(cells, world, found))
+        seconds["trained/seconds"] = time.perf_counter() - clock
+    times = {name: np.full(size, value / size) for name, value in seconds.items()}
+    return jax.tree.map(np.asarray, metrics) | times
+
+
+def _by_levels(
+    levels: _Levels, rounds: int, cells: Cell, world: Any, mesh: Mesh, keeper: Keeper
+) -> Found:
+    """The search level by level, from the last one that was kept."""
+    size = _length(cells)
+    state = levels.begin(cells, world)
+    kinds = levels.advance.out_info[1]
+    told = jax.tree.map(lambda a: np.zeros((size, rounds), a.dtype), kinds)
+    done, (state, told) = keeper.restore((jax.device_get(state), told))
+    state = share(mesh, state)
+    for level in range(done + 1, rounds + 1):
+        index = share(mesh, jnp.full(size, level, jnp.int32))
+        state, metrics = levels.advance(cells, world, state, index)
+        for name, values in metrics.items():
+            told[name][:, level - 1] = values
+        keeper.save(level, (jax.device_get(state), told))
+    keeper.clear()
+    found: Found = levels.finish(state, share(mesh, told))
+    return found
+
+
+def _length(cells: Cell) -> int:
+    lengths = {jnp.shape(leaf)[:1] for leaf in cells}
+    if len(lengths) != 1 or lengths == {()} or lengths == {(0,)}:
+        raise ValueError(
+            "cells must hold arrays of one length C >= 1, "
+            f"got shapes {[jnp.shape(leaf) for leaf in cells]}."
+        )
+    return int(next(iter(lengths))[0])

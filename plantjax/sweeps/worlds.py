@@ -1,0 +1,161 @@
+"""Worlds: what all finders and densities of one seed share, drawn from one key.
+
+A world is a mother with the planted ticket, and the data. Its key is folded once per purpose, so
+that nothing in it depends on finder, density, batch or order.
+"""
+
+import zlib
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import chex
+import jax
+
+from plantjax import checks, masks, nets, tasks
+from plantjax.planting import plant
+from plantjax.types import Batch, Cell, Key, Params, Planted, Task
+
+PURPOSES = ("mother", "planting", "data", "finder", "training")
+"""What the key of a cell is folded for, by index."""
+
+
+class World(NamedTuple):
+    """What all finders and densities of one seed share."""
+
+    target: Params
+    planted: Planted
+    train: Batch
+    test: Batch
+
+
+def cell_key(task: Task, seed: int) -> Key:
+    """The key of one seed of one task, from which everything in its cells follows."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(task.name.encode()))
+
+
+def key_for(key: Key, purpose: str) -> Key:
+    """The key of a cell for one of PURPOSES."""
+    return jax.random.fold_in(key, PURPOSES.index(purpose))
+
+
+def ticket_density(task: Task, depth: int, width: int, weights_only: bool = False) -> float:
+    """Density of the planted ticket in mothers of this depth and width.
+
+    Args:
+      task: gives the target.
+      depth: layers of neurons, the input included.
+      width: neurons per hidden layer.
+      weights_only: count kernels alone, in ticket and mother, as the paper does.
+
+    Returns:
+      (nonzero parameters of the cleaned target) / (parameters of the mother).
+
+    >>> import plantjax as pj
+    >>> round(pj.sweeps.ticket_density(pj.TASKS["circle"], 5, 100), 4)
+    0.0062
+    """
+    target = task.target(depth)
+    kept = masks.live(target, masks.nonzero(target))
+    if weights_only:
+        widths = mother_widths(task, depth, width)
+        total = sum(n_in * n_out for n_in, n_out in pairwise(widths))
+        return sum(int(layer["kernel"].sum()) for layer in kept.values()) / total
+    return int(masks.count(kept)) / mother_size(task, depth, width)
+
+
+def mother_size(task: Task, depth: int, width: int) -> int:
+    """Number of parameters n, weights and biases, of a mother.
+
+    >>> import plantjax as pj
+    >>> pj.sweeps.mother_size(pj.TASKS["circle"], depth=5, width=100)
+    20904
+    """
+    widths = mother_widths(task, depth, width)
+    return sum(n_in * n_out + n_out for n_in, n_out in pairwise(widths))
+
+
+@dataclass(frozen=True)
+class DrawWorld:
+    """`(cell) -> World` by `make_world`, equal by value."""
+
+    task: Task
+    depth: int
+    width: int
+    scheme: str = "he"
+    rule: str = "norm"
+    samples: int = tasks.SAMPLES
+
+    def __call__(self, cell: Cell) -> World:
+        """Draws the cell's world."""
+        return make_world(
+            *(cell.key, self.task, self.depth, self.width, cell.noise),
+            scheme=self.scheme,
+            rule=self.rule,
+            samples=self.samples,
+        )
+
+
+def make_world(
+    key: Key,
+    task: Task,
+    depth: int,
+    width: int,
+    noise: chex.Numeric = 0.01,
+    *,
+    scheme: str = "he",
+    rule: str = "norm",
+    samples: int = tasks.SAMPLES,
+) -> World:
+    """Draws mother and data and plants the task's target; pure, jits and vmaps over key and noise.
+
+    Args:
+      key: the key of the cell (`cell_key`).
+      task: what to plant and sample.
+      depth: layers of neurons, the input included.
+      width: neurons per hidden layer.
+      noise: of the samples; may be traced.
+      scheme: of the mother, see `nets.init`.
+      rule: of the planting, see `planting.plant`.
+      samples: size of the data set, the last tenth held out.
+
+    Returns:
+      The World.
+
+    Raises:
+      ValueError: as `targets`, `nets.init` and `planting.plant` do.
+
+    >>> import jax, plantjax as pj
+    >>> task = pj.TASKS["relu"]
+    >>> draw = jax.jit(lambda key: pj.sweeps.make_world(key, task, 3, 20, samples=100))
+    >>> world = draw(pj.sweeps.cell_key(task, 0))
+    >>> int(pj.masks.count(world.planted.mask)), world.test.x.shape
+    (2, (10, 1))
+    """
+    mother = nets.init(key_for(key, "mother"), mother_widths(task, depth, width), scheme)
+    shared = task.metric == "accuracy"
+    target = task.target(depth)
+    planted = plant(key_for(key, "planting"), target, mother, rule, shared)
+    train, test = tasks.split(task.sample(key_for(key, "data"), samples, noise))
+    return World(target, planted, train, test)
+
+
+def mother_widths(task: Task, depth: int, width: int) -> tuple[int, ...]:
+    """The mother's widths (I, width, ..., width, O).
+
+    Raises:
+      ValueError: if depth is below 3, or width below the target's in a layer.
+
+    >>> import plantjax as pj
+    >>> pj.sweeps.mother_widths(pj.TASKS["circle"], depth=5, width=100)
+    (2, 100, 100, 100, 4)
+    """
+    checks.integer("depth", depth, 3)
+    checks.integer("width", width, 1)
+    for layer, need in enumerate(nets.widths(task.target(depth))[1:-1]):
+        if width < need:
+            raise ValueError(
+                f"width must be at least {need}, the width of the {task.name} target of depth "
+                f"{depth} in {nets.layer_name(layer)}, got {width}."
+            )
+    return (task.n_in, *[width] * (depth - 2), task.n_out)

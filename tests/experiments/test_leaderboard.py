@@ -1,0 +1,245 @@
+"""The leaderboard: who takes part, a tiny run, its page and figure, resuming and publishing."""
+
+import inspect
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import leaderboard
+from plantjax.finders import FINDERS, REFERENCES
+from plantjax.jobs import cli
+from plantjax.jobs.grids import HALF, TICKET
+from plantjax.sweeps import worlds
+from plantjax.tasks import PAPER_TASKS, TASKS
+from ranking import page, statistics
+
+SMOKE = ["--budget", "smoke", "--tasks", "xor"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory):
+    """One compilation cache for all tests, not the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "xla"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("board") / "run"
+    leaderboard.main([*SMOKE, "--out", str(folder), "--controls", "shuffled"])
+    return folder
+
+
+def cells(budget: str, **options: object) -> pd.DataFrame:
+    groups = leaderboard.Settings(budget=budget, **options).groups()
+    rows = pd.DataFrame([cell for group in groups for cell in group.cells()])
+    assert rows["id"].is_unique
+    return rows
+
+
+@pytest.mark.parametrize(("budget", "tasks"), [("full", TASKS), ("quick", PAPER_TASKS)])
+def test_every_finder_takes_part_on_every_task(budget: str, tasks: object) -> None:
+    settings = leaderboard.Settings(budget=budget)
+    assert set(settings.plan().tasks) == set(tasks)
+    assert settings.names() == list(FINDERS)
+    if budget == "quick":
+        part = cells(budget, tasks=("relu",))
+        assert set(part["finder"]) == {*FINDERS, *REFERENCES}
+        searched = part[~part["finder"].isin(["dense", "planted"])]
+        assert searched.groupby("finder").size().nunique() == 1
+
+
+def test_full_has_ten_mothers_and_all_densities() -> None:
+    rows = cells("full", tasks=("circle",), finders=("snip",))
+    assert set(rows["seed"]) == set(range(10))
+    found = rows[rows["finder"] == "snip"].groupby("density_name")["density"].first()
+    ticket = worlds.ticket_density(TASKS["circle"], 5, 100)
+    assert found[TICKET] == ticket
+    assert found[HALF] == ticket / 2
+    assert found.max() == 0.5
+    assert {"0.5", "0.1", "0.02"} < set(found.index)
+
+
+@pytest.mark.slow
+def test_a_finder_joins_by_its_registry_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FINDERS, "mine", FINDERS["magnitude"])
+    for budget in ("full", "quick"):
+        assert "mine" in set(cells(budget)["finder"])
+    assert (
+        "mine+shuffled" in leaderboard.Settings(finders=("mine",), controls=("shuffled",)).names()
+    )
+
+
+def test_options_of_budgets_exist_and_are_told() -> None:
+    for budget in leaderboard.BUDGETS:
+        settings = leaderboard.Settings(budget=budget)
+        for name, chosen in settings.options().items():
+            assert set(chosen) <= set(inspect.signature(FINDERS[name]).parameters)
+        assert set(settings.plan().options) <= set(FINDERS)
+    note = page.options_note(leaderboard.Settings(budget="quick").options())
+    assert "` of `seek`" in note
+    shared, _, _ = note.partition(";")
+    assert shared.startswith("`level_epochs=2` of ")
+    assert shared.count("`multishot_") == sum(name.startswith("multishot_") for name in FINDERS)
+    assert page.options_note(leaderboard.Settings(budget="full").options()) == "none"
+
+
+def test_controls_go_to_the_finders_that_allow_them() -> None:
+    settings = leaderboard.Settings(
+        budget="smoke", finders=("snip", "phew", "edge_popup"), controls=("inverted", "oracle")
+    )
+    assert settings.names() == [
+        *("snip", "snip+inverted", "snip+oracle", "phew", "phew+oracle"),
+        *("edge_popup", "edge_popup+inverted", "edge_popup+oracle"),
+    ]
+    assert settings.options()["edge_popup+oracle"] == {"search_epochs": 2}
+
+
+@pytest.mark.slow
+def test_a_run_writes_page_tables_and_figure(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert {"LEADERBOARD.md", "leaderboard.png", "results.csv", "summary.csv"} <= names
+    assert (finished / "leaderboard.png").stat().st_size > 10_000
+    table, summary = (pd.read_csv(finished / f"{n}.csv") for n in ("results", "summary"))
+    assert set(table["density_name"]) == {"0.5", "ticket", "1"}
+    wanted = statistics.cases(table)
+    pd.testing.assert_frame_equal(summary, wanted, check_dtype=False)
+    assert set(table["status"]) == {"ok"}
+    planted = table.query("finder == 'planted' and stage == 'pruned'")
+    np.testing.assert_allclose(planted["value"], planted["ticket_value"])
+
+
+@pytest.mark.slow
+def test_the_page_tells_what_it_rests_on(finished: Path) -> None:
+    page = (finished / "LEADERBOARD.md").read_text()
+    assert (
+        "experiments/leaderboard.py --budget smoke --tasks xor --controls shuffled --publish"
+        in page
+    )
+    assert "seeds 0 to 1" in page
+    assert "`search_epochs=2` of `edge_popup`" in page
+    config = json.loads((finished / "config.json").read_text())
+    assert config["device"] in page
+    assert f"jax {config['versions']['jax']}" in page
+    for name in ("magnitude", "magnitude+shuffled", "edge_popup+shuffled", "oracle_random"):
+        assert f"| `{name}` |" in page
+    assert "\n## xor\n" in page
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in tables} == {3, 4, 7}  # one task; two densities; recovery
+    assert "nan" not in page
+
+
+@pytest.mark.slow
+def test_scores_on_the_page_have_their_spread(finished: Path) -> None:
+    page = (finished / "LEADERBOARD.md").read_text()
+    row = pd.read_csv(finished / "summary.csv").query(
+        "task == 'xor' and finder == 'magnitude' and stage == 'trained' and density_name == '0.5'"
+    )
+    middle, low, high = row[["value", "value_low", "value_high"]].to_numpy()[0]
+    assert f"{middle:.3f} ({low:.3f}-{high:.3f})" in page
+
+
+@pytest.mark.slow
+def test_a_second_run_computes_nothing_and_publishes(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "docs").mkdir()
+    monkeypatch.setattr(leaderboard, "ROOT", tmp_path)
+    before = (finished / "LEADERBOARD.md").read_text()
+    words = [*SMOKE, "--out", str(finished), "--controls", "shuffled", "--publish"]
+    leaderboard.main(words)
+    assert "nothing was computed" in capsys.readouterr().out
+    published = (tmp_path / "LEADERBOARD.md").read_text()
+    assert published == before.replace("](leaderboard.png)", "](docs/leaderboard.png)")
+    for name in ("leaderboard.png", "leaderboard.csv"):
+        assert (tmp_path / "docs" / name).stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_what_is_missing_is_computed_again(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    words = [*SMOKE, "--out", str(folder), "--finders", "magnitude"]
+    leaderboard.main([*words, "--chunk", "3"])
+    first = pd.read_csv(folder / "results.csv").drop(columns="seconds")
+    next((folder / "chunks").glob("*.npz")).unlink()
+    leaderboard.main(words)
+    again = pd.read_csv(folder / "results.csv").drop(columns="seconds")
+    pd.testing.assert_frame_equal(first, again, check_exact=True)
+    assert len(list(folder.load(folder))) > 1
+    whole = pd.read_csv(finished / "results.csv").drop(columns="seconds")
+    part = whole[whole["finder"].isin(["magnitude", *REFERENCES])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(first, part, check_exact=True)
+
+
+def synthetic(task: str, metric: str, good: float, bad: float) -> list[dict[str, object]]:
+    """Two finders, one good, two mothers, densities 0.5 and that of the ticket."""
+    return [
+        {
+            **{"task": task, "finder": finder, "stage": stage, "metric": metric, "seed": seed},
+            **{"density": density, "density_name": name, "value": value, "value_raw": value},
+            **{"ticket_value": good, "target_value": good, "ticket_density": 0.01},
+            **{"constant": finder == "snip", "status": "ok", "seconds": 1.0},
+            **{"recall": 0.1, "lift": 2.0, "kept": 1, "kept_density": 1e-3},
+        }
+        for finder, value in (("snip", bad), ("seek", good))
+        for stage in ("pruned", "trained")
+        for seed in (0, 1)
+        for name, density in (("0.5", 0.5), ("ticket", 0.01))
+    ]
+
+
+def test_pages_of_several_tasks_and_metrics() -> None:
+    table = pd.DataFrame(
+        synthetic("circle", "accuracy", 0.98, 0.25) + synthetic("helix", "mse", 1.5e-4, 0.2)
+    )
+    text = page.page(table, ["How."], "picture.png")
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert rows[:2] == [
+        "| `seek` | ticket / ticket | ticket / ticket |",
+        "| `snip` | none / none | none / none |",
+    ]
+    score = "**0.980 (0.980-0.980)**"
+    assert f"| `seek` | {score} | {score} |" in rows
+    score = "0.250 (0.250-0.250) †2"
+    assert f"| `snip` | {score} | {score} |" in rows
+    score = "**1.5e-4 (1.5e-4 to 1.5e-4)**"
+    assert f"| `seek` | {score} | {score} |" in rows
+    assert page.index("## circle") < page.index("## helix")
+    assert "nan" not in page
+
+
+def test_what_is_no_subnetwork_stands_apart() -> None:
+    table = pd.DataFrame(synthetic("circle", "accuracy", 0.98, 0.25))
+    text = page.page(statistics.by_kind(table, {"seek": "signed", "snip": "trained"}), [], "")
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert rows[:2] == ["| `seek` | ticket |", "| `snip` | none |"]  # weak only
+    assert "**Strong" not in page
+    signed = page[page.index("**Signed") :]
+    assert "`seek`" in signed
+    assert "`snip`" not in signed
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--budget", "huge"], "full"),
+        (["--tasks", "nowhere"], "--tasks must be one of circle.*nowhere"),
+        (["--tasks"], "--tasks must name at least one"),
+        (["--finders", "guess"], "--finders must be one of random.*guess"),
+        (["--controls", "guess"], "--controls must be one of shuffled.*guess"),
+        (["--seeds", "0"], "--seeds must be an integer of at least 1"),
+        (["--first-seed", "-1"], "--first-seed must be an integer of at least 0"),
+        (["--chunk", "0"], "--chunk must be an integer of at least 1"),
+    ],
+)
+def test_bad_input_is_refused(words: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(cli.InputError, match=message):
+        leaderboard.main([*SMOKE, *words, "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()

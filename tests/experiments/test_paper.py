@@ -1,0 +1,212 @@
+"""The paper's protocols: their grids, a run of each at smoke, and the pictures' tables."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import paper
+from figures import bounds, graphs
+from figures.budgets import BUDGETS, Budget
+from figures.protocols import MULTISHOT, PROTOCOLS, SINGLESHOT, Picture, Sweep
+from plantjax.finders import REFERENCES
+from plantjax.jobs import cli, folder
+from plantjax.sweeps import worlds
+from plantjax.tasks import PAPER_TASKS, TASKS
+
+SWEEPS = [name for name, protocol in PROTOCOLS.items() if isinstance(protocol, Sweep)]
+
+
+def cells(name: str, budget: str, seeds: int | None = None) -> pd.DataFrame:
+    """The labels of all cells of the finders, references left out."""
+    protocol = PROTOCOLS[name]
+    assert isinstance(protocol, Sweep)
+    groups = [g for grid in protocol.grids(BUDGETS[budget], seeds) for g in grid.groups()]
+    rows = pd.DataFrame([cell for group in groups for cell in group.cells()])
+    assert rows["id"].is_unique
+    return rows[~rows["finder"].isin(REFERENCES)]
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "depth", "width", "finders"),
+    [
+        ("fig3", 3 * 5 * 5 * 25, 5, 100, SINGLESHOT),
+        ("fig4", 3 * 7 * 5 * 10, 5, 100, (*MULTISHOT, "edge_popup", "edge_popup_annealed")),
+        ("fig6", 3 * 5 * 5 * 25, 3, 100, SINGLESHOT),
+        ("fig7", 3 * 5 * 5 * 25, 5, 100, SINGLESHOT),
+        ("fig8", 3 * 5 * 5 * 25, 10, 100, SINGLESHOT),
+        ("fig9", 5 * 5 * 10, 6, 1000, SINGLESHOT),
+        ("fig10", 5 * 10, 6, 100, ("synflow100",)),
+        ("fig11", 4 * 5 * 5 * 10, 6, 100, MULTISHOT),
+        ("fig12", 6 * 5 * 10, 5, 100, MULTISHOT),
+    ],
+)
+def test_full_grids_are_the_papers(name, number, depth, width, finders):
+    rows = cells(name, "full")
+    assert len(rows) == number
+    assert set(rows["depth"]) == {depth}
+    assert set(rows["width"]) == {width}
+    assert set(rows["finder"]) == set(finders)
+    assert set(rows["rounds"]) <= {1, 10, 100}
+    assert {"ticket", "0.01", "0.1", "0.5", "1"} <= set(rows["density_name"])
+
+
+def test_figure_11_has_all_noises_and_figure_12_local_scope():
+    assert set(cells("fig11", "full")["noise"]) == {0.0, 0.001, 0.01, 0.1}
+    assert set(cells("fig12", "full")["scope"]) == {"local"}
+    assert set(cells("fig4", "full").groupby("finder")["scope"].first()) == {"global", "local"}
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_smaller_budgets_are_parts_of_the_full_grid(name):
+    keys = ["task", "depth", "finder", "noise", "density_name", "seed"]
+    if name == "rescale":
+        pytest.skip("has references only")
+    full = set(cells(name, "full")[keys].itertuples(index=False))
+    for budget in ("quick", "smoke"):
+        part = set(cells(name, budget)[keys].itertuples(index=False))
+        assert part < full
+        assert {row.task for row in part} == {row.task for row in full}
+    assert set(cells(name, "quick", seeds=7)["seed"]) == set(range(7))
+
+
+def test_figure_9_is_narrower_at_quick_and_says_so():
+    assert set(cells("fig9", "quick")["width"]) == {300}
+    job = paper.Job("fig9", Path("nowhere"), "quick", None)
+    assert "width 300" in job.note()
+    assert "--budget quick" in job.note()
+
+
+def run(tmp_path: Path, name: str, *words: str) -> pd.DataFrame:
+    paper.main([name, "--budget", "smoke", "--out", str(tmp_path), *words])
+    return pd.read_csv(tmp_path / "results.csv")
+
+
+@pytest.mark.slow
+def test_a_protocol_writes_its_files_and_is_deterministic(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = run(tmp_path / "a", "fig10")
+    assert {"results.csv", "levels.csv", "figure.png", "config.json"} <= {
+        path.name for path in (tmp_path / "a").iterdir()
+    }
+    assert (tmp_path / "a" / "figure.png").stat().st_size > 10_000
+    again = run(tmp_path / "b", "fig10", "--chunk", "3")
+    pd.testing.assert_frame_equal(table.drop(columns="seconds"), again.drop(columns="seconds"))
+    capsys.readouterr()
+    run(tmp_path / "a", "fig10")
+    assert "nothing was computed" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_levels_tell_every_round(tmp_path: Path) -> None:
+    run(tmp_path, "fig10")
+    levels = pd.read_csv(tmp_path / "levels.csv")
+    searched = levels[levels["finder"] == "synflow100"]
+    assert set(searched.groupby(["density_name", "seed"]).size()) == {2}  # smoke has two rounds
+    last = searched[searched["level"] == 2]
+    n = 2 * 32 + 32 + 3 * (32 * 32 + 32) + 32 * 4 + 4
+    kept = np.floor(last["density"].to_numpy(np.float32) * np.float32(n) + 0.5)
+    np.testing.assert_array_equal(np.round(last["kept_density"] * n), kept)
+    assert (last["live_density"] <= last["kept_density"]).all()
+    assert set(levels["collapsed"]) <= set(range(6))
+
+
+@pytest.mark.slow
+def test_the_planted_ticket_trained_both_ways(tmp_path: Path) -> None:
+    table = run(tmp_path, "rescale")
+    assert set(table["rescale"]) == {"none", "rms"}
+    pruned = table[table["stage"] == "pruned"]
+    np.testing.assert_allclose(pruned["value"], pruned["ticket_value"], rtol=1e-4)
+    trained = table[table["stage"] == "trained"].pivot_table(
+        index=["task", "seed"], columns="rescale", values="value"
+    )
+    assert (trained["none"] != trained["rms"]).any()
+
+
+def test_samples_are_those_of_the_tasks(tmp_path: Path) -> None:
+    table = run(tmp_path, "fig1")
+    circle, helix = (table[table["task"] == name] for name in ("circle", "helix"))
+    assert len(circle) == len(helix) == 2000
+    radius = circle["x1"] ** 2 + circle["x2"] ** 2
+    assert ((radius > 0.7) == (circle["y1"] == 3)).mean() > 0.97
+    u = np.pi * (5 + 3 * helix["x1"])
+    assert np.abs(helix["y3"] - u / (8 * np.pi)).max() < 0.06
+
+
+@pytest.fixture(scope="module")
+def tickets() -> pd.DataFrame:
+    return graphs.tickets(BUDGETS["smoke"])
+
+
+@pytest.mark.slow
+def test_ticket_graphs_hold_every_kept_parameter(tickets: pd.DataFrame, tmp_path: Path) -> None:
+    for name in PAPER_TASKS:
+        task = TASKS[name]
+        n = sum(i * o + o for i, o in ((task.n_in, 100), (100, 100), (100, 100), (100, task.n_out)))
+        wanted = round(worlds.ticket_density(task, 5, 100) * n)
+        part = tickets[tickets["task"] == name]
+        assert part.groupby("ticket").size().tolist() == [wanted, wanted]
+        shared = part[part["shared"]].groupby("ticket").size()
+        assert shared.nunique() <= 1  # an edge is shared from both sides
+        assert (part[part["kind"] == "weight"]["value"] != 0).all()
+    graphs.draw_tickets(tickets, tmp_path / "figure.png", "note")
+    assert (tmp_path / "figure.png").stat().st_size > 50_000
+
+
+@pytest.mark.slow
+def test_bounds_hold_where_rigorous_and_fail_as_printed() -> None:
+    table = bounds.table(Budget(mothers=300))
+    points = table.pivot_table(
+        index=["target", "panel", "width", "epsilon"], columns="kind", values="value"
+    )
+    estimates = table[table["kind"] == "estimate"]
+    high = estimates.set_index(list(points.index.names))["high"].reindex(points.index)
+    assert (points["rigorous"] <= high).all()
+    assert (points["printed"] > high).any()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["fig33"], "fig3, fig4"),
+        (["fig3", "--budget", "huge"], "full"),
+        (["fig3", "--seeds", "0"], "--seeds must be an integer of at least 1"),
+        (["fig3", "--chunk", "0"], "--chunk must be an integer of at least 1"),
+    ],
+)
+def test_bad_input_is_refused(words: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(cli.InputError, match=message):
+        paper.main([*words, "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_list_names_all(capsys: pytest.CaptureFixture[str]) -> None:
+    paper.main(["--list"])
+    shown = capsys.readouterr().out
+    assert all(f"{name} " in shown for name in PROTOCOLS)
+
+
+@pytest.mark.slow
+def test_all_runs_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paper.main(["all", "--budget", "smoke", "--out", str(tmp_path)])
+    for name in PROTOCOLS:
+        assert (tmp_path / name / "figure.png").stat().st_size > 10_000
+        assert len(pd.read_csv(tmp_path / name / "results.csv"))
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        assert config["settings"] == {"name": name, "budget": "smoke", "seeds": None}
+    assert not list((tmp_path / "fig7" / "chunks").iterdir())  # drawn from fig3's cells
+    removed = next((tmp_path / "fig4" / "chunks").iterdir())
+    removed.unlink()
+    capsys.readouterr()
+    paper.main(["all", "--budget", "smoke", "--out", str(tmp_path)])
+    assert "are done; going on with the others" in capsys.readouterr().out
+    assert removed.exists()
+    assert len(list(folder.load(tmp_path / "fig4"))) > 1
+
+
+def test_pictures_and_sweeps_are_all_there() -> None:
+    assert {"fig1", "fig2", "theorem2"} == set(PROTOCOLS) - set(SWEEPS)
+    assert all(isinstance(PROTOCOLS[name], Picture) for name in ("fig1", "fig2", "theorem2"))

@@ -1,0 +1,282 @@
+"""Tickets in a tiny VGG on real digits: the table, resuming after a kill, planting, bad input."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import paper
+import vgg
+from images import plan
+from images.groups import ImageGroup
+from images.sources import SOURCES
+from plantjax.finders import FINDERS
+from plantjax.jobs import cli, figures, folder
+from plantjax.jobs.checkpoints import Checkpoint
+from plantjax.nets import convnets
+
+BLOCKS = ((32,), (64,))  # in place of VGG11's, which takes minutes to compile
+SMALL = {"width": 0.25, "ticket_density": "0.3", "samples": 640, "epochs": 6, "learning_rate": 0.01}
+TINY = ["--budget", "smoke", "--seeds", "2"]
+TINY += [word for k, v in SMALL.items() for word in (f"--{k.replace('_', '-')}", str(v))]
+POPUPS = set(plan.POPUPS)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_vgg():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(convnets.VGGS, 11, BLOCKS)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One compilation cache for all tests and their subprocesses, not the user's."""
+    folder = tmp_path_factory.getbasetemp() / "xla"
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("vgg") / "run"
+    vgg.main([*TINY, "--out", str(folder)])
+    return folder
+
+
+def table(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "results.csv").drop(columns="seconds")
+
+
+@pytest.mark.slow
+def test_a_run_writes_table_settings_and_figure(finished: Path) -> None:
+    rows = table(finished)
+    plain, planted = (rows[rows["mother"] == name] for name in ("plain", "planted"))
+    assert set(plain["finder"]) == {"multishot_synflow", "dense", "magnitude"}
+    assert set(plain["stage"]) == {"pruned", "trained"}
+    assert set(planted["finder"]) == {"planted", *POPUPS}
+    assert set(planted["stage"]) == {"pruned"}
+    assert len(rows) == 2 * (3 * 2 + 3)
+    assert set(rows["status"]) == {"ok"}
+    network = convnets.vgg(11, 0.25)
+    n = sum(9 * i * o + o for i, o in ((1, 8), (8, 16))) + 16 * 10 + 10
+    for finder, density in (("magnitude", 0.5), ("multishot_synflow", 0.3)):
+        assert set(rows.loc[rows["finder"] == finder, "kept"]) == {int(density * n + 0.5)}
+    assert network.module.blocks == ((8,), (16,))
+    config = json.loads((finished / "config.json").read_text())
+    assert config["settings"]["data"] == "mnist5k"
+    assert "data_dir" not in config["settings"]
+    assert (finished / "figure.png").read_bytes()[:4] == b"\x89PNG"
+    levels = pd.read_csv(finished / "levels.csv")
+    assert set(levels["finder"]) == {"multishot_synflow", *POPUPS}
+    assert set(levels.groupby(["finder", "seed"]).size()) == {2}
+    assert not list((finished / "levels").iterdir())  # searches under way: none
+
+
+@pytest.mark.slow
+def test_the_planted_ticket_is_as_good_as_the_trained_one(finished: Path) -> None:
+    rows = table(finished)
+    trained = rows[(rows["finder"] == "multishot_synflow") & (rows["stage"] == "trained")]
+    planted = rows[rows["finder"] == "planted"]
+    wanted = trained.set_index("seed")["value"]
+    assert wanted.mean() > 0.2
+    for column in ("value", "ticket_value", "target_value"):
+        np.testing.assert_allclose(planted.set_index("seed")[column], wanted, atol=0.001)
+    np.testing.assert_array_equal(planted["recall"], 1.0)
+    kept = trained.set_index("seed")["kept"]
+    assert (planted.set_index("seed")["kept"] <= kept).all()  # what was dead is left out
+    plain = rows[rows["mother"] == "plain"]
+    np.testing.assert_array_equal(plain["ticket_value"], wanted[plain["seed"]])
+    assert plain["recall"].isna().all()  # nothing is planted there
+    assert plain["live_density"].notna().all()
+
+
+@pytest.mark.slow
+def test_a_second_run_computes_nothing(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vgg.main([*TINY, "--out", str(finished)])
+    shown = capsys.readouterr().out
+    assert "nothing was computed" in shown
+    assert shown.count("planted") >= 4
+    assert "popup_levels_global" in shown
+
+
+@pytest.mark.slow
+def test_what_is_missing_is_computed_again(finished: Path, tmp_path: Path) -> None:
+    """Without the chunk of the tickets, the cells that need them make them anew."""
+    shutil.copytree(finished, tmp_path / "run")
+    removed = []
+    for chunk in folder.load(finished):
+        if chunk.labels["finder"][0] in ("multishot_synflow", "planted", "edge_popup_levels"):
+            removed.append(tmp_path / "run" / "chunks" / f"{folder.name_of(chunk.ids)}.npz")
+            removed[-1].unlink()
+    assert len(removed) == 3
+    planted = next(g for g in plan().groups() if g.finder == "planted").at(tmp_path / "run")
+    chunk = planted.compute(planted.run(), planted.cells(), 2)
+    wanted = table(finished).query("finder == 'planted'")["value"]
+    np.testing.assert_allclose(chunk.results["pruned/value"], wanted, rtol=1e-6)
+    vgg.main([*TINY, "--out", str(tmp_path / "run")])
+    pd.testing.assert_frame_equal(table(tmp_path / "run"), table(finished), check_exact=True)
+
+
+def plan() -> plan.Plan:
+    return cli.parse(vgg.Settings, TINY, "vgg.py").plan()
+
+
+class StopError(Exception):
+    """Ends a search after a level, as a kill would."""
+
+
+@pytest.mark.slow
+def test_searches_go_on_between_levels(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, levels = Checkpoint.save, []
+
+    def stopping(self: Checkpoint, level: int, tree: object) -> None:
+        save(self, level, tree)
+        levels.append(level)
+        if len(levels) in (1, 4, 5):
+            raise StopError
+
+    monkeypatch.setattr(Checkpoint, "save", stopping)
+    for _ in range(3):
+        with pytest.raises(StopError):
+            vgg.main([*TINY, "--out", str(tmp_path)])
+        assert list((tmp_path / "levels").iterdir())
+    vgg.main([*TINY, "--out", str(tmp_path)])
+    assert sum(level == 1 for level in levels) == 3  # no level twice
+    assert len(levels) == 6
+    pd.testing.assert_frame_equal(table(tmp_path), table(finished), check_exact=True)
+
+
+BAD = {
+    "--data nowhere": "--data must be one of mnist5k, .*cifar10.*, got 'nowhere'",
+    "--data cifar10": "cifar10 needs a folder that holds data_batch_1, .*got folder=None",
+    "--data-dir {tmp}": r"mnist5k expects the file .*mnist_5k\.csv\.gz, which does not exist",
+    "--data cifar100 --data-dir {tmp}": r"cifar100 expects in .*: train, test .*train\.bin",
+    "--depth 12": "--depth must be one of 11, 13, 16, 19, .*got 12",
+    "--width 0": "--width must lie in",
+    "--finders guess": "--finders must be one of random, .*got 'guess'",
+    "--densities 1.5": r"--densities .*\(0, 1\].*1.5",
+    "--densities ticket": r"--densities must be numbers in \(0, 1\], got 'ticket'",
+    "--popup-densities 0": r"\(0, 1\]",
+    "--ticket-density much": "much",
+    "--seeds 0": "--seeds must be an integer of at least 1",
+    "--first-seed -1": "--first-seed must be",
+    "--epochs 0": "--epochs must be an integer of at least 1",
+    "--popup-epochs 0": "--popup-epochs must be an integer of at least 1",
+    "--samples 63": "--samples must be an integer of at least 64, got 63",
+    "--learning-rate nan": "--learning-rate",
+    "--budget huge": "full",
+    "--colour red": "--colour",
+}
+
+
+@pytest.mark.parametrize("words", BAD)
+def test_bad_input_names_argument_value_and_allowed(words: str, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    given = words.format(tmp=tmp_path).split()
+    with pytest.raises(cli.InputError, match=BAD[words]):
+        vgg.main([*given, "--out", str(folder)])
+    assert not folder.exists()
+
+
+def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    vgg.main(["--list"])
+    shown = capsys.readouterr().out.replace("\n", " ").replace(",", " ").split()
+    assert set(shown) >= {*SOURCES, *FINDERS}
+
+
+@pytest.mark.parametrize("words", [["--data", "cifar10"], ["--data-dir", "."]])
+def test_image_data_goes_with_figure_5(words: list[str], tmp_path: Path) -> None:
+    with pytest.raises(cli.InputError, match=f"{words[0]} goes with fig5"):
+        paper.main(["fig3", *words, "--out", str(tmp_path / "out")])
+    with pytest.raises(cli.InputError, match=r"cifar10 needs|mnist5k expects"):
+        paper.main(["fig5", *words, "--out", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_full_plan_is_the_papers() -> None:
+    full = plan.plan("full", data="cifar10")
+    groups = {(group.finder, group.mother): group for group in full.groups()}
+    popup = groups["edge_popup_levels", "planted"]
+    assert isinstance(popup, ImageGroup)
+    assert (popup.depth, popup.width, len(popup.seeds)) == (16, 1.0, 3)
+    assert [name for name, _ in popup.densities] == ["0.01", "0.05", "0.1", "0.2", "0.5"]
+    run = popup.run()
+    assert (run.scope, run.rounds, popup.static["level_epochs"]) == ("layer", 5, 50)
+    assert SOURCES["cifar10"].batch_size == 128
+    tickets = [group for group in full.groups() if group.finder == "multishot_synflow"]
+    assert [len(group.densities) for group in tickets] == [1, 4]  # 0.01 is the target itself
+    assert {f"{p}{name}" for p in ("", "multishot_") for name in ("snip", "grasp", "synflow")} <= {
+        group.finder for group in full.groups()
+    }
+
+
+@pytest.mark.slow
+def test_figure_5_is_the_same_implementation(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(plan.BUDGETS, "smoke", plan.BUDGETS["smoke"] | SMALL)
+    paper.main(["fig5", "--budget", "smoke", "--seeds", "2", "--out", str(tmp_path)])
+    pd.testing.assert_frame_equal(table(tmp_path), table(finished), check_exact=True)
+    assert len(pd.read_csv(tmp_path / "summary.csv")) == 9
+    assert json.loads((tmp_path / "config.json").read_text())["settings"]["name"] == "fig5"
+
+
+def test_figure_of_all_finders(tmp_path: Path) -> None:
+    full = plan.plan("full")
+    rows = [
+        {
+            **{"mother": group.mother, "finder": group.finder, "stage": stage, "seed": seed},
+            **{"density": value, "density_name": name, "metric": "accuracy", "value": 0.9 * value},
+            **{"constant": False, "ticket_value": 0.9, "ticket_density": 0.01},
+        }
+        for group in full.groups()
+        for name, value in group.densities
+        for seed in (0, 1)
+        for stage in ("pruned", "trained")
+    ]
+    plan.draw(pd.DataFrame(rows), tmp_path / "figure.png", full.about())
+    assert (tmp_path / "figure.png").stat().st_size > 20_000
+    assert figures.COLORS
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    program = (
+        f"from plantjax import convnets; convnets.VGGS[11] = {BLOCKS!r}; "
+        "from experiments import cli, vgg; cli.run(vgg.main)"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *TINY, "--out", str(folder)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "COLUMNS": "200"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_killed_twice_then_finished(finished: Path, tmp_path: Path) -> None:
+    for pattern in ("levels/*/1", "chunks/*.npz"):
+        process = start(tmp_path)
+        deadline = time.monotonic() + 300
+        while not list(tmp_path.glob(pattern)):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    process = start(tmp_path)
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert "cells are done; going on with the others" in out
+    pd.testing.assert_frame_equal(table(tmp_path), table(finished), check_exact=True)

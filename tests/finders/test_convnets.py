@@ -1,0 +1,132 @@
+"""Finders on convolutional and residual networks: exact counts, and batch norms are left alone."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from plantjax import finders, losses, masks, tasks
+from plantjax.nets import convnets, wirings
+from plantjax.types import Batch, Task
+from shared import jit
+
+IMAGE = (4, 4, 2)
+NETWORKS = {
+    "normed": convnets.Network(convnets.VGG(3, batch_norm=True, blocks=((3,), (4,)))),
+    "residual": convnets.Network(convnets.ResNet(3, stages=((3, 1), (4, 1)))),
+}
+OPTIONS = {
+    "snip": {},
+    "grasp": {"scope": "channel"},
+    "synflow": {"rounds": 3},
+    "multishot_magnitude": {"rounds": 2, "level_epochs": 1},
+    "edge_popup": {"scope": "layer", "anneal": "epoch", "search_epochs": 2},
+    "edge_popup_global": {"search_epochs": 2},
+}
+QUICK = (
+    ("snip", "normed"),
+    ("synflow", "residual"),
+    ("multishot_magnitude", "normed"),
+    ("edge_popup", "residual"),
+)
+
+
+def target(depth):
+    raise AssertionError("no finder may ask for the target")
+
+
+TASK = Task(
+    "images",
+    32,
+    3,
+    "accuracy",
+    target,
+    lambda key, n: None,
+    losses.cross_entropy,
+    tasks.evaluate_classes,
+)
+
+
+def data():
+    x = np.random.default_rng(0).normal(size=(60, *IMAGE)).astype("f4")
+    return Batch(jnp.asarray(x), jnp.asarray(np.argmax(x[:, 0, :3, 0], axis=1), jnp.int32))
+
+
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [
+        pytest.param(name, network, marks=[] if (name, network) in QUICK else [pytest.mark.slow])
+        for name in OPTIONS
+        for network in NETWORKS
+    ],
+)
+def test_finders_run_on_images(name, network):
+    apply = NETWORKS[network]
+    finder = finders.FINDERS[name](TASK, apply=apply, **OPTIONS[name])
+
+    def search(key, density):
+        return finder(key, apply.init(key, IMAGE), data(), density)
+
+    keys = jax.random.split(jax.random.key(0), 2)
+    found = jit(jax.vmap(search, (0, None)))(keys, jnp.float32(0.3))
+    chex.assert_tree_all_finite((found.params, found.info))
+    for seed in range(2):
+        mask = jax.tree.map(lambda leaf, s=seed: np.asarray(leaf[s]), found.mask)
+        layers = {k: part for k, part in mask.items() if k.startswith("layer")}
+        for key in set(mask) - set(layers):
+            assert mask[key]["scale"].all()
+            assert mask[key]["bias"].all()
+        scope = finder.scope
+        sizes = np.asarray(masks.group_counts(masks.full(layers), scope))
+        wanted = np.floor(np.float32(0.3) * sizes.astype(np.float32) + np.float32(0.5))
+        np.testing.assert_array_equal(masks.group_counts(layers, scope), wanted)
+    if "live_density" in found.info:
+        live, kept = (
+            np.asarray(found.info[key])[:, -1] for key in ("live_density", "kept_density")
+        )
+        assert ((live > 0) & (live <= kept)).all()
+        one = jax.tree.map(lambda leaf: leaf[0], (found.params, found.mask))
+        wanted = masks.density(masks.live(*one, apply.wiring), apply.prunable)
+        np.testing.assert_allclose(live[0], wanted, rtol=1e-6)
+
+
+def test_attributes_of_an_apply():
+    """Without them every leaf may be pruned, and shapes alone tell the wiring."""
+    network = NETWORKS["normed"]
+    params = network.init(jax.random.key(0), IMAGE)
+    assert wirings.of(network, params) == network.wiring
+    assert wirings.of(network.flow, params) is None
+    every = finders.FINDERS["magnitude"](TASK, apply=network, prunable=lambda path: True)
+    own = finders.FINDERS["magnitude"](TASK, apply=network)
+    counts = [
+        int(masks.count(f(jax.random.key(0), params, data(), 0.1).mask)) for f in (own, every)
+    ]
+    prunable = masks.size(params, network.prunable)
+    assert counts == [
+        round(0.1 * prunable) + masks.size(params) - prunable,
+        round(0.1 * masks.size(params)),
+    ]
+
+
+CHAINS_ONLY = {"phew": "params must be a chain of dense layers", "seek": "chain of dense layers"}
+
+
+@pytest.mark.parametrize("name", finders.FINDERS)
+def test_every_finder_takes_a_convolutional_network_or_says_no(name):
+    """Traced only: masks like the parameters, or one clear line."""
+    apply = convnets.Network(convnets.VGG(3, blocks=((3,), (4,))))
+    params = apply.init(jax.random.key(0), IMAGE)
+    finder = finders.FINDERS[name](TASK, apply=apply)
+
+    def search():
+        return jax.eval_shape(finder, jax.random.key(1), params, data(), 0.3)
+
+    if name in CHAINS_ONLY:
+        with pytest.raises(ValueError, match=CHAINS_ONLY[name]):
+            search()
+        return
+    found = search()
+    wanted = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, bool), params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(found.mask, wanted)
+    chex.assert_trees_all_equal_shapes_and_dtypes(found.params, params)

@@ -1,0 +1,92 @@
+"""Live budgets against brute force over all thresholds."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from plantjax import masks, nets, tasks
+from plantjax.finders import edge_popup
+from plantjax.masks import select_live
+
+WIDTHS = (2, 6, 5, 3)
+PARAMS = nets.init(jax.random.key(0), WIDTHS)
+SIZE = masks.size(PARAMS)
+select = jax.jit(select_live.select_live)
+
+
+def scores_of(key, levels=None):
+    """Random scores, of a few levels if ties are wanted."""
+    draws = nets.draw(key, [leaf.shape for leaf in jax.tree.leaves(PARAMS)])
+    draws = draws if levels is None else [jnp.round(levels * draw) for draw in draws]
+    return jax.tree.unflatten(jax.tree.structure(PARAMS), draws)
+
+
+def by_hand(scores, k):
+    """The live mask of the lowest threshold with at most k live parameters."""
+    values = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(scores)])
+    best = jax.tree.map(lambda leaf: np.zeros(leaf.shape, bool), scores)
+    for threshold in sorted(values, reverse=True):
+        mask = jax.tree.map(lambda leaf, least=threshold: np.asarray(leaf) >= least, scores)
+        mask = masks.live(PARAMS, mask)
+        if masks.count(mask) > k:
+            break
+        best = mask
+    return best
+
+
+@pytest.mark.parametrize("k", [1, 4, 9, 20, 41, SIZE])
+def test_the_threshold_is_the_lowest_within_the_budget(k):
+    for seed in range(6):
+        scores = scores_of(jax.random.key(seed))
+        found = select(jax.random.key(9), scores, PARAMS, np.float32(k / SIZE))
+        chex.assert_trees_all_equal(jax.device_get(found), jax.device_get(by_hand(scores, k)))
+
+
+def test_all_that_is_kept_is_live_and_within_the_budget_also_among_ties():
+    densities = np.float32(np.arange(1, SIZE + 1) / SIZE)
+    for seed in range(4):
+        scores = scores_of(jax.random.key(seed), levels=1)
+        found = jax.vmap(select, (None, None, None, 0))(
+            jax.random.key(seed), scores, PARAMS, densities
+        )
+        counts = jax.vmap(masks.count)(found)
+        assert (counts <= np.arange(1, SIZE + 1)).all()
+        assert len(set(counts.tolist())) > 15  # thresholds alone would give about 6 numbers
+        alive = jax.vmap(lambda mask: masks.live(PARAMS, mask))(found)
+        chex.assert_trees_all_equal(found, alive)
+
+
+@pytest.mark.slow
+def test_a_former_threshold_changes_nothing():
+    scores = scores_of(jax.random.key(1))
+    mask, near = select_live.reselect_live(jax.random.key(0), scores, PARAMS, 0.3, None)
+    for guess in (near, near + 1000, near - 1000):
+        again, _ = select_live.reselect_live(jax.random.key(0), scores, PARAMS, 0.3, guess)
+        chex.assert_trees_all_equal(again, mask)
+
+
+@pytest.mark.slow
+def test_edge_popup_with_a_live_budget_keeps_live_parameters_only():
+    task = tasks.TASKS["relu"]
+    params = nets.init(jax.random.key(0), (1, 8, 8, 1))
+    sample = task.sample(jax.random.key(1), 200)
+    finder = edge_popup(task, scope="global", budget="live", anneal="step", search_epochs=4)
+    assert not finder.exact_counts
+    for density in (0.1, 0.5):
+        found = jax.jit(finder.search)(jax.random.key(2), params, sample, density)
+        kept = int(masks.count(found.mask))
+        assert 3 <= kept <= round(density * masks.size(params))
+        chex.assert_trees_all_equal(found.mask, masks.live(params, found.mask))
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(ValueError, match="scope with budget='live' must be one of global, got 'l"):
+        edge_popup(tasks.TASKS["relu"], budget="live")
+    with pytest.raises(ValueError, match="budget must be one of all, live, got 'dead'"):
+        edge_popup(tasks.TASKS["relu"], budget="dead")
+    with pytest.raises(ValueError, match="params must be a chain of dense layers"):
+        select_live.select_live(jax.random.key(0), {"a": jnp.ones(3)}, {"a": jnp.ones(3)}, 0.5)
+    with pytest.raises(ValueError, match=r"scores must have the tree structure of params"):
+        select_live.select_live(jax.random.key(0), {"a": jnp.ones(3)}, PARAMS, 0.5)

@@ -1,0 +1,191 @@
+"""Balancing: exact powers of two, in range at any depth; SynFlow against float64 in images."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from plantjax import masks, nets
+from plantjax.finders import schedules
+from plantjax.nets import balancing, convnets, wirings
+from plantjax.scores import SCORES
+from plantjax.types import Batch
+
+IMAGE = (4, 4, 2)
+NETWORKS = {
+    "vgg": convnets.Network(convnets.VGG(3, blocks=((4, 5), (6,)))),
+    "normed": convnets.Network(convnets.VGG(3, batch_norm=True, blocks=((4,), (6,)))),
+    "pad": convnets.Network(convnets.ResNet(3, stages=((3, 1), (5, 1)))),
+    "project": convnets.Network(convnets.ResNet(3, stages=((3, 1), (5, 1)), shortcut="project")),
+}
+
+
+@functools.cache
+def positive(name, size=1.0):
+    """Absolute parameters, kernels and biases of `size` times their usual."""
+    params = NETWORKS[name].init(jax.random.key(0), IMAGE, bias_scale=3.0)
+    return {
+        key: jax.tree.map(
+            lambda p, k=key: jnp.abs(p) * (size if k.startswith("layer") else 1), part
+        )
+        for key, part in params.items()
+    }
+
+
+def unjitted_scores(apply, params, image=IMAGE):
+    batch = Batch(jnp.zeros((1, *image)), None)
+    return SCORES["synflow"](apply, None)(jax.random.key(0), params, masks.full(params), batch)
+
+
+def scores_of(apply, params, image=IMAGE):
+    return jax.device_get(jax.jit(functools.partial(unjitted_scores, apply, image=image))(params))
+
+
+def flat(tree):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]).astype(np.float64)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_outputs_change_by_one_power_of_two(name):
+    network, params = NETWORKS[name], positive(name)
+    balanced = jax.jit(balancing.balance, static_argnums=1)(params, network.wiring)
+    run = jax.jit(network.flow)
+    ratio = run(balanced, jnp.ones((1, *IMAGE))) / run(params, jnp.ones((1, *IMAGE)))
+    np.testing.assert_array_equal(ratio, ratio[0, 0])
+    assert np.log2(ratio[0, 0]).is_integer()
+    # the inverse powers restore every bit
+    for path, leaf in wirings.leaves(balanced).items():
+        old = np.asarray(wirings.leaves(params)[path])
+        exponent = np.unique(np.log2(old[old > 0] / np.asarray(leaf)[old > 0]))
+        assert exponent.size == (1 if (old > 0).any() else 0)
+        assert (exponent == np.round(exponent)).all()
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e12])
+def test_synflow_of_a_chain_neither_overflows_nor_vanishes(size):
+    """Without biases, scores of scaled kernels are those of the kernels, up to a factor."""
+    score = jax.jit(functools.partial(unjitted_scores, NETWORKS["vgg"]))
+    unbiased = [
+        {key: {**part, "bias": 0.0 * part["bias"]} for key, part in positive("vgg", s).items()}
+        for s in (1.0, size)
+    ]
+    wanted, found = (flat(score(params)) for params in unbiased)
+    np.testing.assert_allclose(found / found.max(), wanted / wanted.max(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("name", "size"), [("normed", 1e14), ("pad", 1e7), ("project", 1e10)])
+def test_synflow_of_other_networks_does_not_overflow(name, size):
+    network, params = NETWORKS[name], positive(name, size)
+    assert not np.isfinite(jax.jit(network.flow)(params, jnp.ones((1, *IMAGE)))).all()
+    found = flat(scores_of(network, params))
+    assert np.isfinite(found).all()
+    assert found.max() > 0
+
+
+def test_an_apply_that_does_not_follow_the_chain_is_left_as_it_is():
+    """Shapes of a chain, but with a shortcut, or tanh: scores are those of the plain formula."""
+    params = jax.tree.map(lambda p: 0.3 * jnp.abs(p), nets.init(jax.random.key(0), (4, 4, 4, 4)))
+
+    def shortcut(p, x):
+        first = jax.nn.relu(nets.apply({"layer_00": p["layer_00"]}, x))
+        second = jax.nn.relu(nets.apply({"layer_00": p["layer_01"]}, first) + first)
+        return nets.apply({"layer_00": p["layer_02"]}, second)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def follows(apply, params, x):
+        return balancing.follows(apply, params, x, wirings.chain(params))
+
+    def bent(p, x):
+        return jnp.tanh(nets.apply(p, x))
+
+    x = jnp.ones((1, 4))
+    for apply in (shortcut, bent):
+        found = scores_of(apply, params, (4,))
+        gradient = jax.jit(jax.grad(lambda p, apply=apply: jnp.sum(apply(p, x))))(params)
+        chex.assert_trees_all_close(found, jax.tree.map(jnp.multiply, params, gradient), rtol=1e-6)
+        assert not follows(apply, params, x)
+    assert follows(lambda p, x: nets.apply(p, x), params, x)
+
+
+def test_only_a_guessed_wiring_is_tried(monkeypatch):
+    tried = []
+    follows = balancing.follows
+    monkeypatch.setattr(balancing, "follows", lambda *args: tried.append(args) or follows(*args))
+    chain, network = nets.init(jax.random.key(0), (2, 3, 1)), NETWORKS["vgg"]
+    scores_of(nets.apply, chain, (2,))
+    scores_of(network, positive("vgg"))
+    assert not tried
+    scores_of(lambda p, x: nets.apply(p, x), chain, (2,))
+    assert len(tried) == 1
+
+
+def test_a_chain_of_convolutions_with_its_own_apply_is_balanced():
+    """An overflow without: nothing tells the chain but its shapes and its outputs."""
+    network, params = NETWORKS["vgg"], positive("vgg", 1e10)
+    assert not np.isfinite(network(params, jnp.ones((1, *IMAGE)))).all()
+    found = scores_of(lambda p, x: network(p, x), params)
+    chex.assert_trees_all_equal(found, scores_of(network, params))
+    assert np.isfinite(flat(found)).all()
+
+
+def vgg64(params, blocks, x):
+    """A VGG of positive parameters in float64."""
+    index = 0
+    for number, block in enumerate(blocks):
+        window = (1, 2, 2, 1)
+        x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "SAME") if number else x
+        for _ in block:
+            layer = params[nets.layer_name(index)]
+            dims = ("NHWC", "HWIO", "NHWC")
+            x = jax.lax.conv_general_dilated(
+                x, layer["kernel"], (1, 1), "SAME", dimension_numbers=dims
+            )
+            x, index = x + layer["bias"][None, None, None, :], index + 1
+    layer = params[nets.layer_name(index)]
+    return jnp.sum(x.mean(axis=(1, 2)) @ layer["kernel"] + layer["bias"][None, :])
+
+
+def pruned64(params, blocks, image, density, rounds):
+    """The mask of SynFlow's rounds in float64, with a plain sort."""
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda p: jnp.abs(jnp.asarray(np.asarray(p), jnp.float64)), params)
+        x, n = jnp.ones((1, *image), jnp.float64), masks.size(params)
+        gradient = jax.jit(jax.grad(lambda p: vgg64(p, blocks, x)))
+        leaves, structure = jax.tree.flatten(jax.device_get(wide))
+        ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
+        mask = np.ones(n, bool)
+        for index in range(1, rounds + 1):
+            parts = zip(np.split(mask, ends), leaves, strict=True)
+            kept = structure.unflatten([part.reshape(leaf.shape) * leaf for part, leaf in parts])
+            scores = flat(jax.tree.map(jnp.multiply, kept, gradient(kept)))
+            share = np.float32(schedules.get("exponential")(density, index, rounds))
+            k = int(np.floor(share * np.float32(n) + np.float32(0.5)))
+            order = np.argsort(np.where(mask, scores, -1.0))[::-1]
+            assert scores[order[k - 1]] > scores[order[k]]  # no tie: the mask is unique
+            mask = np.isin(np.arange(n), order[:k])
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("depth", "width", "image", "rounds"),
+    [
+        pytest.param(11, 0.03, (32, 32, 3), 10, marks=pytest.mark.slow),
+        pytest.param(19, 0.0625, (32, 32, 3), 100, marks=pytest.mark.slow),
+    ],
+)
+def test_masks_of_synflow_equal_those_in_float64(depth, width, image, rounds):
+    network = convnets.vgg(depth, width)
+    params = network.init(jax.random.key(0), image)
+    score, batch = SCORES["synflow"](network, None), Batch(jnp.zeros((1, *image)), None)
+
+    def prune(mask, index):
+        density = schedules.get("exponential")(0.01, index, rounds)
+        scores = score(jax.random.key(0), params, mask, batch)
+        return masks.select(jax.random.key(1), scores, density, within=mask), None
+
+    run = jax.jit(lambda: jax.lax.scan(prune, masks.full(params), jnp.arange(1, rounds + 1))[0])
+    wanted = pruned64(params, network.module.blocks, image, 0.01, rounds)
+    np.testing.assert_array_equal(flat(run()).astype(bool), wanted)

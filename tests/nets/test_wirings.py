@@ -1,0 +1,115 @@
+"""Wirings: chains that are recognised, and what is refused."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from plantjax import nets
+from plantjax.nets import wirings
+from plantjax.nets.wirings import INPUT, Wiring, layer
+
+
+def net(*shapes, bias=True):
+    """Random numpy layers of these kernel shapes."""
+    rng = np.random.default_rng(0)
+    return {
+        nets.layer_name(i): {
+            "kernel": rng.normal(size=shape).astype("f4"),
+            **({"bias": rng.normal(size=shape[-1:]).astype("f4")} if bias else {}),
+        }
+        for i, shape in enumerate(shapes)
+    }
+
+
+CONV = net((3, 3, 2, 3), (1, 1, 3, 4), (2 * 2 * 4, 5), (5, 2))
+RESIDUAL = net(
+    (3, 3, 2, 3), (3, 3, 3, 2), (3, 3, 2, 3), (3, 3, 3, 2), (1, 1, 2, 4), (1, 1, 3, 4), (4, 2)
+)
+STREAM = Wiring(
+    (
+        layer("layer_00", INPUT, "stem"),
+        layer("layer_01", "stem", "inner"),
+        layer("layer_02", "inner", "block"),  # adds the stem
+        layer("layer_03", "block", "second"),
+        layer("layer_04", "second", "wide"),  # is added to the projection, and to a padded block
+        layer("layer_05", "block", "wide"),
+        layer("layer_06", "wide", "output"),
+    ),
+    (("block", "stem"), ("wide", "block")),
+)
+
+
+def test_a_chain_is_recognised():
+    wiring = wirings.chain(CONV)
+    assert [part.name for part in wiring.layers] == sorted(CONV)
+    assert list(wirings.channels(CONV, wiring).values()) == [2, 3, 4, 5, 2]
+    assert wirings.find(CONV) == wiring
+    assert all(part.bias is None for part in wirings.chain(net((2, 3), (3, 1), bias=False)).layers)
+    nested = {"params": {"Conv_0": CONV["layer_00"], "Dense_0": net((48, 4))["layer_00"]}}
+    assert [part.name for part in wirings.chain(nested).layers] == [
+        "params/Conv_0",
+        "params/Dense_0",
+    ]
+    listed = list(CONV.values())
+    assert [part.kernel for part in wirings.chain(listed).layers] == [
+        f"{i}/kernel" for i in range(4)
+    ]
+
+
+def test_names_give_another_order():
+    params = {
+        f"conv_{i}": part
+        for i, part in zip((2, 10, 1), net(*[(3, 3, 2, 2)] * 3).values(), strict=True)
+    }
+    with pytest.raises(ValueError, match="names must give the layers in network order"):
+        wirings.chain(params)
+    names = ["conv_1", "conv_2", "conv_10"]
+    assert [part.name for part in wirings.chain(params, names).layers] == names
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"a": jnp.ones(2)},
+        net((2, 3), (2, 3)),
+        net((3, 3, 2, 3), (3, 3, 2, 3)),  # a grouped convolution reads as one that does not fit
+        net((3, 3, 2, 3), (7, 3)),
+        net((4, 3), (6, 3)),  # no image to flatten
+        {"layer_00": {**CONV["layer_00"], "scale": jnp.ones(3)}},
+        {"layer_00": {**CONV["layer_00"], "bias": jnp.ones(2)}},
+    ],
+)
+def test_what_is_no_chain(params):
+    with pytest.raises(ValueError, match="params must be a chain of dense layers or convolutions"):
+        wirings.chain(params)
+    assert wirings.find(params) is None
+
+
+def changed(index, **fields):
+    layers = list(STREAM.layers)
+    layers[index] = layers[index]._replace(**fields)
+    return Wiring(tuple(layers), STREAM.carries)
+
+
+@pytest.mark.parametrize(
+    ("wiring", "message"),
+    [
+        (Wiring(()), "at least one layer"),
+        (changed(1, reads="block"), "layer_01 reads block, which is not written before it"),
+        (changed(1, reads="wide"), "layer_01 reads wide, which is not written before it"),
+        (changed(6, writes="inner"), "which is not written before it"),
+        (changed(0, writes=INPUT), "which is not written before it"),
+        (Wiring(STREAM.layers, (("stem", "block"),)), "stem carries block, which is not written"),
+        (Wiring(STREAM.layers, (("output", "wide"),)), "output must not carry wide"),
+        (Wiring(STREAM.layers, (("second", "block"),)), "must have the 3 channels of block, got 2"),
+        (Wiring(STREAM.layers[:-1]), "must name every leaf of params once, but not layer_06/bias"),
+        (changed(1, bias="layer_00/bias"), "once, but not layer_01/bias"),
+        (changed(1, kernel="layer_01/weight"), "params must have the leaf layer_01/weight"),
+        (changed(5, reads="inner"), r"params\[layer_05/kernel\] must read 2 channels, got shape"),
+        (changed(2, writes="wide"), "reads block, which is not written before it"),
+    ],
+)
+def test_wirings_that_do_not_fit(wiring, message):
+    with pytest.raises(ValueError, match=message):
+        wirings.channels(RESIDUAL, wiring)

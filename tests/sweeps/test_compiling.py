@@ -1,0 +1,119 @@
+"""Compiled programs: once per shape, whichever thread asks, and on any number of devices alike."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from plantjax import sweeps
+from plantjax.sweeps import compiling
+from plantjax.tasks import TASKS
+
+pytestmark = pytest.mark.optimised
+
+
+def counting():
+    """A function of two arrays, and the list of its traces."""
+    traces = []
+
+    def function(x, y):
+        traces.append(x)
+        return {"sum": x + y, "product": x * y}
+
+    return function, traces
+
+
+def test_threads_share_one_compilation():
+    function, traces = counting()
+    x, mesh = jnp.arange(4.0), compiling.mesh_of(1)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: compiling.program(function, mesh, x, x), range(8)))
+    assert len(traces) == 1
+    assert all(program is found[0] for program in found)
+    np.testing.assert_array_equal(found[0](x, x)["sum"], 2 * np.arange(4))
+
+
+def test_other_shapes_dtypes_and_devices_are_other_programs():
+    function, traces = counting()
+    x = jnp.arange(4.0)
+    for arguments in ((x, x), (x[:2], x[:2]), (x.astype(jnp.int32), x.astype(jnp.int32))):
+        compiling.program(function, compiling.mesh_of(1), *arguments)
+    compiling.program(function, compiling.mesh_of(2), x, x)
+    assert len(traces) == 4
+
+
+@pytest.mark.slow
+def test_what_was_forgotten_is_made_anew():
+    function, traces = counting()
+    x, mesh = jnp.arange(4.0), compiling.mesh_of(1)
+    first = compiling.program(function, mesh, x, x)
+    compiling.forget()
+    assert compiling.program(function, mesh, x, x) is not first
+    assert len(traces) == 2
+    np.testing.assert_array_equal(first(x, x)["sum"], 2 * np.arange(4))  # still whole
+
+
+def test_shapes_are_enough():
+    function, _ = counting()
+    shape = jax.ShapeDtypeStruct((4,), jnp.float32)
+    program = compiling.program(function, compiling.mesh_of(1), shape, shape)
+    assert program.out_info["sum"].shape == (4,)
+    assert program is compiling.program(function, compiling.mesh_of(1), jnp.ones(4), jnp.ones(4))
+
+
+def test_every_device_runs_its_share():
+    def place(x):
+        return x + 1.0
+
+    mesh = compiling.mesh_of(2)
+    x = compiling.share(mesh, jnp.arange(6.0))
+    found = compiling.program(place, mesh, x)(x)
+    np.testing.assert_array_equal(found, np.arange(1.0, 7.0))
+    assert [shard.data.shape for shard in found.addressable_shards] == [(3,), (3,)]
+    assert len({shard.device for shard in found.addressable_shards}) == 2
+
+
+def test_loops_of_two_devices_do_not_wait_for_one_another():
+    """A loop runs as long as its own device's cells need, so nothing is exchanged."""
+
+    def count(limit):
+        return jax.lax.while_loop(lambda n: n < limit, lambda n: n + 1, 0)
+
+    mesh = compiling.mesh_of(2)
+    limits = compiling.share(mesh, jnp.array([3, 5, 70, 90], jnp.int32))
+    program = compiling.program(count, mesh, limits)
+    np.testing.assert_array_equal(program(limits), limits)
+    assert "all-reduce" not in program.compile().as_text()
+
+
+def test_prepared_programs_are_those_of_the_sweep(monkeypatch):
+    run = sweeps.make_run("relu", 3, 8, "magnitude", epochs=1, samples=100)
+    cells = sweeps.make_cells(TASKS["relu"], [0, 1, 2], [0.5])
+    sweeps.prepare(run, 3)
+
+    def refuse(*arguments):
+        raise AssertionError(f"compiled again: {arguments}")
+
+    monkeypatch.setattr(compiling, "_lower", refuse)
+    assert sweeps.sweep(run, cells)["pruned/value"].shape == (3,)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_devices_do_not_change_a_bit(devices):
+    run = sweeps.make_run("relu", 3, 8, "snip", epochs=1, samples=100)
+    cells = sweeps.make_cells(TASKS["relu"], [0, 1, 2], [0.1, 0.5])
+    found = sweeps.sweep(run, cells, devices=devices)
+    wanted = sweeps.sweep(run, cells, batch=6, devices=1)
+    for name in wanted:
+        if not name.endswith("seconds"):
+            np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
+
+
+@pytest.mark.parametrize("devices", [0, 3, 1.5])
+def test_devices_that_are_not_there_are_refused(devices):
+    run = sweeps.make_run("relu", 3, 8, "snip", epochs=1, samples=100)
+    cells = sweeps.make_cells(TASKS["relu"], [0, 1], [0.5])
+    with pytest.raises(ValueError, match="devices must be an integer of at least 1 and at most 2"):
+        sweeps.sweep(run, cells, devices=devices)
