@@ -28,7 +28,7 @@ def weak_accuracy(seed, density, learning_rate):
         epochs=5,
         batch_size=32,
     )
-    return TASK.evaluate(pj.nets.apply(trained, test.x), test.y)["accuracy"]
+    return pj.evaluate(TASK, trained, mask, test)["accuracy"]
 
 
 over_rates = jax.vmap(weak_accuracy, (None, None, 0))

@@ -1,7 +1,7 @@
-"""Bring your own finder: a search that need not be a score. Here: the best of many random masks.
+"""Your own finder: any search for a mask. This one keeps the best of many random masks.
 
-A finder is `(key, params, data, density) -> Found`, pure, with a density that may be traced; then
-it jits, vmaps, runs in sweeps of any size, and passes the contract that tests hold all finders to.
+A finder is a pure function `(key, params, data, density) -> Found`. If it works with a traced
+density, it jits, vmaps and runs in sweeps of any size.
 """
 
 import jax
@@ -11,7 +11,7 @@ import plantjax as pj
 
 
 def best_of_many(task, *, apply=pj.nets.apply, tries=64):
-    """Draws `tries` random masks of exact density; keeps the one that is best on the data."""
+    """Draws `tries` random masks of exact density and keeps the best one on the data."""
     sign = 1.0 if task.metric == "mse" else -1.0
     draw = pj.SCORES["random"](apply, task.loss)
 
@@ -19,13 +19,13 @@ def best_of_many(task, *, apply=pj.nets.apply, tries=64):
         def attempt(key):
             scores, ties = jax.random.split(key)
             mask = pj.masks.select(ties, draw(scores, params, None, data), density)
-            outputs = apply(pj.masks.apply(params, mask), data.x)
-            return mask, sign * task.evaluate(outputs, data.y)[task.metric]
+            found = pj.evaluate(task, params, mask, data, apply=apply)
+            return mask, sign * found[task.metric]
 
         tried, errors = jax.lax.map(attempt, jax.random.split(key, tries))
         best = jnp.argmin(errors)
         mask = jax.tree.map(lambda leaf: leaf[best], tried)
-        return pj.types.Found(mask, params, {"error": errors[best]})
+        return pj.Found(mask, params, {"error": errors[best]})
 
     return pj.types.Finder(search)
 

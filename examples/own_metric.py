@@ -1,7 +1,7 @@
-"""Bring your own metric: one function, one line, and it is a column of every table.
+"""Your own metric: one function and one line make it a column of every table.
 
-Here: how far a network's outputs are from those of the planted ticket, before training and after
-it. Hidden units are exchangeable, so a mask with no planted parameter in it may be close.
+This one measures how far a network's outputs are from those of the planted ticket, before and after
+training. Hidden units are exchangeable, so a mask without any planted parameter may come close.
 """
 
 import jax.numpy as jnp

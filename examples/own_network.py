@@ -1,7 +1,7 @@
-"""Bring your own network: plant a ticket in it, and let two finders seek it.
+"""Your own network: plant a ticket in it, and let two finders seek it.
 
-Any pytree of arrays with an `apply(params, x) -> outputs` will do. To plant, plantjax has to know
-how the layers hang together: chains are recognised by their shapes, others come with a wiring.
+Any pytree of arrays with an `apply(params, x) -> outputs` works. Planting has to know how the
+layers are connected: chains are recognised by their shapes, other networks need a wiring.
 """
 
 import flax.linen as nn
@@ -35,9 +35,9 @@ WIRING = Wiring(tuple(Layer(str(i), None, *n) for i, n in enumerate(NODES)), (("
 
 
 def seek(name, apply, target, mother, wiring=None):
-    def sample(key, n):  # the target's own labels: its ticket is always right
+    def sample(key, n):  # the target itself labels the data, so its ticket is always right
         x = jax.random.normal(key, (n, 6, 6, 1))
-        return pj.types.Batch(x, jnp.argmax(apply(target, x), axis=1).astype(jnp.int32))
+        return pj.Batch(x, jnp.argmax(apply(target, x), axis=1).astype(jnp.int32))
 
     loss, evaluate = pj.losses.cross_entropy, pj.tasks.evaluate_classes
     task = pj.types.Task(name, 36, 2, "accuracy", lambda depth: target, sample, loss, evaluate)
@@ -48,12 +48,12 @@ def seek(name, apply, target, mother, wiring=None):
         search = jax.jit(pj.FINDERS[finder](task, apply=apply))
         found[finder] = search(jax.random.key(2), planted.params, train, density).mask
     for finder, mask in found.items():
-        outputs = apply(pj.masks.apply(planted.params, mask), test.x)
-        accuracy = float(evaluate(outputs, test.y)["accuracy"])
+        accuracy = float(pj.evaluate(task, planted.params, mask, test, apply=apply)["accuracy"])
         print(f"{name}: {finder} keeps {int(pj.masks.count(mask))}, accuracy {accuracy:.3f}")
 
 
 if __name__ == "__main__":
     key, image = jax.random.key(3), jnp.zeros((1, 6, 6, 1))
     seek("module", run_images, *(Images(w).init(key, image)["params"] for w in (2, 16)))
-    seek("list", run_list, *(pj.nets.draw(key, [(36, w), (w, w), (w, 2)]) for w in (3, 30)), WIRING)
+    chains = (pj.nets.init(key, (36, w, w, 2)) for w in (3, 30))
+    seek("list", run_list, *([layer["kernel"] for layer in c.values()] for c in chains), WIRING)

@@ -1,6 +1,6 @@
-"""Bring your own pruner: one function, one line, and it runs beside all others on every task.
+"""Your own score: one function and one line, and it runs beside all others on every task.
 
-The score here is in the spirit of Wanda, which prunes by size times activation.
+This one is similar to Wanda, which prunes by size times activation.
 """
 
 import jax
@@ -10,7 +10,7 @@ import pandas as pd
 import plantjax as pj
 
 
-def activity(apply, loss):  # the makers of scores get the network and the loss; this one needs none
+def activity(apply, loss):  # a score gets the network and the loss; this one needs neither
     """Scores |w| times the size of its input (Sun et al. 2024, https://arxiv.org/abs/2306.11695)."""
 
     def score(key, params, mask, batch):
@@ -41,5 +41,5 @@ def compare(finders, seeds=2, density=0.2, width=30):
 
 
 if __name__ == "__main__":
-    pj.SCORES["activity"] = activity  # the finders "activity" and "multishot_activity" follow
+    pj.SCORES["activity"] = activity  # makes the finders "activity" and "multishot_activity", too
     print(compare((*pj.scores.PAPER_SCORES, "activity")).round(4).to_string())

@@ -1,4 +1,4 @@
-"""Bring your own target: a sparse network that solves a problem exactly, planted and sought.
+"""Your own target: a sparse network that solves a problem exactly. Two finders look for it.
 
 The problem is the tent |1 - |2 x||; the target writes absolute values as relu(z) + relu(-z).
 """
@@ -10,7 +10,7 @@ import plantjax as pj
 
 
 def tent(depth):
-    """The target, of any depth from 4 on: further layers hand the values through."""
+    """The target, of any depth from 4 on; further layers pass the values on unchanged."""
     if depth < 4:
         raise ValueError(f"depth must be at least 4, got {depth}.")
     layers = [
@@ -29,7 +29,7 @@ def sample(key, n, noise=0.01):
     inputs, noises = jax.random.split(key)
     x = jax.random.uniform(inputs, (n, 1), minval=-1.0, maxval=1.0)
     y = jnp.abs(1.0 - jnp.abs(2.0 * x))
-    return pj.types.Batch(x, y + noise * jax.random.normal(noises, y.shape))
+    return pj.Batch(x, y + noise * jax.random.normal(noises, y.shape))
 
 
 TENT = pj.types.Task(
@@ -44,7 +44,7 @@ TENT = pj.types.Task(
 )
 
 if __name__ == "__main__":
-    pj.TASKS["tent"] = TENT  # the one line that makes it known by name, in scripts too
+    pj.TASKS["tent"] = TENT  # from here on it is known by name
     cells = pj.sweeps.make_cells(TENT, seeds=range(4), densities=[0.02])
     for finder in ("planted", "synflow100", "edge_popup_global"):
         run = pj.sweeps.make_run("tent", depth=5, width=50, finder=finder, epochs=2, samples=4_000)

@@ -7,20 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from plantjax import checks, sweeps
+from plantjax.finders import FINDERS
 from plantjax.jobs import chunks, cli
 from plantjax.jobs.folder import origin
 from plantjax.jobs.job import checking_input
 from plantjax.tasks import TASKS
-from timing import measure, workloads
+from timing import measure, table, workloads
 from timing.client import Peer
 from timing.workloads import Workload
 
@@ -40,13 +39,19 @@ class Settings:
     """Take turns with a plain PyTorch implementation (needs torch==2.13.0)."""
     peer_python: str = sys.executable
     """The Python that has torch."""
+    finders: Annotated[tuple[str, ...], cli.known(FINDERS)] = ()
+    """Finders whose searches are measured as well."""
     batch: int | None = None
     """Networks per program (default: 2 on CPU, 512 on an accelerator)."""
+    plugin: tuple[str, ...] = ()
+    """Python files or modules of your own, imported first: what they register is known by name."""
 
     def check(self) -> None:
         """Raises ValueError, naming the option, if a setting is out of range."""
         if self.batch is not None:
             checks.integer("--batch", self.batch, 2)
+        for name in self.finders:
+            checks.choice("--finders", name, FINDERS)
         if self.out.is_dir() or not self.out.suffix:
             raise ValueError(f"--out must be a file such as results.json, got {self.out}.")
 
@@ -65,7 +70,9 @@ def run(settings: Settings, console: Console) -> list[dict[str, Any]]:
     results = []
     peer = Peer(settings.peer_python, *workloads.one_network()) if settings.peer else None
     for width in (100,) if settings.quick else (100, 300, 1000):
-        for item in workloads.networks(width, batch):
+        for item in workloads.networks(width, batch) + workloads.searches(
+            width, batch, settings.finders
+        ):
             asked = peer if width == 100 else None
             results.append({"width": width} | measured(item, limits, asked, console))
     for n in (10**4, 10**6) if settings.quick else (10**4, 10**6, 15 * 10**6):
@@ -104,11 +111,26 @@ def measured(
         if asked is not None:
             request = {**(item.peer or {}), "density": workloads.DENSITY, "seed": index}
             theirs.append(asked.ask(request))
-    timing = measure.timing(ours)
+    row = _row(item, program, measure.timing(ours), limits)
+    for name, samples in others.items():
+        pairs = [other[0] / mine[0] for other, mine in zip(samples, ours, strict=True)]
+        row[f"ratio_{name}"] = float(np.median(pairs))
+    if theirs:
+        row |= _against_peer(item, ours, theirs)
+        if item.loss is not None:
+            row |= {"loss": item.loss(result)}
+            row |= {"peer_loss": float(np.mean([reply["loss"] for reply in theirs]))}
+    return row
+
+
+def _row(
+    item: Workload, program: measure.Compiled, timing: measure.Timing, limits: dict[str, float]
+) -> dict[str, Any]:
+    """Time, share of the device's limit, memory and compilation of one workload."""
     each = timing.process / item.networks
     rates = {"flops": item.flops / each, "bytes": item.bytes / each}
     kind = "flops" if item.flops else "bytes"
-    row: dict[str, Any] = {
+    return {
         "name": item.name,
         "networks": item.networks,
         "seconds_per_network": each,
@@ -116,77 +138,29 @@ def measured(
         "networks_per_second": 1.0 / each,
         "gflops": rates["flops"] / 1e9 if item.flops else None,
         "gbytes_per_second": rates["bytes"] / 1e9 if item.bytes else None,
-        "fraction_of_peak": rates[kind] / limits[kind],
+        "fraction_of_peak": rates[kind] / limits[kind] if item.flops or item.bytes else None,
         "peak_memory_bytes": program.memory // item.networks,
         "compile_seconds_cold": program.cold,
         "compile_seconds_warm": program.warm,
         "spread": [timing.low / item.networks, timing.high / item.networks],
         "peer_ratio": None,
     }
-    for name, samples in others.items():
-        pairs = [other[0] / mine[0] for other, mine in zip(samples, ours, strict=True)]
-        row[f"ratio_{name}"] = float(np.median(pairs))
-    if theirs:
-        pairs = [
-            reply["process_seconds"] * item.networks / mine[0]
-            for reply, mine in zip(theirs, ours, strict=True)
-        ]
-        row |= {
-            "peer_ratio": float(np.median(pairs)),
-            "peer_ratio_spread": [min(pairs), max(pairs)],
-            "peer_seconds": float(np.median([reply["process_seconds"] for reply in theirs])),
-            "peer": item.peer,
-        }
-        if item.loss is not None:
-            row |= {"loss": item.loss(result)}
-            row |= {"peer_loss": float(np.mean([reply["loss"] for reply in theirs]))}
-    return row
 
 
-def show(results: Sequence[dict[str, Any]], console: Console) -> None:
-    """Prints the table."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("workload")
-    for name in ("networks", "ms a network", "range", "of peak", "MB", "compile s"):
-        table.add_column(name, justify="right")
-    table.add_column("times faster than")
-    for row in results:
-        rate = ""
-        if "fraction_of_peak" in row:
-            speed = f"{row['gflops']:.0f} GFLOP/s" if row["gflops"] else ""
-            speed = speed or f"{row['gbytes_per_second']:.1f} GB/s"
-            rate = f"{row['fraction_of_peak']:.0%}, {speed}"
-        table.add_row(
-            row["name"] + (f", width {row['width']}" if "width" in row else ""),
-            str(row["networks"]),
-            _if_any("{:.4g}", row, "seconds_per_network", 1e3),
-            "-".join(f"{1e3 * value:.4g}" for value in row.get("spread", ())),
-            rate,
-            _if_any("{:.3f}", row, "peak_memory_bytes", 1e-6),
-            _if_any("{:.1f}", row, "compile_seconds_cold")
-            + _if_any(", {:.1f}", row, "compile_seconds_warm"),
-            _rivals(row),
-        )
-    console.print(table)
-
-
-def _if_any(words: str, row: dict[str, Any], name: str, times: float = 1.0) -> str:
-    return words.format(times * row[name]) if name in row else ""
-
-
-def _rivals(row: dict[str, Any]) -> str:
-    words = []
-    if row.get("peer_ratio"):
-        low, high = row["peer_ratio_spread"]
-        words.append(f"PyTorch {row['peer_ratio']:.1f} ({low:.1f}-{high:.1f})")
-    if "peer_loss" in row:
-        words.append(f"losses {row['loss']:.3g}, {row['peer_loss']:.3g}")
-    words += [
-        f"{name.removeprefix('ratio_')} {value:.1f}"
-        for name, value in row.items()
-        if name.startswith("ratio_") and not name.endswith("spread")
+def _against_peer(
+    item: Workload, ours: Sequence[tuple[float, float]], theirs: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """How many times as long the peer takes, turn by turn."""
+    pairs = [
+        reply["process_seconds"] * item.networks / mine[0]
+        for reply, mine in zip(theirs, ours, strict=True)
     ]
-    return "; ".join(words)
+    return {
+        "peer_ratio": float(np.median(pairs)),
+        "peer_ratio_spread": [min(pairs), max(pairs)],
+        "peer_seconds": float(np.median([reply["process_seconds"] for reply in theirs])),
+        "peer": item.peer,
+    }
 
 
 def memory(numbers: Sequence[int], console: Console) -> list[dict[str, Any]]:
@@ -266,7 +240,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings.check()
     console = Console()
     results = run(settings, console)
-    show(results, console)
+    table.show(results, console)
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     made = origin(sys.argv)
     chunks.write_json(settings.out, [row | made for row in results])

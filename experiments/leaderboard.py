@@ -24,7 +24,7 @@ from plantjax.jobs.folder import write_table
 from plantjax.jobs.grids import HALF, TICKET, Grid, Group
 from plantjax.jobs.job import Operation, checking_input, job
 from plantjax.jobs.processes import Team
-from plantjax.jobs.summary import STAGES
+from plantjax.jobs.summary import STAGES, count
 from plantjax.tasks import PAPER_TASKS, TASKS
 from ranking import heat, page, statistics
 
@@ -104,7 +104,7 @@ class Settings(Operation):
     first_seed: int = 0
     """The first seed."""
     publish: bool = False
-    """Copy page, figure and table to LEADERBOARD.md and docs/, where the README points to."""
+    """Copy page, figure and table to LEADERBOARD.md and docs/."""
 
     def check(self) -> None:
         """Raises ValueError, naming the option, if a setting is out of range."""
@@ -123,7 +123,7 @@ class Settings(Operation):
         self.groups()
 
     def settings(self) -> dict[str, Any]:
-        """Everything that changes a result, what the budget says among it."""
+        """Everything that changes a result, including the budget's contents."""
         values = {name: v for name, v in super().settings().items() if name != "publish"}
         return {**values, "plan": json.loads(json.dumps(asdict(self.plan())))}
 
@@ -154,7 +154,7 @@ class Settings(Operation):
         ]
 
     def options(self) -> dict[str, dict[str, Any]]:
-        """The options of every finder that are not the registry's."""
+        """The options of every finder that differ from the registry's."""
         chosen = {}
         for name in self.names():
             known = names.options(name)
@@ -164,7 +164,7 @@ class Settings(Operation):
         return chosen
 
     def _grid(self, task: str, finder: str | None, options: Mapping[str, Any]) -> Grid:
-        """One finder, or for None the references."""
+        """The grid of one finder, or of the references for None."""
         plan = self.plan()
         return Grid(
             tasks=(task,),
@@ -234,7 +234,7 @@ def _write(settings: Settings, groups: Sequence[Group]) -> None:
 
 
 def _about(settings: Settings, table: pd.DataFrame) -> list[str]:
-    """How the page was made."""
+    """Paragraphs on how the page was made."""
     config = json.loads((settings.out / "config.json").read_text())
     spent = json.loads((settings.out / "spent.json").read_text())
     plan, seeds = settings.plan(), settings.mothers()
@@ -249,13 +249,13 @@ def _about(settings: Settings, table: pd.DataFrame) -> list[str]:
         f"and the same in searches of `{page.COST}`.",
         f"Device {config['device']}; Python {config['python']}, {versions}. "
         f"{len(table) // max(1, table['stage'].nunique())} networks, "
-        f"{spent['process_seconds'] / 60:.0f} minutes of processor time and "
-        f"{spent['wall_seconds'] / 60:.0f} minutes in all, compilation included.",
+        f"{count(round(spent['process_seconds'] / 60), 'minute')} of processor time and "
+        f"{count(round(spent['wall_seconds'] / 60), 'minute')} in all, compilation included.",
     ]
 
 
 def _spend(folder: Path, wall: float, process: float) -> None:
-    """Adds to the time that the folder's results took, of all starts but those that were killed."""
+    """Adds up the time spent on the folder's results, except in runs that were killed."""
     path = folder / "spent.json"
     before = json.loads(path.read_text()) if path.exists() else {}
     spent = {"wall_seconds": wall, "process_seconds": process}
@@ -263,7 +263,7 @@ def _spend(folder: Path, wall: float, process: float) -> None:
 
 
 def _publish(folder: Path) -> None:
-    """Copies the page, its figure and its table to where the repository keeps them."""
+    """Copies page, figure and table to LEADERBOARD.md and docs/."""
     text = (folder / PAGE).read_text().replace(f"]({PICTURE.name})", f"]({PICTURE})")
     (ROOT / PAGE).write_text(text)
     shutil.copyfile(folder / PICTURE.name, ROOT / PICTURE)

@@ -1,4 +1,4 @@
-"""The paper's experiments, one command a figure: `python experiments/paper.py NAME`."""
+"""The paper's experiments, one command per figure: `python experiments/paper.py NAME`."""
 
 import shlex
 from collections.abc import Sequence
@@ -28,22 +28,22 @@ class Settings(Operation):
     """Run one experiment of the paper by name, or all of them."""
 
     name: tyro.conf.Positional[str] = ALL
-    """Which: a name of --list, or all."""
+    """The experiment, a name from --list, or all."""
     out: Path | None = None  # type: ignore[assignment]
-    """Folder for results (default: results/paper/NAME; all: results/paper, a folder each)."""
+    """Folder for results (default: results/paper/NAME; for all: a folder each in results/paper)."""
     budget: Literal["full", "quick", "smoke"] = "quick"
     """full: the paper's seeds and grids; quick: half an hour for all; smoke: for tests."""
     seeds: int | None = None
     """Number of seeds (default: the budget's)."""
     data: str | None = None
-    """Data set of fig5, see `vgg.py --list` (default: mnist5k); the paper's is cifar10."""
+    """Data set of fig5, see `vgg.py --list` (default: mnist5k); the paper uses cifar10."""
     data_dir: Path | None = None
-    """Folder that holds the files of this data set."""
+    """Folder with the files of this data set."""
     show_list: Annotated[bool, tyro.conf.arg(name="list")] = False
-    """List the experiments, and stop."""
+    """List the experiments and exit."""
 
     def check(self) -> None:
-        """Raises ValueError, naming the option, if a setting is out of range."""
+        """Raises ValueError naming the option if a setting is out of range."""
         checks.choice("NAME", self.name, [*PROTOCOLS, ALL])
         if self.seeds is not None:
             checks.integer("--seeds", self.seeds, 1, 10_000)
@@ -55,11 +55,11 @@ class Settings(Operation):
             one.check()
 
     def folders(self) -> dict[Path, dict[str, Any]]:
-        """The folder of every experiment, and its settings."""
+        """The settings of each experiment, by folder."""
         return {one.folder: one.settings() for one in self.experiments()}
 
     def experiments(self) -> "list[Experiment]":
-        """One job per experiment."""
+        """The experiments to run, all of them or one."""
         root = self.out or Path("results/paper") / (self.name if self.name != ALL else "")
         amount = (self.budget, self.seeds, self.data, self.data_dir)
         if self.name != ALL:
@@ -69,7 +69,7 @@ class Settings(Operation):
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment, its folder, and how much of it to run."""
+    """One experiment: its folder, and how much of it to run."""
 
     name: str
     folder: Path
@@ -80,12 +80,12 @@ class Experiment:
 
     @property
     def like(self) -> str:
-        """The experiment whose cells it shows, most often its own."""
+        """The experiment whose cells it shows, which is itself for most."""
         protocol = PROTOCOLS[self.name]
         return (isinstance(protocol, Sweep) and protocol.like) or self.name
 
     def settings(self) -> dict[str, Any]:
-        """Everything that changes its result."""
+        """All settings that change its result."""
         given = self.reads and self.data not in (None, Plan().data)
         data = {"data": self.data} if given else {}
         return {"name": self.name, "budget": self.budget, "seeds": self.seeds, **data}
@@ -97,17 +97,17 @@ class Experiment:
         return isinstance(protocol, Sweep) and protocol.data
 
     def check(self) -> None:
-        """Raises ValueError if the image data that it reads is not there."""
+        """Raises ValueError if it reads image data that is missing."""
         for grid in self.grids():
             if isinstance(grid, Plan):
                 grid.check()
 
     def groups(self) -> list[Group]:
-        """Its groups of cells; none for a picture."""
+        """Its groups of cells; a picture has none."""
         return [group for grid in self.grids() for group in grid.groups()]
 
     def grids(self) -> Sequence[Grid | Plan]:
-        """Its grids; none for a picture."""
+        """Its grids; a picture has none."""
         protocol = PROTOCOLS[self.name]
         if isinstance(protocol, Picture):
             return []
@@ -115,7 +115,7 @@ class Experiment:
         return protocol.grids(BUDGETS[self.budget], self.seeds, *data)
 
     def finish(self, source: Path) -> None:
-        """Writes table and figure from what there is; `source` is the folder with the cells."""
+        """Writes table and figure from the finished cells in the folder `source`."""
         protocol = PROTOCOLS[self.name]
         if isinstance(protocol, Sweep):
             table = tables.write(source, self.groups(), self.folder)
@@ -130,7 +130,7 @@ class Experiment:
             protocol.draw(table, self.folder / "figure.png", self.note())
 
     def note(self) -> str:
-        """The small print of its figure."""
+        """The caption of its figure."""
         command = ["python", "experiments/paper.py", self.name, "--budget", self.budget]
         for option in ("seeds", "data"):
             value = self.settings().get(option)
@@ -147,7 +147,7 @@ class Experiment:
 
 
 def run(settings: Settings, console: Console, team: Team) -> None:
-    """Computes what is missing under one progress bar, then writes every table and figure."""
+    """Computes all missing cells under one progress bar, then writes all tables and figures."""
     chosen = settings.experiments()
     sweeps = [one for one in chosen if isinstance(PROTOCOLS[one.name], Sweep)]
     pictures = [one for one in chosen if one not in sweeps]
@@ -171,7 +171,7 @@ def run(settings: Settings, console: Console, team: Team) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Runs the command line."""
     with checking_input():
         settings = cli.parse(Settings, argv, "paper.py")
     console = Console()

@@ -4,15 +4,14 @@
 """
 
 import base64
-import html
 import json
 import shlex
-import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pandas as pd
 import tyro
 from rich.console import Console
@@ -21,7 +20,7 @@ from plantjax.jobs import chunks, cli, summary
 from plantjax.jobs.job import METRICS, checking_input
 from plantjax.metrics import TAKEN
 
-PAGE = Path(__file__).with_name("report.html")
+TEMPLATE = Path(__file__).with_name("report.html")
 SHORT = {"task", "depth", "width", "noise", "scope", "rounds", "rescale"}
 """Columns that are left out of the summary where they have one value."""
 MOST_ROWS = 2_000
@@ -66,7 +65,7 @@ class Settings:
 
 
 def page(folders: Sequence[Path], title: str) -> str:
-    """The whole page.
+    """The whole page; the template escapes every word that it is given.
 
     Args:
       folders: with config.json, results.csv and pictures.
@@ -75,30 +74,35 @@ def page(folders: Sequence[Path], title: str) -> str:
     Raises:
       ValueError: if a file of a folder cannot be read as what it should be.
     """
-    sections = [_section(folder, len(folders) > 1) for folder in folders]
-    template = string.Template(PAGE.read_text())
-    return template.substitute(title=html.escape(title), sections="\n".join(sections))
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["shown"] = _shown
+    template = environment.from_string(TEMPLATE.read_text())
+    sections = [_section(folder) for folder in folders]
+    return template.render(title=title, sections=sections, most_rows=MOST_ROWS)
 
 
-def _section(folder: Path, named: bool) -> str:
+def _section(folder: Path) -> dict[str, Any]:
+    """What the template shows of one folder."""
     config, table = _read(folder)
-    parts = [f"<h2>{html.escape(folder.name)}</h2>"] if named else []
-    parts += [_figure(path) for path in sorted(folder.glob("*.png"))]
+    pictures = {path.stem: path.read_bytes() for path in sorted(folder.glob("*.png"))}
+    section = {
+        "name": folder.name,
+        "pictures": {name: base64.b64encode(data).decode() for name, data in pictures.items()},
+        "summary": None,
+        "rows": len(table),
+        "table": _columns_and_rows(table.head(MOST_ROWS)),
+        "command": _command(config),
+        "origin": _origin(config),
+        "settings": {k: _words(v) for k, v in config["settings"].items() if v is not None},
+    }
     if set(summary.CASE) <= set(table):
         cases = summary.aggregate(table, _metrics(config, table))
-        same = [name for name in SHORT if name in cases and cases[name].nunique() <= 1]
-        common = ", ".join(f"{name} {cases[name].iloc[0]}" for name in summary.CASE if name in same)
-        parts.append(f"<h3>Summary</h3><p>{html.escape(common)}</p>")
-        parts.append(_table(cases.drop(columns=same)))
-    shown = f", the first {MOST_ROWS}" if len(table) > MOST_ROWS else ""
-    parts.append(f"<details><summary>All {len(table)} rows{shown}</summary>")
-    parts.append(_table(table.head(MOST_ROWS)) + "</details>")
-    parts.append("<h3>How to reproduce</h3>")
-    parts.append(f"<pre>{html.escape(_command(config))}</pre>")
-    parts.append(_facts(_origin(config)))
-    parts.append("<h3>Settings</h3>")
-    parts.append(_facts({k: _words(v) for k, v in config["settings"].items() if v is not None}))
-    return "<section>" + "\n".join(parts) + "</section>"
+        same = [n for n in summary.CASE if n in SHORT and n in cases and cases[n].nunique() <= 1]
+        section["common"] = ", ".join(f"{name} {cases[name].iloc[0]}" for name in same)
+        section["summary"] = _columns_and_rows(cases.drop(columns=same))
+    return section
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -120,43 +124,19 @@ def _metrics(config: Mapping[str, Any], table: pd.DataFrame) -> list[str]:
     return [name for name in names if pd.api.types.is_numeric_dtype(table[name])]
 
 
-def _figure(path: Path) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
-    name = html.escape(path.stem)
-    return f'<figure><img alt="{name}" src="data:image/png;base64,{data}"></figure>'
+def _columns_and_rows(table: pd.DataFrame) -> dict[str, Any]:
+    """The columns of a table, each with whether it holds numbers, and its rows."""
+    is_number = pd.api.types.is_numeric_dtype
+    numbers = [is_number(column) and column.dtype != bool for _, column in table.items()]
+    columns = list(zip(table, numbers, strict=True))
+    return {"columns": columns, "rows": table.itertuples(index=False)}
 
 
-def _table(table: pd.DataFrame) -> str:
-    """A sortable table; every cell carries the whole value, and shows four digits of it."""
-    numeric = [pd.api.types.is_numeric_dtype(table[name]) for name in table]
-    numeric = [n and table[name].dtype != bool for n, name in zip(numeric, table, strict=True)]
-    head = "".join(
-        f'<th scope="col"{" class=n" * number}><button>{html.escape(str(name))}</button></th>'
-        for name, number in zip(table, numeric, strict=True)
-    )
-    rows = "\n".join(
-        "<tr>" + "".join(_cell(v, n) for v, n in zip(row, numeric, strict=True)) + "</tr>"
-        for row in table.itertuples(index=False)
-    )
-    return (
-        f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-    )
-
-
-def _cell(value: Any, number: bool) -> str:
-    if not number:
-        return f"<td>{'' if pd.isna(value) else html.escape(str(value))}</td>"
-    shown = "" if pd.isna(value) else f"{value:.4g}" if isinstance(value, float) else str(value)
-    return f'<td class="n" data-v="{value}">{shown}</td>'
-
-
-def _facts(facts: Mapping[str, str]) -> str:
-    rows = "".join(
-        f"<dt>{html.escape(name)}</dt><dd>{html.escape(words)}</dd>"
-        for name, words in facts.items()
-    )
-    return f"<dl>{rows}</dl>"
+def _shown(value: Any, number: bool) -> str:
+    """A cell as it is shown: four digits of a number, and nothing where there is no value."""
+    if pd.isna(value):
+        return ""
+    return f"{value:.4g}" if number and isinstance(value, float) else str(value)
 
 
 def _words(value: Any) -> str:

@@ -117,7 +117,7 @@ class Settings(Operation):
         self.grid().groups()
 
     def grid(self) -> Grid:
-        """What to run."""
+        """The grid that these settings describe."""
         return Grid(
             tasks=self.tasks,
             finders=self.finders,
@@ -189,7 +189,7 @@ def _names(option: str, names: Sequence[str], allowed: Collection[str]) -> None:
 
 
 def _command(settings: Settings) -> str:
-    """The command that makes these results, options at their defaults left out."""
+    """The command that reproduces the results, without options at their defaults."""
     words = ["python", "experiments/seek.py"]
     for name, value in settings.settings().items():
         if value != Settings().settings()[name]:

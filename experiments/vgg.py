@@ -1,7 +1,7 @@
 """Tickets in a VGG on real images: the paper's figure 5, with options.
 
-Finds and trains a ticket of SynFlow, plants it in another VGG, lets edge-popup seek it there as a
-strong ticket, and compares the weak tickets of all finders.
+Finds a ticket with SynFlow and trains it, plants it in another VGG, lets edge-popup seek it there
+as a strong ticket, and compares the weak tickets of all finders.
 """
 
 import shlex
@@ -33,21 +33,21 @@ class Settings(Operation):
     """Train a sparse ticket of a VGG, plant it in another one, and let edge-popup seek it there."""
 
     out: Path = Path("results/vgg")
-    """Folder for results; a run with the same settings goes on where it stopped."""
+    """Folder for results; running again with the same settings resumes."""
     data: Annotated[str, cli.known(SOURCES)] = "mnist5k"
     """Data set; mnist5k and digits come with packages (extra "data")."""
     data_dir: Path | None = None
-    """Folder that holds the files of the data set, for those that come with no package."""
+    """Folder with the files of the data set, unless it comes with a package."""
     budget: Literal["full", "quick", "smoke"] = "quick"
     """full: the paper's epochs, all finders; quick: minutes on two CPU cores; smoke: for tests."""
     seeds: int | None = None
-    """Number of seeds: of mothers, searches, planting and training (default: 3; smoke: 1)."""
+    """Number of seeds for mothers, searches, planting and training (default: 3; smoke: 1)."""
     first_seed: int = 0
     """The first seed."""
     depth: int | None = None
     """Depth of the VGG: 11, 13, 16 or 19 (default: the data set's)."""
     width: float | None = None
-    """Multiplies the channels of the VGG, 64 in the first layer (default: the data set's)."""
+    """Factor of the VGG's channels, of which the first layer has 64 (default: the data set's)."""
     ticket_density: str | None = None
     """Density of the ticket that is trained and planted (default: 0.01)."""
     finders: Annotated[tuple[str, ...] | None, cli.known(FINDERS)] = None
@@ -57,20 +57,20 @@ class Settings(Operation):
     popup_densities: tuple[str, ...] | None = None
     """Densities at which edge-popup seeks strong tickets (default: the budget's)."""
     epochs: int | None = None
-    """Epochs of training a ticket (default: the budget's)."""
+    """Epochs of weak training (default: the budget's)."""
     level_epochs: int | None = None
     """Epochs of training per level of multishot (default: the budget's)."""
     popup_epochs: int | None = None
     """Epochs per level of edge-popup (default: the budget's)."""
     samples: int | None = None
-    """At most so many images, for training and for testing (default: all)."""
+    """Largest number of images for training, and for testing (default: all)."""
     learning_rate: float | None = None
-    """Learning rate of training, by Adam (default: the data set's)."""
+    """Learning rate of Adam in training (default: the data set's)."""
     show_list: Annotated[bool, tyro.conf.arg(name="list")] = False
-    """List data sets, networks, finders and metrics, and stop."""
+    """List data sets, networks, finders and metrics, and exit."""
 
     def check(self) -> None:
-        """Raises ValueError, naming the option, if a setting is out of range or data is missing."""
+        """Raises ValueError naming the option if a setting is out of range or data is missing."""
         if self.seeds is not None:
             checks.integer("--seeds", self.seeds, 1, 10_000)
         checks.integer("--first-seed", self.first_seed, 0, 2**30)
@@ -78,7 +78,7 @@ class Settings(Operation):
         self.plan().check()
 
     def settings(self) -> dict[str, Any]:
-        """Everything that changes a result; where the files lie does not."""
+        """All settings that change a result, so not the folder of the data."""
         return {name: v for name, v in super().settings().items() if name != "data_dir"}
 
     def plan(self) -> Plan:
@@ -94,7 +94,7 @@ class Settings(Operation):
 
 
 def run(settings: Settings, console: Console, team: Team) -> None:
-    """Computes what is missing, then rebuilds tables and figure from the folder."""
+    """Computes all missing cells, then rebuilds tables and figure from the folder."""
     groups = settings.plan().groups()
     try:
         computed = runner.compute({settings.out: groups}, settings, console, team)
@@ -107,7 +107,7 @@ def run(settings: Settings, console: Console, team: Team) -> None:
 
 
 def report(settings: Settings, table: "pd.DataFrame", computed: int, console: Console) -> None:
-    """Prints the tables, and where everything is."""
+    """Prints the tables, and the folder with the results."""
     plan.show(table, console)
     if not computed:
         console.print(f"Everything was done before; nothing was computed ({settings.out}).")
@@ -115,7 +115,7 @@ def report(settings: Settings, table: "pd.DataFrame", computed: int, console: Co
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Runs the command line."""
     with checking_input():
         settings = cli.parse(Settings, argv, "vgg.py")
     console = Console()
@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _note(settings: Settings) -> str:
-    """The small print of the figure: seeds, network, and the command."""
+    """The caption of the figure: seeds, network, and the command."""
     words = ["python", "experiments/vgg.py"]
     for name, value in settings.settings().items():
         if value != Settings().settings()[name]:

@@ -1,7 +1,7 @@
 """Argument checks: ValueErrors that name the argument, its value and what is allowed.
 
-Structure, shape and dtype are always checked; values only where they are concrete, so that every
-checked function still jits and vmaps.
+Structure, shape and dtype are always checked. Values are checked only if they are concrete, so
+checked functions still work under jit and vmap.
 """
 
 from collections.abc import Collection
@@ -15,12 +15,12 @@ from plantjax.types import Batch
 
 
 def is_concrete(*trees: Any) -> bool:
-    """True if no leaf of the trees is a tracer, so that values may be looked at."""
+    """True if no leaf of the trees is a tracer, so that its values can be read."""
     return not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(trees))
 
 
 def path_name(path: Any) -> str:
-    """The path of a leaf as users write it, `layer_00/kernel`.
+    """The path of a leaf as users write it, such as `layer_00/kernel`.
 
     >>> import jax
     >>> [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path({"a": {"b": 1.0}})]
@@ -30,7 +30,7 @@ def path_name(path: Any) -> str:
 
 
 def divisor(x: jax.Array) -> jax.Array:
-    """X where it is positive, else 1: to divide what is zero with x, without NaN.
+    """Replaces entries that are not positive by 1, so that dividing 0 by 0 gives 0 instead of NaN.
 
     >>> import jax.numpy as jnp
     >>> divisor(jnp.array([2.0, 0.0])).tolist()
@@ -69,13 +69,13 @@ def interval(name: str, value: Any, low: float, high: float, open_low: bool = Fa
         return
     values = np.asarray(value, np.float64)
     inside = (values > low if open_low else values >= low) & (values <= high)
-    if not inside.all():  # NaN compares False, and is refused with the rest
+    if not inside.all():  # NaN compares False, so it is refused as well
         bracket = "(" if open_low else "["
         raise ValueError(f"{name} must lie in {bracket}{low:g}, {high:g}], got {value}.")
 
 
 def options(name: str, given: Collection[str], allowed: Collection[str]) -> None:
-    """Raises if an option is given that `name` does not take."""
+    """Raises if one of the given options is not among those that `name` takes."""
     for option in given:
         if option not in allowed:
             known = ", ".join(sorted(allowed)) or "none"
@@ -93,7 +93,7 @@ def density(value: Any) -> None:
 
 
 def finite(name: str, tree: Any) -> None:
-    """Raises if a (concrete) leaf holds NaN or infinity, or if a leaf is not a float array."""
+    """Raises if a leaf is not a float array, or a (concrete) leaf contains NaN or infinity."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         where = f"{name}[{path_name(path)}]" if path else name
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
@@ -103,7 +103,7 @@ def finite(name: str, tree: Any) -> None:
 
 
 def same_structure(name: str, tree: Any, like_name: str, like: Any) -> None:
-    """Raises unless both trees have the same structure and the same shapes."""
+    """Raises unless both trees have the same structure and shapes."""
     found, wanted = str(jax.tree.structure(tree)), str(jax.tree.structure(like))
     if found != wanted:
         raise ValueError(

@@ -1,8 +1,8 @@
 """Random arrays, trees of noise and permutations.
 
-A tree is drawn by one call of the generator, because one generator per array compiles for seconds.
-`permutation` gives the result of `jax.random.permutation` in a quarter of its time on a CPU: XLA's
-CPU compiler sorts one array of integers several times as fast as pairs of arrays, so keys and
+A tree is drawn with one call of the generator, because one call per array takes seconds to compile.
+`permutation` returns the same as `jax.random.permutation` in a quarter of the time on a CPU. XLA's
+CPU compiler sorts one array of integers several times as fast as a pair of arrays, so sort keys and
 positions are packed into one array of 64-bit integers. Training draws a permutation every epoch.
 """
 
@@ -20,11 +20,11 @@ _LAST = 2**32 - 1
 
 
 def arrays(key: Key, shapes: Sequence[tuple[int, ...]], uniform: bool = False) -> list[jax.Array]:
-    """Independent draws of N(0, 1), or of U[-1, 1], one float32 array per shape.
+    """Independent draws from N(0, 1) or U[-1, 1], one float32 array per shape.
 
     Args:
       key: consumed.
-      shapes: of the arrays; at least one.
+      shapes: shapes of the arrays, at least one.
       uniform: draw from U[-1, 1] instead of N(0, 1).
 
     >>> import jax
@@ -42,28 +42,28 @@ def arrays(key: Key, shapes: Sequence[tuple[int, ...]], uniform: bool = False) -
 
 
 def normal(key: Key, like: Params) -> Params:
-    """Independent draws of N(0, 1) in a tree of the shapes of `like`; the key is consumed."""
+    """Independent draws from N(0, 1), in a tree shaped like `like`; the key is consumed."""
     return _tree(key, like, uniform=False)
 
 
 def symmetric(key: Key, like: Params) -> Params:
-    """Independent draws of U[-1, 1] in a tree of the shapes of `like`; the key is consumed."""
+    """Independent draws from U[-1, 1], in a tree shaped like `like`; the key is consumed."""
     return _tree(key, like, uniform=True)
 
 
 def uniform(key: Key, like: Params) -> Params:
-    """Independent draws of U[0, 1] in a tree of the shapes of `like`; the key is consumed."""
+    """Independent draws from U[0, 1], in a tree shaped like `like`; the key is consumed."""
     return jax.tree.map(lambda draw: 0.5 + 0.5 * draw, symmetric(key, like))
 
 
 def logistic(key: Key, like: Params) -> Params:
-    """Independent draws of logit(u), u ~ U(0, 1), in a tree like another; the key is consumed."""
+    """Independent draws of logit(u), u ~ U(0, 1), shaped like `like`; the key is consumed."""
     edge = 1.0 - 1e-6  # logit(u) = 2 artanh(2 u - 1) is finite inside the edges
     return jax.tree.map(lambda draw: 2.0 * jnp.arctanh(edge * draw), symmetric(key, like))
 
 
 def permuted(key: Key, tree: Any) -> Any:
-    """The tree with the entries of every array in a random order; the key is consumed."""
+    """The tree with the entries of each array in random order; the key is consumed."""
     leaves, structure = jax.tree.flatten(tree)
     keys = jax.random.split(key, len(leaves))
     orders = [permutation(key, leaf.size) for key, leaf in zip(keys, leaves, strict=True)]
@@ -77,7 +77,7 @@ def permuted(key: Key, tree: Any) -> Any:
 def permutation(key: Key, n: int) -> jax.Array:
     """A random permutation of 0, ..., n - 1, int32 [n], bit for bit `jax.random.permutation`.
 
-    Sorts by random 32-bit numbers, so often that equal numbers leave no trace.
+    Sorts by random 32-bit numbers, often enough that ties among them do not bias the order.
 
     Args:
       key: consumed.
@@ -96,11 +96,12 @@ def permutation(key: Key, n: int) -> jax.Array:
 
 
 def _paired(numbers: jax.Array) -> jax.Array:
-    """The stable order of uint32 numbers, int32 [n]."""
+    """The stable order of uint32 numbers, int32 [n], by sorting pairs."""
     return jnp.argsort(numbers, stable=True).astype(jnp.int32)
 
 
 def _packed(numbers: jax.Array) -> jax.Array:
+    """The stable order of uint32 numbers, int32 [n], by sorting number and position as one."""
     with jax.enable_x64(True):
         positions = jax.lax.iota(jnp.uint64, numbers.size)
         packed = jax.lax.sort((numbers.astype(jnp.uint64) << np.uint64(32)) | positions)

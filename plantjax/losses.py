@@ -1,4 +1,4 @@
-"""Losses of outputs [N, O] and y: plain ones for training, scale-free ones for searches."""
+"""Losses of outputs [N, O] against y: plain ones for training, scale-free ones for searches."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -11,11 +11,11 @@ import optax
 from plantjax import checks
 from plantjax.types import Task
 
-_ROUNDING = 1e-6  # outputs of unit size that differ by less between classes rank nothing
-_SMALLEST = 1e-35  # outputs of at most this size count as dead: one over them would overflow
+_ROUNDING = 1e-6  # unit-size outputs that differ by less between classes count as equal
+_SMALLEST = 1e-35  # outputs up to this size count as dead, because their reciprocal may overflow
 
 SearchLoss: TypeAlias = Callable[[jax.Array, jax.Array, chex.Numeric], jax.Array]
-"""`(outputs [N, O], y, log_scale) -> scalar`; log_scale is learned with the scores."""
+"""`(outputs [N, O], y, log_scale) -> scalar`; log_scale is learned along with the scores."""
 
 
 def cross_entropy(outputs: jax.Array, y: jax.Array) -> jax.Array:
@@ -61,13 +61,13 @@ def mean_squared_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def output_factors(outputs: jax.Array, y: jax.Array) -> jax.Array:
-    """Least-squares factor of every output, s_j = max(0, <y_j, f_j> / <f_j, f_j>).
+    """Least-squares factor of each output, s_j = max(0, <y_j, f_j> / <f_j, f_j>).
 
     A planted regression ticket computes its target up to a positive factor per output; this finds
     the factor. An output that is zero on all samples gets factor 1.
 
     Args:
-      outputs: float [N, O], the outputs f; they may be tiny (1e-13), their squares are not formed.
+      outputs: float [N, O], the outputs f; they may be tiny (1e-13), we normalise before squaring.
       y: float [N, O].
 
     Returns:
@@ -93,16 +93,16 @@ def output_factors(outputs: jax.Array, y: jax.Array) -> jax.Array:
 def scale_free_cross_entropy(
     outputs: jax.Array, y: jax.Array, log_scale: chex.Numeric = 0.0
 ) -> jax.Array:
-    """Cross entropy of outputs brought to unit size: a mask is judged by its ranking of classes.
+    """Cross entropy of outputs scaled to unit size, so that their own scale does not matter.
 
-    Logits are the outputs minus their mean over classes, divided by their root mean square over the
-    batch, times exp(log_scale). Outputs may be as small as 1e-30; a dead network, or
-    one whose classes are alike up to rounding, has a finite loss and zero gradient.
+    The logits are the outputs minus their mean over classes, divided by their root mean square over
+    the batch, times exp(log_scale). Outputs may be as small as 1e-30. A dead network, or one whose
+    class scores are equal up to rounding, has a finite loss and zero gradient.
 
     Args:
       outputs: float [N, O].
       y: int [N], labels in [0, O).
-      log_scale: a trained scalar.
+      log_scale: a scalar, which is learned as well.
 
     Returns:
       A scalar.
@@ -123,15 +123,15 @@ def scale_free_cross_entropy(
 def scale_free_divergence(
     outputs: jax.Array, reference: jax.Array, log_scale: chex.Numeric = 0.0
 ) -> jax.Array:
-    """Mean reverse KL divergence KL(p || q) of class probabilities, of logits of unit size.
+    """Mean reverse KL divergence KL(p || q) between class probabilities of unit-size logits.
 
-    p is the softmax of the outputs and q that of the reference, both brought to unit size as in
+    p is the softmax of the outputs, q that of the reference. Both are scaled to unit size as in
     `scale_free_cross_entropy`; only the outputs are multiplied by exp(log_scale).
 
     Args:
       outputs: float [N, O].
       reference: float [N, O].
-      log_scale: a trained scalar.
+      log_scale: a scalar, which is learned as well.
 
     Returns:
       A scalar, 0 or more.
@@ -153,9 +153,9 @@ def scale_free_divergence(
 def scale_free_squared_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
     """Mean squared error after the least-squares factor per output, differentiated through.
 
-    Equals the MSE after `output_factors`, e_j = (1 - cos^2) mean(y_j^2) with cos that of output and
-    y, where the factor is positive. Where it is not, that is constant, and a search would stand
-    still: there the same branch goes on, (1 + cos^2) mean(y_j^2), and drives cos up.
+    For a positive factor this is the MSE after `output_factors`, e_j = (1 - cos^2) mean(y_j^2),
+    where cos is the cosine between output and y. For a negative factor the clipped loss is flat;
+    there we use (1 + cos^2) mean(y_j^2), which keeps a gradient that drives cos up.
 
     Args:
       outputs: float [N, O]; a dead output has a finite loss and zero gradient.
@@ -182,7 +182,7 @@ def scale_free_squared_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _unit_logits(outputs: jax.Array) -> jax.Array:
-    """Outputs minus their mean over classes, of root mean square 1; zeros if they rank nothing."""
+    """Outputs minus their mean over classes, scaled to RMS 1; zeros if all classes are equal."""
     unit = _unit(outputs)
     centred = unit - jnp.mean(unit, axis=1, keepdims=True)
     square = jnp.mean(jnp.square(centred))
@@ -192,13 +192,13 @@ def _unit_logits(outputs: jax.Array) -> jax.Array:
 
 
 def _unit(outputs: jax.Array, axis: int | None = None) -> jax.Array:
-    """The outputs divided by their largest size, which counts as a constant; zeros stay zero."""
+    """Outputs divided by their largest absolute value, without its gradient; zeros stay zero."""
     size = jax.lax.stop_gradient(jnp.max(jnp.abs(outputs), axis=axis, keepdims=True))
     return outputs / jnp.where(size > _SMALLEST, size, 1.0)
 
 
 def plain(task: Task) -> SearchLoss:
-    """The task's training loss, whatever the scale of the outputs.
+    """The task's training loss as it is; log_scale is ignored.
 
     >>> import jax.numpy as jnp, plantjax as pj
     >>> loss = pj.losses.plain(pj.TASKS["relu"])
@@ -209,7 +209,7 @@ def plain(task: Task) -> SearchLoss:
 
 
 def scale_free(task: Task) -> SearchLoss:
-    """A loss that ignores the scale of the outputs, for networks whose weights cannot change.
+    """The task's loss regardless of the outputs' scale, for searches that cannot change weights.
 
     >>> import plantjax as pj
     >>> pj.losses.scale_free(pj.TASKS["circle"]).__name__
@@ -221,4 +221,4 @@ def scale_free(task: Task) -> SearchLoss:
 
 
 SEARCH_LOSSES = {"scale-free": scale_free, "plain": plain}
-"""Losses of searches that train masks: `(task) -> ((outputs, y, log_scale) -> scalar)`."""
+"""Losses for searches that train masks: `(task) -> ((outputs, y, log_scale) -> scalar)`."""

@@ -1,8 +1,8 @@
 """Metrics: the columns of the results table that compare a mask with the planted ticket.
 
-`METRICS[name](judged)` is a scalar and becomes a column. The built-in ones look at the mask alone
-and are computed once for both stages. A metric that is registered later is computed for each stage,
-and its column comes last.
+`METRICS[name](judged)` returns a scalar, which becomes a column. The built-in metrics only look at
+the mask and are computed once for both stages. Metrics registered later are computed for each stage
+and get the last columns.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,18 +16,18 @@ from plantjax.types import Batch, Mask, Metrics, Params, Planted, Task
 
 
 class Judged(NamedTuple):
-    """A network that is judged, masked by what was found, and the truth beside it.
+    """A masked network under evaluation, and the planted ticket to compare it with.
 
     Attributes:
-      task: has loss and `evaluate`.
-      params: the network's parameters: the mother's ("pruned"; of signed finds their own), or those
-        after training ("trained").
+      task: the task, with its loss and `evaluate`.
+      params: the network's parameters. For the stage "pruned" the mother's, or the found ones if
+        the finder flips signs; for the stage "trained" those after training.
       mask: the found mask F.
-      planted: the truth: the mother's parameters, the planted mask T, the factors of its outputs.
+      planted: the ground truth: the mother's parameters, the planted mask T, the output scale.
       test: held-out data.
-      outputs: of the masked network on them [N, O].
-      ticket_outputs: of the planted ticket, untrained, on them [N, O].
-      recovery: F against T, see `recovery.compare`.
+      outputs: outputs of the masked network on the held-out data [N, O].
+      ticket_outputs: outputs of the untrained planted ticket on the same data [N, O].
+      recovery: F compared with T, see `recovery.compare`.
     """
 
     task: Task
@@ -41,19 +41,19 @@ class Judged(NamedTuple):
 
 
 Metric: TypeAlias = Callable[[Judged], jax.Array]
-"""`(judged) -> scalar`; pure, it jits and vmaps."""
+"""`(judged) -> scalar`; pure, works under jit and vmap."""
 
 Registered: TypeAlias = tuple[tuple[str, Metric], ...]
-"""Metrics with their names, hashable."""
+"""Pairs (name, metric), hashable."""
 
 
 def precision(judged: Judged) -> jax.Array:
-    """Share of what was kept that is planted, |F and T| / |F|."""
+    """Fraction of the kept parameters that are planted, |F and T| / |F|."""
     return judged.recovery["precision"]
 
 
 def recall(judged: Judged) -> jax.Array:
-    """Share of what is planted that was kept, |F and T| / |T|."""
+    """Fraction of the planted parameters that were kept, |F and T| / |T|."""
     return judged.recovery["recall"]
 
 
@@ -63,19 +63,19 @@ def iou(judged: Judged) -> jax.Array:
 
 
 def lift(judged: Judged) -> jax.Array:
-    """Precision over that of chance, the planted density."""
+    """Precision divided by that of a random mask, which is the planted density."""
     return judged.recovery["lift"]
 
 
 def feasible_recall(judged: Judged) -> jax.Array:
-    """The highest recall that the budgets of the finder's scope allow."""
+    """The highest recall that the counts per group of the finder's scope allow."""
     return judged.recovery["feasible_recall"]
 
 
 def live_density(judged: Judged) -> jax.Array:
-    """Share of all parameters that are kept and live: on a path from the inputs to the outputs.
+    """Fraction of all parameters that are kept and live: on a path from the inputs to the outputs.
 
-    NaN for networks whose wiring is not known.
+    NaN for networks whose wiring is unknown.
     """
     return judged.recovery.get("live_density", jnp.float32(jnp.nan))
 
@@ -96,7 +96,6 @@ METRICS: dict[str, Metric] = {
 }
 """The registry of metrics: a new one takes one function and one entry here."""
 
-
 BUILT_IN = tuple(METRICS)
 """The metrics that every table has."""
 
@@ -107,7 +106,7 @@ SHARED = {
     "target_value": "target/value",
     **{name: f"recovery/{name}" for name in BUILT_IN},
 }
-"""Columns of the table that both stages share, and the results they come from."""
+"""Columns with the same value in both stages, and the entries of the results they come from."""
 
 COLUMNS = (
     *("task", "depth", "width", "finder", "scope", "rounds", "noise", "seed"),
@@ -115,10 +114,10 @@ COLUMNS = (
     *("ticket_value", "target_value", "ticket_density", "ticket_density_weights", *BUILT_IN),
     *("constant", "status", "seconds"),
 )
-"""Order of the table's columns."""
+"""The columns of the table, in order."""
 
 FURTHER = "metric/"
-"""Prefix of registered metrics in the results of a stage, as in "pruned/metric/NAME"."""
+"""Prefix of user-registered metrics in the results of a stage, as in "pruned/metric/NAME"."""
 
 TAKEN = frozenset(
     {
@@ -128,14 +127,14 @@ TAKEN = frozenset(
         *("excess", "reached", "dead", "diverged"),
     }
 )
-"""Column names that a new metric must not have."""
+"""Column names that a new metric must not use."""
 
 
 def names() -> list[str]:
-    """The metrics whose columns come last: all but those that every table has.
+    """Names of the metrics that are not built in; their columns come last.
 
     Raises:
-      ValueError: if one has the name of another column.
+      ValueError: if a metric has the name of another column.
     """
     further = [name for name in METRICS if name not in BUILT_IN]
     for name in further:
@@ -145,9 +144,10 @@ def names() -> list[str]:
 
 
 def registered() -> tuple[Registered, Registered]:
-    """The registry as it is now: (metrics of the mask alone, all further ones).
+    """The current registry as (built-in metrics, all others).
 
-    Programs that measure depend on these, so that none is used after the registry has changed.
+    Programs that compute metrics depend on these values, so none is reused after the registry has
+    changed.
 
     Raises:
       ValueError: if a metric has the name of another column.
@@ -158,10 +158,10 @@ def registered() -> tuple[Registered, Registered]:
 
 
 def measured(metrics: Registered, judged: Judged) -> Metrics:
-    """What the metrics say.
+    """The values of the metrics, by name.
 
     Raises:
-      ValueError: if one of them gives no scalar.
+      ValueError: if a metric does not return a scalar.
     """
     values = {name: jnp.asarray(metric(judged)) for name, metric in metrics}
     for name, value in values.items():
@@ -171,16 +171,16 @@ def measured(metrics: Registered, judged: Judged) -> Metrics:
 
 
 def to_levels(results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[Any]]) -> Any:
-    """One row per (cell, level) of finders that prune in several rounds or levels.
+    """One row per (cell, level), for finders that prune in several rounds or levels.
 
     Args:
-      results: of `sweep`; the entries "search/NAME" of shape [C, R] become columns NAME.
-      labels: columns that say what each cell is, sequences of length C.
+      results: the result of `sweep`; entries "search/NAME" of shape [C, R] become columns NAME.
+      labels: columns that identify each cell, sequences of length C.
 
     Returns:
-      A pandas DataFrame: the labels, `level` from 1 to R, and what the finder tells of each level
-      ("kept_density", "live_density", "collapsed", for multishot the training "loss"); without
-      rows where a finder has a single round.
+      A pandas DataFrame: the labels, `level` from 1 to R, and the finder's diagnostics of each
+      level ("kept_density", "live_density", "collapsed", for multishot the training "loss"). It is
+      empty if the finder has a single round.
 
     >>> import numpy as np
     >>> table = to_levels({"search/kept_density": np.array([[0.5, 0.25]])}, {"seed": [7]})
@@ -206,12 +206,12 @@ def to_frame(results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[An
     """The tidy table: one row per (cell, stage), stages "pruned" (strong) and "trained" (weak).
 
     Args:
-      results: of `sweep`, arrays [C].
-      labels: columns that say what each cell is (task, seed, density, ...), sequences of length C.
+      results: the result of `sweep`, arrays [C].
+      labels: columns that identify each cell (task, seed, density, ...), sequences of length C.
 
     Returns:
-      A pandas DataFrame, the columns of COLUMNS first, in their order, those of further metrics
-      last. `status` is "diverged" where a value or a training loss is not finite.
+      A pandas DataFrame with the columns of COLUMNS first, in that order, then those of other
+      metrics. `status` is "diverged" where a value or a training loss is not finite.
 
     >>> import numpy as np
     >>> results = {f"pruned/{name}": np.array([0.9]) for name in ("value", "value_raw", "seconds")}

@@ -1,10 +1,10 @@
-"""Planting: hide a small sparse target in a large mother network, exactly (Algorithm 1).
+"""Planting: hides a small sparse target in a large mother network, exactly (Algorithm 1).
 
-Layer by layer, every target neuron takes the unused mother neuron whose parameters point most
-nearly in its own direction, and overwrites them by a positive multiple of its own; ReLU carries the
-factor to the next layer. The planted mask alone then computes scale_j * target_j. A neuron of a
-convolution is a channel. One of a residual stream is matched where it is first written, by all
-layers that write it there; later layers have to add to it in its place and by its factor.
+Layer by layer, each target neuron takes the unused mother neuron whose parameters have the largest
+cosine with its own, and overwrites them with a positive multiple of its own. ReLU passes the factor
+on to the next layer. The planted mask alone then computes scale_j * target_j. In a convolution a
+neuron is a channel. A channel of a residual stream is matched when it is first written, jointly by
+all layers that write it there; later layers add to it at the same place and with the same factor.
 
 Source: Fischer and Burkholz, ICLR 2022, Algorithm 1, https://arxiv.org/abs/2111.11153
 """
@@ -22,13 +22,13 @@ from plantjax.nets.wirings import INPUT, Layer, Wiring
 from plantjax.types import Key, Params, Planted
 
 RULES = ("norm", "paper")
-_TIE = 1e-5  # cosines closer than this are ties
+_TIE = 1e-5  # cosines this close to the largest are ties
 
 
 class _Match(NamedTuple):
-    """Where the channels of one target node went, and by which factor they grew."""
+    """The mother channels that one target node takes, and the factors of their activations."""
 
-    place: jax.Array  # int32 [O], mother channel of each target channel; out of range if it is dead
+    place: jax.Array  # int32 [O], mother channel of each target channel; out of range if dead
     factor: jax.Array  # [O]
 
 
@@ -43,30 +43,29 @@ def plant(
     """Plants a target network in a mother network of the same depth.
 
     Pure; jits and vmaps over keys, mothers and targets of one shape. Dead neurons of the target are
-    left out. The key breaks ties between equally good mother neurons, so that tickets do not gather
-    at low indices.
+    omitted. The key breaks ties between equally good mother neurons, so that tickets do not
+    accumulate at low indices.
 
     Args:
       key: consumed.
-      target: L layers with few nonzero parameters, dense or convolutions, with ReLU between them;
-        pools (of maxima or means), strides and flattening are of no account. A batch norm is to be
-        folded first (`convnets.fold`).
-      mother: L layers, the same inputs, outputs and kernel sizes, at least as wide everywhere.
-      rule: the factor of a neuron with parameters theta put in the place of m. "norm":
-        ||m|| / ||theta||, the best hidden; "paper": ||m||^2 / (theta . m), or the norm rule where
-        the cosine is not positive.
-      shared_scale: one factor for all outputs (classification: the argmax is kept), else one per
-        output (regression: evaluation rescales per output).
-      wiring: how the layers of target and mother hang together; by default they are chains.
+      target: L layers with few nonzero parameters, dense or convolutions, with ReLU between them.
+        Pools (max or mean), strides and flattening do not matter. Batch norms must be folded first
+        (`convnets.fold`).
+      mother: L layers with the same inputs, outputs and kernel sizes, at least as wide everywhere.
+      rule: factor of a neuron whose parameters theta replace m. "norm": ||m|| / ||theta||, which
+        hides best; "paper": ||m||^2 / (theta . m), or the norm rule if the cosine is not positive.
+      shared_scale: use one factor for all outputs, which preserves the argmax (classification);
+        else one per output (regression, where evaluation rescales each output).
+      wiring: how the layers of target and mother connect; by default both are chains.
 
     Returns:
       Planted(params, mask, scale [O]): `apply(masks.apply(params, mask), x)` equals
-      `scale * apply(target, x)` to float32 rounding, with the network's own apply (`nets.apply`).
+      `scale * apply(target, x)` up to float32 rounding, with the network's own apply.
 
     Raises:
       ValueError: if the rule is unknown, depth, inputs, outputs or kernels differ, the mother is
-        narrower than the target in a layer, target or mother are no chains or not what the wiring
-        says, or (concrete) parameters are not finite.
+        narrower than the target in a layer, target or mother do not fit the wiring or are not
+        chains, or (concrete) parameters are not finite.
 
     >>> import jax, plantjax
     >>> target = plantjax.targets.relu(depth=4)
@@ -92,7 +91,7 @@ def _plant(
     rule: str,
     shared_scale: bool,
 ) -> Planted:
-    """Plants node by node; the two wirings differ at most in the paths of leaves."""
+    """Plants node by node; the two wirings may differ in the paths of leaves only."""
     need, width = wirings.channels(target, pair[0]), wirings.channels(mother, pair[1])
     target = masks.apply(target, masks.live(target, masks.nonzero(target), pair[0]))
     small, large = wirings.leaves(target), wirings.leaves(mother)
@@ -163,19 +162,19 @@ def _check(target: Params, mother: Params, pair: tuple[Wiring, Wiring]) -> None:
 
 
 def _window(kernel: jax.Array, channels: int) -> tuple[int, ...]:
-    """What of a kernel [..., I, O] is not channels: its spatial size, of a flattened image H W."""
+    """Spatial size of a kernel [..., I, O]; for a dense kernel after flattening, (H W,)."""
     return (*kernel.shape[:-2], kernel.shape[-2] // channels)
 
 
 def _theta(leaves: dict[str, jax.Array], layer: Layer, factor: jax.Array) -> jax.Array:
-    """Bias and weights [O, 1 + rows] of a target's layer, its inputs already matched."""
+    """Bias and weights [O, 1 + rows] of a target layer, whose inputs are already matched."""
     kernel = leaves[layer.kernel]
     weights = wirings.matrix(kernel).T / wirings.rows(factor, kernel)[None, :]
     return _beside(leaves, layer.bias, weights)
 
 
 def _replaced(leaves: dict[str, jax.Array], layer: Layer, rows: jax.Array) -> jax.Array:
-    """The parameters [M, 1 + rows] of a mother's layer that a theta may replace."""
+    """The parameters [M, 1 + rows] of a mother layer that a theta may replace."""
     weights = wirings.matrix(leaves[layer.kernel])[rows, :].T
     return _beside(leaves, layer.bias, weights)
 
@@ -187,14 +186,14 @@ def _beside(leaves: dict[str, jax.Array], bias: str | None, weights: jax.Array) 
 
 
 def _rows_of(place: jax.Array, width: int, kernel: jax.Array) -> jax.Array:
-    """Rows of a mother's kernel matrix that read these channels; out of range for the dead."""
+    """Rows of a mother's kernel matrix that read these channels; out of range if they are dead."""
     times = math.prod(kernel.shape[:-1]) // width
     rows = jnp.arange(times)[:, None] * width + place[None, :]
     return jnp.where(place[None, :] < width, rows, times * width).ravel()
 
 
 def _widened(match: _Match, width: int, wanted: int, new_width: int) -> _Match:
-    """The match of a carried node [O] in a wider one [wanted], whose other channels have none."""
+    """Extends the match of a carried node [O] to a wider one [wanted], with unmatched channels."""
     more = wanted - match.place.size
     place = jnp.where(match.place < width, match.place, new_width)
     return _Match(
@@ -210,10 +209,10 @@ def _match_hidden(
     rule: str,
     begun: _Match | None = None,
 ) -> _Match:
-    """Greedy matching in the target's order: theta [O, K] against mother neurons rows [M, K].
+    """Matches target neurons theta [O, K] greedily, in their order, to mother neurons rows [M, K].
 
-    Among tied mother neurons a target neuron takes the one of highest priority [O, M]. Neurons that
-    have begun with a place and a factor keep them.
+    Ties go to the mother neuron with the highest priority [O, M]. Neurons that already have a place
+    and a factor in `begun` keep them.
     """
     support = theta != 0
     alive = jnp.any(support, axis=1)
@@ -244,7 +243,7 @@ def _match_hidden(
 
 
 def _match_outputs(theta: jax.Array, rows: jax.Array, rule: str, shared_scale: bool) -> _Match:
-    """The output layer is matched in place, in order."""
+    """Matches the output layer in place, in order."""
     chosen = jnp.where(theta != 0, rows, 0.0)
     factor = _factor(theta, chosen, rule)
     if shared_scale:
@@ -254,7 +253,7 @@ def _match_outputs(theta: jax.Array, rows: jax.Array, rule: str, shared_scale: b
 
 
 def _cosine(theta: jax.Array, rows: jax.Array) -> jax.Array:
-    """Cosines [O, M] between theta_i and the entries of row j where theta_i is nonzero."""
+    """Cosines [O, M] between theta_i and row j, over the entries where theta_i is nonzero."""
     unit = theta / checks.divisor(jnp.max(jnp.abs(theta), axis=1))[:, None]
     support = (theta != 0).astype(theta.dtype)
     product = jnp.matmul(unit, rows.T, precision="highest")
@@ -264,9 +263,9 @@ def _cosine(theta: jax.Array, rows: jax.Array) -> jax.Array:
 
 
 def _factor(theta: jax.Array, chosen: jax.Array, rule: str) -> jax.Array:
-    """The positive factors [O] that take theta [O, K] to the size of the parameters it replaces.
+    """Positive factors [O] that scale theta [O, K] to the size of the parameters it replaces.
 
-    1 where theta is empty, and where the replaced parameters are all zero.
+    The factor is 1 if theta is empty, or if the replaced parameters are all zero.
     """
     peak = checks.divisor(jnp.max(jnp.abs(theta), axis=1))  # keeps squares of large theta finite
     unit = theta / peak[:, None]
@@ -282,7 +281,7 @@ def _factor(theta: jax.Array, chosen: jax.Array, rule: str) -> jax.Array:
 def _write(
     leaves: dict[str, jax.Array], layer: Layer, theta: jax.Array, rows: jax.Array, match: _Match
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """Writes factor * theta over a mother's layer; returns new leaves and their planted mask."""
+    """Overwrites a mother layer with factor * theta; returns new leaves and their planted mask."""
     new, support = theta * match.factor[:, None], theta != 0
     old_kernel = leaves[layer.kernel]
     old = wirings.matrix(old_kernel)

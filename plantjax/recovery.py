@@ -1,7 +1,7 @@
-"""Recovery: a found mask against the planted one, what nobody without a ground truth can measure.
+"""Recovery: compares a found mask with the planted one, which takes a known ground truth.
 
-Hidden units are exchangeable and other tickets exist, so recovery is never to be read alone: a mask
-can miss the planted one and still be a ticket.
+Hidden units are exchangeable and other tickets exist, so recovery should never be read alone: a
+mask can miss the planted one and still be a ticket.
 """
 
 import chex
@@ -24,25 +24,25 @@ def compare(
     """Compares a found mask F with the planted mask T.
 
     Args:
-      params: the mother's parameters (the signs of its biases decide which paths live).
+      params: the mother's parameters (the signs of the biases decide which paths are live).
       found_mask: F.
-      planted: the ground truth, its mask T.
+      planted: the ground truth, with mask T.
       scope: where parameters competed, for the feasible recall.
-      wiring: how the layers hang together; by default they are a chain, or nothing is known.
+      wiring: how the layers connect; by default taken from the params if they are a chain.
 
     Returns:
-      Float32 scalars. Over all parameters, and with suffix "_weights" over kernels alone:
+      Float32 scalars. Over all parameters, and with the suffix "_weights" over kernels only:
       "precision" |F and T| / |F|, "recall" |F and T| / |T|, "f1", "iou". Per layer:
       "layer_00/precision", "layer_00/recall", ... Also "lift" (precision / density of T),
-      "feasible_recall" (the most that the budgets of the scope allow), "live_density" (live
-      parameters / n), "connected" (1 if some output is reached from the inputs), "collapsed"
-      (layers without a kept weight). For params that are no chain of dense layers and convolutions
-      and have no wiring, the last three but "collapsed" are left out.
+      "feasible_recall" (the most that the counts of the scope allow), "live_density" (live
+      parameters / n), "connected" (1 if the inputs reach some output), and "collapsed" (layers
+      without a kept weight). Without a wiring, if params are not a chain of dense layers and
+      convolutions, the values per layer, "live_density" and "connected" are missing.
 
     Raises:
       ValueError: if masks and params do not match, or the scope is unknown.
 
-    Source: paper, section 4; the live paths as in `masks.live`.
+    Source: paper, section 4; `masks.live` defines the live paths.
 
     >>> import jax, plantjax as pj
     >>> mother = pj.nets.init(jax.random.key(0), (1, 9, 1))
@@ -74,15 +74,15 @@ def compare(
 
 
 def feasible_recall(found_mask: Mask, planted_mask: Mask, scope: str = "global") -> jax.Array:
-    """The highest recall that any mask with the found mask's counts per group could have.
+    """The highest recall possible for a mask with as many entries per group as the found mask.
 
-    Uniform budgets per layer cannot hold a ticket whose layers differ: there it is far below 1.
+    With the same density in every layer it is far below 1 for tickets whose layers differ.
 
     Args:
       found_mask: F.
       planted_mask: T.
-      scope: "global": one group; "local": every array; "channel": every output channel; "layer" and
-        "oracle": every layer.
+      scope: what a group is. "global": everything; "local": an array; "channel": an output channel;
+        "layer" and "oracle": a layer.
 
     Returns:
       sum over groups of min(|F|, |T|) / |T|, a float32 scalar.
@@ -99,7 +99,7 @@ def feasible_recall(found_mask: Mask, planted_mask: Mask, scope: str = "global")
 
 
 def collapsed(mask: Mask) -> jax.Array:
-    """Number of kernels (arrays of two axes and more) without a kept weight, float32.
+    """Number of kernels (arrays of two or more axes) without a kept weight, float32.
 
     >>> import jax.numpy as jnp
     >>> float(collapsed({"kernel": jnp.zeros((2, 2), bool), "bias": jnp.zeros(2, bool)}))
@@ -110,7 +110,7 @@ def collapsed(mask: Mask) -> jax.Array:
 
 
 def is_constant(outputs: jax.Array) -> jax.Array:
-    """True if the outputs [N, O] do not vary over the samples beyond rounding: a dead network.
+    """True if the outputs [N, O] vary over the samples only by rounding, as in a dead network.
 
     >>> import jax.numpy as jnp
     >>> bool(is_constant(jnp.ones((5, 2)))), bool(is_constant(jnp.eye(5)))

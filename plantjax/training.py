@@ -1,4 +1,4 @@
-"""Training: one scan over epochs and batches, for parameters and for scores alike."""
+"""Training: one scan over epochs and batches, which trains parameters as well as scores."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -15,9 +15,9 @@ from plantjax.types import Apply, Batch, Key, Loss, Mask, Params
 Carry = TypeVar("Carry")
 State: TypeAlias = tuple[Params, optax.OptState, Any]
 Transform: TypeAlias = Callable[[Key, jax.Array], jax.Array]
-"""`(key, x [N, ...]) -> x`, the inputs of a step changed at random."""
+"""`(key, x [N, ...]) -> x`, a random change of a step's inputs, such as augmentation."""
 
-_TRANSFORMS = np.uint32(0xFFFFFFFF)  # folded in for transforms; epochs count up from 0
+_TRANSFORMS = np.uint32(0xFFFFFFFF)  # folded into the key of transforms; epochs count from 0
 
 
 def fit(
@@ -34,33 +34,33 @@ def fit(
     steps: int | None = None,
     transform: Transform | None = None,
 ) -> tuple[Params, jax.Array]:
-    """Trains the kept parameters; the pruned ones start, stay and end at exactly zero.
+    """Trains the kept parameters; pruned ones are exactly zero throughout.
 
-    Gradients and updates are both masked, so that no optimizer can revive a pruned parameter: not
-    by its state, nor by weight decay or noise. Every epoch draws a new permutation of the data
-    (key folded with the epoch); the last partial batch is dropped.
+    Gradients and updates are both masked, so no optimizer can revive a pruned parameter through its
+    state, weight decay or noise. Every epoch draws a new permutation of the data (with the key
+    folded with the epoch); the last partial batch is dropped.
 
     Args:
       key: consumed.
-      params: pytree of float arrays, where training starts.
-      mask: of the params' structure.
+      params: pytree of float arrays, the initial parameters.
+      mask: a mask with the structure of the params.
       data: N training samples.
       apply: `(params, x) -> outputs`.
       loss: `(outputs, y) -> scalar`.
       optimizer: any optax optimizer; its hyper-parameters may be traced.
       epochs: number of passes over the data, 0 or more.
       batch_size: samples per step, 1 to N.
-      steps: stop after so many steps, at most those of `epochs`; by default after all.
-      transform: `(key, x) -> x`, applied to the inputs of every step with a key of its own, such as
-        `data.augment`; by default none.
+      steps: stop after this many steps, at most those of `epochs`; by default run them all.
+      transform: `(key, x) -> x`, such as `data.augment`, applied to the inputs of every step with a
+        key of its own; by default none.
 
     Returns:
-      (trained params, mean training loss of each epoch [epochs]). With `steps`, only the epochs
-      that were begun.
+      (trained params, mean training loss of each epoch [epochs]); with `steps`, only of the epochs
+      that were started.
 
     Raises:
       ValueError: if trees do not match, (concrete) params are not finite, epochs is negative,
-        batch_size is not in [1, N], steps is more than the epochs have, or (concrete) labels of a
+        batch_size is not in [1, N], steps exceeds those of the epochs, or (concrete) labels of a
         dense chain are not in [0, O).
 
     >>> import jax, jax.numpy as jnp, optax, plantjax as pj
@@ -108,7 +108,7 @@ def fit(
 
 
 class Minimized(NamedTuple):
-    """Where `minimize` ended: parameters, carry, losses [epochs], and the optimizer's state."""
+    """The result of `minimize`: parameters, carry, losses [epochs], and the optimizer's state."""
 
     params: Params
     carry: Any
@@ -131,24 +131,24 @@ def minimize(
     transform: Transform | None = None,
     constrain: Callable[[Params, jax.Array], Params] = lambda tree, step: tree,
 ) -> Minimized:
-    """Minimises an objective over batches: the loop behind `fit` and behind every mask learner.
+    """Minimises an objective over batches; `fit` and all finders that learn masks use this loop.
 
     Args:
       key: consumed.
-      params: pytree of float arrays, whatever the objective takes.
-      carry: what the objective hands on from step to step, or None.
+      params: pytree of float arrays that the objective takes.
+      carry: state that the objective passes from step to step, or None.
       data: N training samples.
       objective: `(params, carry, batch, step) -> (scalar, carry)`; step counts from 0, int32.
       optimizer: any optax optimizer.
       epochs: number of passes over the data, 0 or more.
       batch_size: samples per step, 1 to N.
       steps: as in `fit`.
-      project: applied to gradients and to updates.
+      project: applied to both gradients and updates.
       transform: as in `fit`.
-      constrain: `(params, step) -> params`, applied to the values after every step.
+      constrain: `(params, step) -> params`, applied to the params after every step.
 
     Returns:
-      Minimized(params, carry, mean objective of each epoch [epochs], state of the optimizer).
+      Minimized(params, carry, mean objective of each epoch [epochs], optimizer state).
 
     Raises:
       ValueError: if epochs, batch_size or steps is out of range.

@@ -1,7 +1,7 @@
-"""The data types that every module shares; imports nothing of plantjax.
+"""The data types shared by all modules; imports nothing from plantjax.
 
-Axis letters, used in all shape comments: S seeds, D densities, C cells, N samples, I inputs,
-O outputs, L layers, P parameters. Shapes stand in brackets, as in `x [N, I]`.
+Axis letters in shape comments: S seeds, D densities, C cells, N samples, I inputs, O outputs,
+L layers, P parameters. Shapes are in brackets, as in `x [N, I]`.
 """
 
 from collections.abc import Callable
@@ -12,24 +12,24 @@ import chex
 import jax
 
 Key: TypeAlias = jax.Array
-"""A typed random key, `jax.random.key(seed)`; consumed by the function that takes it."""
+"""A typed random key, `jax.random.key(seed)`; the function that takes it consumes it."""
 
 Params: TypeAlias = Any
-"""A pytree of float arrays. Networks of plantjax: `{"layer_00": {"kernel", "bias"}, ...}`."""
+"""A pytree of float arrays; in plantjax's networks `{"layer_00": {"kernel", "bias"}, ...}`."""
 
 Mask: TypeAlias = Any
-"""A pytree of bool arrays with the structure and shapes of the parameters; True is kept."""
+"""A pytree of bool arrays with the structure and shapes of the parameters; True means kept."""
 
 Apply: TypeAlias = Callable[[Params, jax.Array], jax.Array]
 """`(params, x [N, I]) -> outputs [N, O]`; images are x [N, H, W, C].
 
-It may have attributes, which finders respect: `wiring`, how its layers hang together (see
-`wirings`) where they are no chain; `prunable`, which leaves may be pruned; `flow`, the same network
-as SynFlow should run it, where batch norm makes a difference.
+Finders use three optional attributes: `wiring`, how the layers connect if they are not a chain (see
+`wirings`); `prunable`, a predicate on the paths of the leaves; `flow`, the function that SynFlow
+should run instead, for networks with batch norm.
 """
 
 Prunable: TypeAlias = Callable[[str], bool]
-"""Whether the leaf at a path, "layer_00/kernel", may be pruned."""
+"""Whether the leaf at a path such as "layer_00/kernel" may be pruned."""
 
 Loss: TypeAlias = Callable[[jax.Array, jax.Array], jax.Array]
 """`(outputs [N, O], y) -> scalar`."""
@@ -39,11 +39,11 @@ Metrics: TypeAlias = dict[str, jax.Array]
 
 
 Schedule: TypeAlias = Callable[[chex.Numeric, chex.Numeric, int], jax.Array]
-"""`(final density, step, steps) -> density after the step`; ends at the final density."""
+"""`(final density, step, steps) -> density after the step`; it ends at the final density."""
 
 
 Head: TypeAlias = Callable[[jax.Array], jax.Array]
-"""What a network has after its last layer, `outputs [N, O] -> outputs [N, O]`."""
+"""A function applied after the last layer of a network, `outputs [N, O] -> outputs [N, O]`."""
 
 
 class Batch(NamedTuple):
@@ -54,7 +54,7 @@ class Batch(NamedTuple):
 
 
 class Planted(NamedTuple):
-    """A mother with a target hidden in it: parameters, planted mask, and output scale [O]."""
+    """A mother with a target planted in it: parameters, planted mask, and output scale [O]."""
 
     params: Params
     mask: Mask
@@ -62,7 +62,7 @@ class Planted(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a finder found: mask, the parameters weak training starts from, a flat info dict."""
+    """A finder's result: mask, the parameters that weak training starts from, a flat info dict."""
 
     mask: Mask
     params: Params
@@ -70,7 +70,7 @@ class Found(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One run of a sweep: the key of (seed, task) and the swept scalars, all traced."""
+    """One point of a sweep: the key of (seed, task) and the swept scalars, all traced."""
 
     key: Key
     density: chex.Numeric
@@ -90,12 +90,12 @@ MakeScore: TypeAlias = Callable[[Apply, Loss], ScoreFn]
 
 
 class Levels(NamedTuple):
-    """A long search in pieces, one program a level, so that it can be saved between them.
+    """A long search split into levels, one program each, so that it can be saved in between.
 
     Attributes:
       begin: `(key, params, data, density) -> state`, any pytree of arrays.
       advance: `(key, params, data, density, state, level) -> (state, metrics of the level)`; levels
-        count from 1, and may be traced.
+        count from 1 and may be traced.
       finish: `(state, metrics [L]) -> Found`.
     """
 
@@ -105,24 +105,24 @@ class Levels(NamedTuple):
 
 
 KINDS = ("subnetwork", "signed", "trained")
-"""What finders find: a subnetwork of the mother as it stands; one in which signs of kept parameters
-are flipped; one that is a ticket only with the parameters trained in the search."""
+"""What finders return: a subnetwork of the mother as it is; one with the signs of some kept
+parameters flipped; or one that is a ticket only with the parameters trained during the search."""
 
 
 @dataclass(frozen=True)
 class Finder:
-    """A search for a ticket: `finder(key, params, data, density) -> Found`, and what it is.
+    """A search for a ticket, `finder(key, params, data, density) -> Found`, and its properties.
 
     Attributes:
-      search: the function itself. References take `planted` as a fifth argument.
-      scope: the selection scope really used, see `plantjax.masks.select`.
+      search: the search function. References take `planted` as a fifth argument.
+      scope: the selection scope that is actually used, see `plantjax.masks.select`.
       rounds: rounds (or levels) of scoring and selection.
-      exact_counts: False if the finder may keep another number of parameters than k.
-      head: what the finder's networks have after their last layer, `outputs -> outputs`; only
-        finders that reproduce the paper's code have one.
-      levels: the same search in `rounds` pieces, for finders whose levels take long.
-      kind: of KINDS; only subnetworks are strong tickets. Without training, what is "signed" is
-        judged with its own parameters, all else with the mother's.
+      exact_counts: False if the finder may keep more or fewer parameters than k.
+      head: applied to the outputs of the finder's networks, `outputs -> outputs`; only finders that
+        reproduce the paper's code have one.
+      levels: the same search split into `rounds` levels, for finders whose levels take long.
+      kind: one of KINDS; only subnetworks can be strong tickets. Before training, "signed" results
+        are evaluated with their own parameters, all others with the mother's.
     """
 
     search: Callable[..., Found]
@@ -154,10 +154,10 @@ class Task:
     """A problem with a known sparse solution.
 
     Attributes:
-      name: registry name; also part of every key of the task.
+      name: registry name; it is folded into all random keys of the task.
       n_in: number of inputs I.
       n_out: number of outputs O.
-      metric: "accuracy" or "mse", the main entry of `evaluate`'s result.
+      metric: "accuracy" or "mse", the main entry in the result of `evaluate`.
       target: `(depth) -> Params`, the exact sparse network.
       sample: `(key, n, noise=0.01) -> Batch`, n fresh samples; noise may be traced.
       loss: `(outputs [N, O], y) -> scalar`, the training loss.

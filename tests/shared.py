@@ -1,16 +1,49 @@
-"""What tests share: quick compilation, trees as vectors."""
-
-import functools
+"""Helpers that several test files use."""
 
 import jax
 import numpy as np
 
-UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+from plantjax import nets
+from plantjax.nets.wirings import INPUT, Wiring, layer
 
-jit = functools.partial(jax.jit, compiler_options=UNOPTIMISED)
-"""Compiles in half the time where nothing depends on the last bit; quick tests do so anyway."""
+jit = jax.jit  # until tests/sweeps no longer import it
 
 
 def flat(tree):
     """All leaves as one vector."""
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def at(tree, index):
+    """One entry of a batch of trees."""
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def net(*shapes, bias=True):
+    """Random numpy layers of these kernel shapes."""
+    rng = np.random.default_rng(0)
+    return {
+        nets.layer_name(i): {
+            "kernel": rng.normal(size=shape).astype("f4"),
+            **({"bias": rng.normal(size=shape[-1:]).astype("f4")} if bias else {}),
+        }
+        for i, shape in enumerate(shapes)
+    }
+
+
+CONV = net((3, 3, 2, 3), (1, 1, 3, 4), (2 * 2 * 4, 5), (5, 2))
+RESIDUAL = net(
+    (3, 3, 2, 3), (3, 3, 3, 2), (3, 3, 2, 3), (3, 3, 3, 2), (1, 1, 2, 4), (1, 1, 3, 4), (4, 2)
+)
+STREAM = Wiring(
+    (
+        layer("layer_00", INPUT, "stem"),
+        layer("layer_01", "stem", "inner"),
+        layer("layer_02", "inner", "block"),  # adds the stem
+        layer("layer_03", "block", "second"),
+        layer("layer_04", "second", "wide"),  # is added to the projection, and to a padded block
+        layer("layer_05", "block", "wide"),
+        layer("layer_06", "wide", "output"),
+    ),
+    (("block", "stem"), ("wide", "block")),
+)

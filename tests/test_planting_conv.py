@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plantjax import masks, nets, plant
+from plantjax import draws, masks, nets, plant
 from plantjax.nets import convnets, wirings
 from plantjax.nets.wirings import INPUT, Wiring, layer
-from shared import jit
 
 SEEDS = 20
 IMAGE = (8, 8, 2)
@@ -88,7 +87,7 @@ NETWORKS = {
 
 def draw(key, shapes):
     """He weights and sizeable biases of a chain."""
-    parts = iter(nets.draw(key, [s for shape in shapes for s in (shape, shape[-1:])]))
+    parts = iter(draws.arrays(key, [s for shape in shapes for s in (shape, shape[-1:])]))
     return {
         nets.layer_name(i): {
             "kernel": next(parts) * (2 / np.prod(shape[:-1])) ** 0.5,
@@ -99,9 +98,8 @@ def draw(key, shapes):
 
 
 def sparse(key, params, density):
-    draws = nets.draw(key, [leaf.shape for leaf in jax.tree.leaves(params)], uniform=True)
-    kept = [(draw + 1) / 2 < density for draw in draws]
-    return masks.apply(params, jax.tree.unflatten(jax.tree.structure(params), kept))
+    drawn = draws.uniform(key, params)
+    return masks.apply(params, jax.tree.map(lambda draw: draw < density, drawn))
 
 
 @cache
@@ -126,7 +124,7 @@ def planted(name, rule, shared):
         return live, hidden, run[1](masks.apply(hidden.params, hidden.mask), x), wanted
 
     keys, densities = jax.random.split(jax.random.key(7), SEEDS), jnp.linspace(0.08, 0.7, SEEDS)
-    search = jit(jax.vmap(one))
+    search = jax.jit(jax.vmap(one))
     return jax.device_get(search(keys, densities))
 
 
@@ -260,10 +258,10 @@ def test_layers_without_biases_and_any_tree():
     """A list of kernels under names of its own, with an identity shortcut, no biases."""
     rng = np.random.default_rng(0)
 
-    def draws(*shapes):
+    def drawn(*shapes):
         return [{"w": jnp.asarray(rng.normal(size=shape).astype("f4"))} for shape in shapes]
 
-    target, mother = draws((2, 3), (3, 3), (3, 1)), draws((2, 9), (9, 9), (9, 1))
+    target, mother = drawn((2, 3), (3, 3), (3, 1)), drawn((2, 9), (9, 9), (9, 1))
     nodes = [(INPUT, "a"), ("a", "b"), ("b", "c")]
     layers = [wirings.Layer(f"{i}/w", None, *pair) for i, pair in enumerate(nodes)]
     wiring = Wiring(tuple(layers), (("b", "a"),))

@@ -10,7 +10,6 @@ import pytest
 from plantjax import masks, nets, recovery, tasks
 from plantjax.sweeps import worlds
 from plantjax.types import Planted
-from shared import jit
 
 
 def chain(*layers):
@@ -130,7 +129,7 @@ def test_uniform_budgets_per_array_cannot_hold_the_circle_ticket():
         planted = Planted(params, true, jnp.ones(4))
         return recovery.compare(params, found, planted, scope="local")
 
-    compiled = jit(compare_found)
+    compiled = jax.jit(compare_found)
     result = compiled(worlds.ticket_density(task, 5, 100))
     # kernels keep 1, 62, 62, 2 of 200, 10000, 10000, 400, biases 1 each
     wanted = (1 + 4 + 20 + 2 + 0 + 0 + 1 + 1) / 130

@@ -12,7 +12,6 @@ from jax.flatten_util import ravel_pytree
 
 from plantjax import losses, masks, nets, training
 from plantjax.types import Batch
-from shared import jit
 
 # Compiles in half the time; nothing here depends on the last bit.
 OPTIMIZERS = {
@@ -50,7 +49,7 @@ def fit(key, params, mask, data, optimizer=None, apply=linear, epochs=3, batch_s
 
 
 def jitted_fit(**static):
-    return jit(partial(fit, **static))
+    return jax.jit(partial(fit, **static))
 
 
 def fit_adam_64(key, params, mask, data, learning_rate, epochs, batch_size):
@@ -297,7 +296,7 @@ def test_minimising_any_objective_with_steps_counted_from_zero(steps):
         jax.debug.callback(lambda *a: seen.append(a), step, carry, batch.x, ordered=True)
         return params["w"] * step.astype(jnp.float32), carry + 2
 
-    found, carry, losses = minimize(objective, carry=jnp.int32(3), steps=steps)
+    found, carry, losses, _ = minimize(objective, carry=jnp.int32(3), steps=steps)
     jax.effects_barrier()
     n = 15 if steps is None else steps
     assert [int(step) for step, _, _ in seen] == [*range(n)]
@@ -320,7 +319,7 @@ def test_values_are_constrained_after_every_step():
         jax.debug.callback(lambda s: steps.append(int(s)), step, ordered=True)
         return {"w": jnp.maximum(params["w"], 1.2 + 0.01 * step.astype(jnp.float32))}
 
-    found, _, losses = minimize(
+    found, _, losses, _ = minimize(
         lambda params, carry, batch, step: (params["w"], carry), epochs=2, constrain=constrain
     )
     jax.effects_barrier()
@@ -339,7 +338,7 @@ def test_projections_apply_to_gradients_and_updates():
         calls.append(tree)
         return jax.tree.map(lambda leaf: 0.5 * leaf, tree)
 
-    found, _, _ = minimize(
+    found, *_ = minimize(
         lambda params, carry, batch, step: (params["w"], carry), epochs=1, project=project
     )
     assert len(calls) == 2  # while tracing

@@ -1,7 +1,7 @@
-"""Chaos: runs a sweep while killing and damaging it, and checks that its table never changes.
+"""Chaos: kills and damages a running sweep, and checks that its table never changes.
 
-Every trial disturbs a run of the main job in its own way, lets it finish, and compares table and
-masks with those of an undisturbed run. Loopback and this machine only; every wait has an end.
+Each trial disturbs a run of the main job in its own way, lets it finish, and compares table and
+masks with those of an undisturbed run. It only uses this machine, and every wait has a timeout.
 """
 
 import contextlib
@@ -24,27 +24,27 @@ from plantjax.jobs.job import checking_input
 from subject import SWEEP, WAIT_SECONDS, ChaosError, Job, chunks, compare, descendants, finish, wait
 
 NOTICE_SECONDS = 60.0
-"""In which a process must notice that another one died."""
+"""Time in which a process must notice that another one died."""
 TMPFS_KILOBYTES = 96
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Disturb a sweep in every way, and compare its table with that of an undisturbed run."""
+    """Disturb a sweep in several ways, and compare its table with that of an undisturbed run."""
 
     out: Path = Path("results/chaos")
-    """Folder for the runs; new, or empty."""
+    """Folder for the runs, new or empty."""
     trials: tuple[str, ...] = ()
-    """Which of ways, kill, distributed, ray, damage, full (default: all)."""
+    """Trials to run: ways, kill, distributed, ray, damage, full (default: all)."""
     kills: int = 20
-    """Kills of the single process; the other trials take a fifth of it."""
+    """Kills of the single process; other trials have a fifth of that."""
     seed: int = 0
-    """Of the times and places of the disturbances."""
+    """Seed of the times and places of the disturbances."""
     sweep: str = SWEEP
-    """The sweep that is disturbed, options of seek.py: --sweep="--tasks helix --seeds 5"."""
+    """The sweep to disturb, as options of seek.py: --sweep="--tasks helix --seeds 5"."""
 
     def check(self) -> None:
-        """Raises ValueError, naming the option, if a setting is out of range."""
+        """Raises ValueError naming the option if a setting is out of range."""
         for name in self.trials:
             checks.choice("--trials", name, TRIALS)
         checks.integer("--kills", self.kills, 1)
@@ -54,7 +54,7 @@ class Settings:
 
 
 def ways(job: Job, folder: Path, kills: int, rng: random.Random) -> str:
-    """Devices, processes, workers, chunks and orders of all kinds: the table is always the same."""
+    """Varies devices, processes, workers, chunks and order; the table must stay the same."""
     del kills, rng
     alone = {
         "1 device": ["--devices", "1"],
@@ -81,12 +81,12 @@ def ways(job: Job, folder: Path, kills: int, rng: random.Random) -> str:
 
 
 def kill(job: Job, folder: Path, kills: int, rng: random.Random) -> str:
-    """SIGKILL at random times; no finished chunk is lost, written twice or changed."""
+    """Sends SIGKILL at random times; no finished chunk may be lost, written again or changed."""
     finished: dict[str, str] = {}
     killed = 0
     for _ in range(kills):
         process = job.start(folder)
-        more = rng.randrange(2)  # soon after a chunk, or while it starts
+        more = rng.randrange(2)  # 1 kills soon after a chunk, 0 while the process starts
         wait(folder, len(finished) + more, process)
         time.sleep(rng.uniform(0.0, 0.1 if more else 3.0))
         killed += process.poll() is None
@@ -103,7 +103,7 @@ def kill(job: Job, folder: Path, kills: int, rng: random.Random) -> str:
 
 
 def distributed(job: Job, folder: Path, kills: int, rng: random.Random) -> str:
-    """SIGKILL of one of two processes; the other one ends soon, and says why."""
+    """Sends SIGKILL to one of two processes; the other one must end soon and say why."""
     kills, slowest = max(1, kills // 5), 0.0
     for _ in range(kills):
         pair = job.pair(folder)
@@ -125,12 +125,12 @@ def distributed(job: Job, folder: Path, kills: int, rng: random.Random) -> str:
 
 
 def ray(job: Job, folder: Path, kills: int, rng: random.Random) -> str:
-    """SIGKILL of Ray workers at work; Ray starts their tasks anew."""
+    """Sends SIGKILL to busy Ray workers; Ray must restart their tasks."""
     process = job.start(folder, "--executor", "ray", "--ray-cpus", "0.5")
     killed = 0
     while killed < max(1, kills // 5) and process.poll() is None:
         wait(folder, len(chunks(folder)) + 1, process)
-        workers = descendants(process.pid, "ray::_task")  # not the agents of the node
+        workers = descendants(process.pid, "ray::_task")  # without the agents of the node
         if workers and process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(rng.choice(workers), signal.SIGKILL)
@@ -141,7 +141,7 @@ def ray(job: Job, folder: Path, kills: int, rng: random.Random) -> str:
 
 
 def damage(job: Job, folder: Path, kills: int, rng: random.Random) -> str:
-    """Chunk files that are cut short, changed in one bit, or gone are computed again."""
+    """Truncates chunk files, flips a bit or deletes them; these chunks must be computed again."""
     finish(job.start(folder))
     paths = sorted((folder / "chunks").glob("*.npz"))
     chosen = rng.sample(paths, min(len(paths), 3 * max(1, kills // 5)))
@@ -159,7 +159,7 @@ def damage(job: Job, folder: Path, kills: int, rng: random.Random) -> str:
 
 
 def full(job: Job, folder: Path, kills: int, rng: random.Random) -> str:
-    """A disk that is full: a clear error, and the rest once there is room."""
+    """Fills the disk; there must be a clear error, and the job must resume once there is room."""
     del kills, rng
     folder.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={TMPFS_KILOBYTES}k", "none", str(folder)]
@@ -194,7 +194,7 @@ def run(settings: Settings, console: Console) -> None:
     """Runs all trials.
 
     Raises:
-      ChaosError: if one of them ended with another table, or not as it should.
+      ChaosError: if a trial ended with a different table, or not as it should.
     """
     undisturbed, job = settings.out / "undisturbed", Job(tuple(shlex.split(settings.sweep)))
     finish(job.start(undisturbed))
@@ -214,7 +214,7 @@ def run(settings: Settings, console: Console) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Runs the command line."""
     with checking_input():
         settings = cli.parse(Settings, argv, "chaos.py")
         settings.check()

@@ -1,12 +1,13 @@
-"""The README's tables of tasks, scores, finders and metrics, from the registries and docstrings.
+"""The tables of README and docs, written from the registries and their docstrings.
 
-`python tools/readme.py` writes them between their markers, `<!-- begin NAME -->` and
-`<!-- end NAME -->`. What a row says is the first paragraph of a docstring; its sources are the
-links that the docstring gives.
+`python tools/readme.py` writes every table between its markers, `<!-- begin NAME -->` and
+`<!-- end NAME -->`. A row holds the first paragraph of a docstring and the sources it links to.
 """
 
 import re
-from collections.abc import Callable, Sequence
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import tyro
 from rich.console import Console
 
 from docstrings import paragraphs, unwrapped
-from plantjax import masks
-from plantjax.finders import FINDERS
+from plantjax import finders, masks
+from plantjax.data import DATASETS
+from plantjax.finders import CONTROLS, FINDERS, REFERENCES
 from plantjax.jobs import chunks, cli
 from plantjax.jobs.job import checking_input
 from plantjax.jobs.summary import markdown
@@ -24,37 +26,80 @@ from plantjax.metrics import METRICS
 from plantjax.scores import SCORES
 from plantjax.tasks import TASKS
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ("tasks.md", "finders.md", "results.md", "paper.md")
+FILES = (ROOT / "README.md", *(ROOT / "docs" / name for name in DOCS))
 DEPTH = 5
 """Of the targets whose parameters are counted."""
+COLUMNS = 80
+"""Of a terminal on which the README's table is to be read."""
 LINK = r"[^;()]*?(?P<url>https?://[^\s,;)]+)"
 AUTHORS = r"(?:de )?[A-Z][\w-]+(?: et al\.| and [A-Z][\w-]+)? \d{4}"
 SOURCE = re.compile(rf"(?P<name>paper|{AUTHORS}){LINK}")
 """A source in a docstring: "Lee et al. 2019, https://..."."""
+MARKER = re.compile(r"<!-- (begin|end) (\w+) -->")
+
+FAMILIES: dict[str, tuple[Callable[..., Any], ...]] = {
+    "Singleshot": (finders.singleshot, finders.layer_budgets, finders.phew),
+    "Multishot": (finders.multishot,),
+    "Edge-popup": (finders.edge_popup, finders.edge_popup_levels),
+    "Gates": (
+        finders.gem_miner,
+        finders.continuous_sparsification,
+        finders.hard_concrete,
+        finders.bernoulli_gates,
+        finders.concrete_ticket,
+    ),
+    "Sparse training": (finders.sparse_training,),
+    "Search": (finders.genetic, finders.seek),
+}
+"""Functions that make finders, by family; those that are not here are of the family OTHERS."""
+OTHERS = "Others"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Write the README's tables from the registries."""
+    """Write the tables of README and docs from the registries."""
 
-    readme: tyro.conf.Positional[Path] = README
-    """The file."""
+    files: tyro.conf.Positional[tuple[Path, ...]] = FILES
+    """Markdown files with markers."""
 
 
 def filled(text: str) -> str:
-    """The text with every table made anew.
+    """The text with every table that it has markers for made anew.
 
     Raises:
-      ValueError: if the markers of a table are not there, once and in order.
+      ValueError: if a marker is unknown, missing, there twice or out of order.
     """
-    for name, table in TABLES.items():
+    found = MARKER.findall(text)
+    for name in dict.fromkeys(name for _, name in found):
         begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+        if name not in TABLES:
+            raise ValueError(f"Markers must name one of {', '.join(TABLES)}, got {name!r}.")
+        if [kind for kind, other in found if other == name] != ["begin", "end"]:
+            raise ValueError(f"The file must have {begin} and then {end}, once each.")
         before, _, rest = text.partition(begin)
         _, _, after = rest.partition(end)
-        if text.count(begin) != 1 or text.count(end) != 1 or rest.count(end) != 1:
-            raise ValueError(f"README must have {begin} and then {end}, once each.")
-        text = f"{before}{begin}\n\n{table()}\n\n{end}{after}"
+        text = f"{before}{begin}\n\n{TABLES[name]()}\n\n{end}{after}"
     return text
+
+
+def overview() -> str:
+    """The names of all tasks, and of all finders by family, in lines of 80 columns."""
+    groups = {"tasks": list(TASKS)}
+    for family, makers in families():
+        names = [name for entries in makers.values() for name in entries]
+        groups[family.lower()] = _without_scores(names)
+    first = max(map(len, groups))
+    room = COLUMNS - first - len("|  |  |")
+    rows = []
+    for group, names in groups.items():
+        words = ", ".join(f"`{name}`" for name in names)
+        lines = textwrap.wrap(words, room, break_long_words=False, break_on_hyphens=False)
+        rows += [[group if not number else "", line] for number, line in enumerate(lines)]
+    second = max(len(line) for _, line in rows)
+    aligned = [[group.ljust(first), line.ljust(second)] for group, line in [("", "names"), *rows]]
+    return markdown(aligned[0], aligned[1:])
 
 
 def tasks() -> str:
@@ -63,14 +108,13 @@ def tasks() -> str:
     for name, task in TASKS.items():
         target = task.target(DEPTH)
         kept = int(masks.count(masks.live(target, masks.nonzero(target))))
-        words = f"{kept}: {summary(task.target)}{options_of(task.target)}"
-        rows.append([f"`{name}`", f"{task.n_in}, {task.n_out}", task.metric, words])
-    heads = ["task", "inputs, outputs", "metric", f"target at depth {DEPTH}: kept parameters"]
-    return markdown(heads, rows)
+        words = summary(task.target) + options_of(task.target)
+        rows.append([f"`{name}`", f"{task.n_in}, {task.n_out}", task.metric, str(kept), words])
+    return markdown(["task", "inputs, outputs", "metric", "kept", "target"], rows)
 
 
 def scores() -> str:
-    """What every score is."""
+    """The formula of every score."""
     rows = [
         [f"`{name}`", summary(make).removeprefix("Scores "), sources(make)]
         for name, make in SCORES.items()
@@ -78,28 +122,63 @@ def scores() -> str:
     return markdown(["score", "the highest are kept of", "source"], rows)
 
 
-def finders() -> str:
-    """What every finder does, and how those that share a function differ."""
-    names: dict[tuple[str, str], list[str]] = {}
+def families() -> Iterator[tuple[str, dict[Any, list[str]]]]:
+    """Every family that has finders, with the names of its finders by their function."""
+    made_by: dict[Any, list[str]] = {}
     for name, make in FINDERS.items():
-        names.setdefault((summary(make), sources(make)), []).append(
-            f"`{name}`{options_of(make, but=('score',))}"
-        )
-    rows = [[", ".join(alike), *words] for words, alike in names.items()]
-    return markdown(["finder", "what it does", "source"], rows)
+        made_by.setdefault(unwrapped(make)[0], []).append(name)
+    known = {maker for makers in FAMILIES.values() for maker in makers}
+    others = {OTHERS: tuple(maker for maker in made_by if maker not in known)}
+    for family, makers in (FAMILIES | others).items():
+        if found := {maker: made_by[maker] for maker in makers if maker in made_by}:
+            yield family, found
 
 
-def metrics() -> str:
-    """What every metric tells."""
-    rows = [[f"`{name}`", summary(metric)] for name, metric in METRICS.items()]
-    return markdown(["metric", "what it tells"], rows)
+def all_finders() -> str:
+    """A heading and a table for each family of finders."""
+    parts = []
+    for family, makers in families():
+        rows = []
+        for maker, names in makers.items():
+            for name in names:
+                options = options_of(FINDERS[name])
+                if name == names[0]:
+                    rows.append([f"`{name}`", summary(maker) + options, sources(maker)])
+                else:
+                    rows.append([f"`{name}`", f"the same{options}", ""])
+        parts += [f"### {family}", markdown(["finder", "what it does", "source"], rows)]
+    return "\n\n".join(parts)
+
+
+def described(registry: Mapping[str, Any], kind: str) -> Callable[[], str]:
+    """A table of the names in a registry, with the first paragraph on each."""
+
+    def table() -> str:
+        rows = [[f"`{name}`", summary(entry)] for name, entry in registry.items()]
+        return markdown([kind, "what it is"], rows)
+
+    return table
+
+
+def figures() -> str:
+    """The figures of `experiments/paper.py`."""
+    sys.path.append(str(ROOT / "experiments"))
+    from figures.protocols import PROTOCOLS
+
+    rows = [[f"`{name}`", protocol.about] for name, protocol in PROTOCOLS.items()]
+    return markdown(["name", "what it shows"], rows)
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "overview": overview,
     "tasks": tasks,
+    "datasets": described(DATASETS, "data set"),
+    "finders": all_finders,
+    "references": described(REFERENCES, "reference"),
     "scores": scores,
-    "finders": finders,
-    "metrics": metrics,
+    "controls": described(CONTROLS, "control"),
+    "metrics": described(METRICS, "metric"),
+    "figures": figures,
 }
 """The tables by the names of their markers."""
 
@@ -126,14 +205,23 @@ def options_of(function: Callable[..., Any], but: Sequence[str] = ()) -> str:
     return f" ({words})" if words else ""
 
 
+def _without_scores(names: Sequence[str]) -> list[str]:
+    """The names with one for all finders that exist once for each score, as "multishot_SCORE"."""
+    stems = [name.removesuffix(next(iter(SCORES))) for name in names]
+    whole = {s for s in stems if s and s not in names and {s + n for n in SCORES} <= {*names}}
+    short = {stem + score: f"{stem}SCORE" for stem in whole for score in SCORES}
+    return list(dict.fromkeys(short.get(name, name) for name in names))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     with checking_input():
         settings = cli.parse(Settings, argv, "readme.py")
-        text = filled(settings.readme.read_text())
-    with chunks.replacing(settings.readme) as file:
-        file.write(text.encode())
-    Console().print(f"Tables: {settings.readme}", soft_wrap=True)
+        texts = {path: filled(path.read_text()) for path in settings.files}
+    for path, text in texts.items():
+        with chunks.replacing(path) as file:
+            file.write(text.encode())
+        Console().print(f"Tables: {path}", soft_wrap=True)
 
 
 if __name__ == "__main__":

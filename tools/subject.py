@@ -1,4 +1,4 @@
-"""The job that chaos disturbs, a sweep of the main job: how it is started, awaited and compared."""
+"""The job that chaos disturbs, a run of seek.py: starting it, waiting for it, comparing results."""
 
 import contextlib
 import hashlib
@@ -24,21 +24,21 @@ WAIT_SECONDS = 600.0
 
 
 class ChaosError(RuntimeError):
-    """What must not happen has happened."""
+    """A disturbed job did not behave as it should."""
 
 
 class Job(NamedTuple):
-    """A command line of the main job, `seek.py`, without its folder."""
+    """The options of a run of `seek.py`, without its results folder."""
 
     words: tuple[str, ...]
 
     def start(self, folder: Path, *more: str) -> subprocess.Popen[str]:
-        """A process of it; further words win over its own."""
+        """Starts a process; `more` options override the job's own."""
         command = [sys.executable, str(SCRIPT), *self.words, "--out", str(folder), *more]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def pair(self, folder: Path, devices: int = 1) -> list[subprocess.Popen[str]]:
-        """Two processes that share it, of so many devices each."""
+        """Starts two processes that share the job, with this number of devices each."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -47,7 +47,7 @@ class Job(NamedTuple):
         return [self.start(folder, *words, "--process", str(index)) for index in range(2)]
 
     def backwards(self) -> "Job":
-        """The same, with its finders in the opposite order."""
+        """The same job with its finders in reverse order."""
         first = self.words.index("--finders") + 1 if "--finders" in self.words else len(self.words)
         last = first
         while last < len(self.words) and not self.words[last].startswith("--"):
@@ -57,7 +57,7 @@ class Job(NamedTuple):
 
 
 def finish(*processes: subprocess.Popen[str]) -> None:
-    """Waits for them; ChaosError if one fails."""
+    """Waits for the processes to end; raises ChaosError if one fails."""
     for process in processes:
         _, error = process.communicate(timeout=WAIT_SECONDS)
         if process.returncode:
@@ -65,7 +65,7 @@ def finish(*processes: subprocess.Popen[str]) -> None:
 
 
 def wait(folder: Path, number: int, *processes: subprocess.Popen[str]) -> None:
-    """Waits until there are so many chunks, or a process has ended."""
+    """Waits until there are `number` chunks, or a process has ended."""
     deadline = time.monotonic() + WAIT_SECONDS
     while len(list((folder / "chunks").glob("*.npz"))) < number:
         if any(process.poll() is not None for process in processes):
@@ -76,7 +76,7 @@ def wait(folder: Path, number: int, *processes: subprocess.Popen[str]) -> None:
 
 
 def chunks(folder: Path) -> dict[str, str]:
-    """The finished chunks and the hashes of their content."""
+    """Hashes of the finished chunks, by file name."""
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in (folder / "chunks").glob("*.npz")
@@ -84,7 +84,7 @@ def chunks(folder: Path) -> dict[str, str]:
 
 
 def compare(folder: Path, wanted: Path) -> None:
-    """Raises ChaosError unless tables and masks are the same to the last digit and bit."""
+    """Raises ChaosError unless tables and masks are exactly equal."""
     if not _table(folder).equals(_table(wanted)):
         raise ChaosError(f"{folder}/results.csv differs from that of the undisturbed run")
     if _masks(folder) != _masks(wanted):
@@ -92,7 +92,7 @@ def compare(folder: Path, wanted: Path) -> None:
 
 
 def _table(folder: Path) -> pd.DataFrame:
-    """The table as text, in an order of its own, and without the time that things took."""
+    """The table as text, sorted, without the column of times."""
     table = pd.read_csv(folder / "results.csv", dtype=str).drop(columns="seconds")
     return table.sort_values(list(table.columns), ignore_index=True)
 
@@ -106,7 +106,7 @@ def _masks(folder: Path) -> dict[str, bytes]:
 
 
 def descendants(root: int, title: str) -> list[int]:
-    """Processes below `root` whose command line holds the title."""
+    """Descendants of the process `root` whose command line contains the title."""
     parents, titles = {}, {}
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError):

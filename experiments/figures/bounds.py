@@ -1,4 +1,4 @@
-"""Theorem 2: its lower bound on the probability of a ticket, against an estimate by sampling."""
+"""Theorem 2: the lower bound on the probability of a ticket, and an estimate by sampling."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,12 +18,12 @@ from plantjax.theory import existence_probability
 from plantjax.theory.sampled import monte_carlo_existence
 from plantjax.types import Params
 
-LAST_LAYER = "trained"  # in place, its probability dwarfs all others and no width helps
+LAST_LAYER = "trained"  # an untrained last layer makes all tickets improbable, at any width
 LINES = {"rigorous": ("-", "bound, rigorous"), "printed": (":", "bound, as printed")}
 
 
 def twins(n: int) -> Params:
-    """N equal neurons: they need n mother neurons, which the printed bound ignores."""
+    """N equal neurons, which need n mother neurons; the printed bound ignores that."""
     return {
         "layer_00": {"kernel": jnp.full((1, n), 0.5), "bias": jnp.zeros(n)},
         "layer_01": {"kernel": jnp.full((n, 1), 0.5), "bias": jnp.zeros(1)},
@@ -40,11 +40,11 @@ def table(budget: Budget) -> pd.DataFrame:
     """Bounds and estimates over widths and epsilons.
 
     Args:
-      budget: how many mothers to draw for each estimate.
+      budget: gives the number of mothers for each estimate.
 
     Returns:
       A row per target, panel ("width" | "epsilon"), width, epsilon and kind ("estimate" |
-      "rigorous" | "printed"): value, and for estimates the 99% interval low to high.
+      "rigorous" | "printed") with its value, and for estimates the 99% interval low to high.
     """
     rows = []
     for index, (name, panel, width, epsilon) in enumerate(_points()):
@@ -66,7 +66,7 @@ def table(budget: Budget) -> pd.DataFrame:
 
 
 def draw(table: pd.DataFrame, path: Path, note: str) -> None:
-    """A row of panels per target: against width, and against epsilon."""
+    """Draws a row of two panels per target, against width and against epsilon."""
     figure, grid = plt.subplots(len(TARGETS), 2, figsize=(13.5, 7.4), layout="constrained")
     other = {"width": "epsilon", "epsilon": "width"}
     for row, (name, (title, _)) in zip(grid, TARGETS.items(), strict=True):

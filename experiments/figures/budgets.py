@@ -1,4 +1,4 @@
-"""Budgets: how much of the paper's grids is run."""
+"""Budgets: how much of the paper's grids to run."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,15 +12,15 @@ class Budget:
     """How much of the paper's grids to run.
 
     Attributes:
-      seeds: at most so many seeds of grids whose searches train (multishot), and of the others.
+      seeds: largest numbers of seeds, for grids whose searches train (multishot) and for others.
       skip: densities to leave out.
-      finders: leave out all but these (None: keep all).
-      references: references to run beside the finders.
-      width: at most this width of the mothers.
-      static: options of every run.
+      finders: the finders to keep (None: all).
+      references: references to run in addition to the finders.
+      width: largest width of the mothers.
+      static: options of all runs.
       finder_options: options of the finders that take them.
-      mothers: of the Monte-Carlo estimate of theorem2.
-      images: the budget of figure 5, in `convolutional.BUDGETS`.
+      mothers: number of mothers in the Monte-Carlo estimate of theorem2.
+      images: the budget of figure 5, in `images.plan.BUDGETS`.
     """
 
     seeds: tuple[int, int] = (1000, 1000)
@@ -34,7 +34,7 @@ class Budget:
     images: str = "full"
 
     def options_of(self, finders: Iterable[str]) -> dict[str, Any]:
-        """Those of `finder_options` that one of the finders takes."""
+        """The `finder_options` that at least one of the finders takes."""
         known = {name for finder in finders for name in names.options(finder)}
         return {name: value for name, value in self.finder_options.items() if name in known}
 
@@ -56,5 +56,5 @@ BUDGETS = {
 }
 """full: the paper's grids; quick: all in about half an hour on two CPU cores; smoke: for tests.
 
-At density 1 all finders keep everything, which the reference `dense` shows as well.
+quick and smoke skip density 1, where all finders keep everything, as the reference `dense` does.
 """

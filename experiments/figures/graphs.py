@@ -1,6 +1,7 @@
-"""Tickets as layered graphs (figure 2), the planted one beside a found one.
+"""Tickets as layered graphs (figure 2): planted tickets, and found ones for comparison.
 
-Edge width by abs weight, blue negative, yellow positive, neurons by the sign of their bias.
+The width of an edge shows the absolute weight, its colour the sign (blue negative, yellow
+positive); neurons are coloured by the sign of their bias.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from jax.flatten_util import ravel_pytree
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
@@ -22,7 +24,7 @@ from plantjax.sweeps import worlds
 from plantjax.types import Mask, Params
 
 Node: TypeAlias = tuple[int, int]
-"""(layer of neurons, index of the neuron)."""
+"""(layer of neurons, index of the neuron in it)."""
 
 NEGATIVE, POSITIVE, SHARED = "#0072B2", "#E69F00", "#009E73"
 DEPTH, WIDTH = 5, 100
@@ -30,7 +32,10 @@ TICKETS = {"planted": "planted", "found": "multishot_synflow"}
 
 
 def tickets(budget: Budget) -> pd.DataFrame:
-    """Every kept parameter of the planted tickets, and of found ones of the same density, seed 0.
+    """The kept parameters of planted tickets, and of found ones of the same density, for seed 0.
+
+    Args:
+      budget: gives the options of the search.
 
     Returns:
       A row per kept parameter: task, ticket ("planted" | "found"), finder, layer, kind ("weight" |
@@ -46,7 +51,7 @@ def tickets(budget: Budget) -> pd.DataFrame:
         run = sweeps.make_run(task, DEPTH, WIDTH, found_by, **options)
         world = jax.tree.map(lambda a: a[0], jax.jit(jax.vmap(run.world))(cell))
         flat = sweeps.sweep(run, cell)["mask"][0]
-        found = _unflatten(flat, world.planted.mask)
+        found = ravel_pytree(world.planted.mask)[1](flat)
         both = jax.tree.map(np.logical_and, found, world.planted.mask)
         for ticket, mask in (("planted", world.planted.mask), ("found", found)):
             label = {"task": name, "ticket": ticket, "finder": TICKETS[ticket]}
@@ -55,7 +60,7 @@ def tickets(budget: Budget) -> pd.DataFrame:
 
 
 def draw_tickets(table: pd.DataFrame, path: Path, note: str) -> None:
-    """Tickets as layered graphs (fig. 2), the planted one above the found one."""
+    """Draws tickets as layered graphs, the planted ones above the found ones."""
     names = list(table["task"].unique())
     figure, grid = plt.subplots(
         2, len(names), figsize=(5.2 * len(names), 9.0), squeeze=False, layout="constrained"
@@ -84,11 +89,11 @@ def draw_tickets(table: pd.DataFrame, path: Path, note: str) -> None:
 
 
 def draw_graph(axes: Axes, ticket: pd.DataFrame, halo: bool) -> None:
-    """Draws one ticket: edge width by abs weight, colours by sign, nodes by the sign of the bias.
+    """Draws one ticket, with edges by weight and nodes by the sign of the bias.
 
     Args:
       axes: where to draw.
-      ticket: rows of `tickets` of one task and ticket.
+      ticket: the rows of `tickets` for one task and ticket.
       halo: mark the edges that both tickets share.
     """
     weights = ticket[ticket["kind"] == "weight"]
@@ -124,13 +129,6 @@ def draw_graph(axes: Axes, ticket: pd.DataFrame, halo: bool) -> None:
     axes.set_axis_off()
 
 
-def _unflatten(flat: np.ndarray, like: Mask) -> Mask:
-    leaves, structure = jax.tree.flatten(like)
-    parts = np.split(flat, np.cumsum([leaf.size for leaf in leaves])[:-1])
-    shaped = [part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)]
-    return jax.tree.unflatten(structure, shaped)
-
-
 def _parameters(params: Params, mask: Mask, both: Mask) -> list[dict[str, Any]]:
     """A row per kept parameter."""
     rows = []
@@ -153,7 +151,7 @@ def _parameters(params: Params, mask: Mask, both: Mask) -> list[dict[str, Any]]:
 
 
 def _heights(ticket: pd.DataFrame) -> dict[Node, float]:
-    """The height of every neuron: by the mean of its neighbours, so that few edges cross."""
+    """The height of each neuron, ordered by the mean of its neighbours so that few edges cross."""
     weights = ticket[ticket["kind"] == "weight"]
     used: list[list[int]] = [[] for _ in range(DEPTH)]
     for layer in range(DEPTH):

@@ -1,4 +1,4 @@
-"""Pictures of the samples, and of what training makes of the planted ticket."""
+"""Pictures of the samples, and of the planted ticket before and after training."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ import pandas as pd
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from figures.budgets import Budget
-from plantjax import tasks
+from plantjax import targets, tasks
 from plantjax.jobs import figures
 from plantjax.sweeps import worlds
 
 
 def samples(budget: Budget) -> pd.DataFrame:
-    """Data sets of Circle and Helix as the finders see them, seed 0."""
+    """Samples of Circle and Helix like those that finders see, for seed 0."""
     del budget
     frames = []
     for name in ("circle", "helix"):
@@ -28,7 +28,7 @@ def samples(budget: Budget) -> pd.DataFrame:
 
 
 def draw_samples(table: pd.DataFrame, path: Path, note: str) -> None:
-    """Circle as a scatter coloured by label, Helix as a curve with its samples (figure 1)."""
+    """Draws Circle as a scatter coloured by label, and Helix as a curve with samples (figure 1)."""
     figure = plt.figure(figsize=(10.5, 4.8), layout=ConstrainedLayoutEngine(w_pad=0.15))
     flat = figure.add_subplot(1, 2, 1)
     circle, helix = (table[table["task"] == name] for name in ("circle", "helix"))
@@ -41,9 +41,8 @@ def draw_samples(table: pd.DataFrame, path: Path, note: str) -> None:
     flat.locator_params(nbins=5)
     flat.legend(loc="upper right", fontsize=8, framealpha=0.9)
     space = figure.add_subplot(1, 2, 2, projection="3d")
-    u = np.pi * (5.0 + 3.0 * np.linspace(-1, 1, 600))
-    curve = np.stack([u * np.cos(u), u * np.sin(u), u]) / (8.0 * np.pi)
-    space.plot(*curve, color="black", linewidth=1.2, label="without noise")
+    curve = targets.helix_curve(np.linspace(-1, 1, 600))
+    space.plot(*curve.T, color="black", linewidth=1.2, label="without noise")
     points = [helix[f"y{i}"].to_numpy()[:400] for i in (1, 2, 3)]
     shown = space.scatter(
         *points, c=helix["x1"].to_numpy()[:400], cmap="viridis", s=8, label="samples"
@@ -56,7 +55,7 @@ def draw_samples(table: pd.DataFrame, path: Path, note: str) -> None:
 
 
 def draw_rescaling(table: pd.DataFrame, path: Path, note: str) -> None:
-    """The planted ticket as it stands, after plain training, and after rescaled training."""
+    """Draws the planted ticket's values untrained, after training, and after rescaled training."""
     names = list(table["task"].unique())
     figure, grid = plt.subplots(
         1, len(names), figsize=(4.2 * len(names), 4.0), squeeze=False, layout="constrained"

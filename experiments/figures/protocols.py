@@ -1,7 +1,7 @@
-"""The paper's experiments by name: what each runs at each budget, and how it is drawn.
+"""The paper's experiments by name: what each one runs at a given budget, and how to draw it.
 
-Source: Fischer and Burkholz, ICLR 2022, https://arxiv.org/abs/2111.11153; figure 7 and later are in
-its supplement.
+Source: Fischer and Burkholz, ICLR 2022, https://arxiv.org/abs/2111.11153; figures 7 and later are
+in the supplement.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ from plantjax.scores import PAPER_SCORES
 from plantjax.tasks import PAPER_TASKS
 
 Draw: TypeAlias = Callable[[pd.DataFrame, Path, str], None]
-"""`(tidy table, path of the PNG, small print)`."""
+"""`(tidy table, path of the PNG, caption)`: draws the figure."""
 
 SINGLESHOT = PAPER_SCORES
 MULTISHOT = tuple(f"multishot_{name}" for name in PAPER_SCORES)
@@ -37,11 +37,11 @@ class Sweep:
     """A protocol that runs grids of cells.
 
     Attributes:
-      about: one line.
-      grids: `(budget, seeds or None for the budget's own) -> grids`, or plans of image experiments.
+      about: description in one line.
+      grids: `(budget, number of seeds or None for the budget's) -> grids or image plans`.
       draw: draws the table.
-      like: another protocol with the same grids, whose results `all` uses.
-      data: whether it reads image data; `grids` then takes the data set and its folder as well.
+      like: another protocol with the same grids, whose results are reused by `all`.
+      data: whether it reads image data; `grids` then also takes the data set and its folder.
     """
 
     about: str
@@ -53,7 +53,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Picture:
-    """A protocol that needs no cells: `make(budget) -> tidy table`, and how to draw it."""
+    """A protocol without cells: `make(budget) -> tidy table`, and a function that draws it."""
 
     about: str
     make: Callable[[Budget], pd.DataFrame]
@@ -74,7 +74,7 @@ def grid(
     static: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Grid:
-    """A grid of the paper, cut down to a budget."""
+    """A grid from the paper, reduced to the budget."""
     most = budget.seeds[0 if set(finders) & {*MULTISHOT, *EDGE_POPUP} else 1]
     kept = [name for name in finders if budget.finders is None or name in budget.finders]
     return Grid(

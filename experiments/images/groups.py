@@ -1,7 +1,7 @@
-"""Groups of cells on images: a VGG as the mother, plain, or with a trained ticket planted in it.
+"""Groups of cells on images, with VGGs as mothers, plain or with a trained ticket planted in them.
 
-The ticket of a seed is what one group found and trained in the seed's plain mother; its parameters
-lie in that group's chunks. Where they do not (yet), they are computed anew.
+The ticket of a seed was found and trained in the seed's plain mother by one of the groups. Its
+parameters are read from that group's chunks, or computed again if they are not there (yet).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,10 +29,10 @@ TRUTH = frozenset({"precision", "recall", "f1", "iou", "lift", "feasible_recall"
 
 
 class _Forgetful:
-    """A keeper that keeps nothing."""
+    """A keeper that stores nothing."""
 
     def restore(self, like: Any) -> tuple[int, Any]:
-        """Nothing."""
+        """Returns that nothing is stored."""
         return 0, like
 
     def save(self, level: int, tree: Any) -> None:
@@ -43,7 +43,7 @@ class _Forgetful:
 
 
 class Ticket(NamedTuple):
-    """A trained ticket: its parameters in one vector [P], pruned ones zero, and its accuracy."""
+    """A trained ticket: its parameters as a vector [P], zero where pruned, and its accuracy."""
 
     parameters: np.ndarray
     value: float
@@ -54,13 +54,13 @@ class ImageGroup(Group):
     """Cells of one finder in VGGs of one shape.
 
     Attributes:
-      width: multiplies the VGG's channels.
-      ticket_density: of the tickets that are planted.
-      mother: "plain", or "planted": with the seed's ticket in it.
+      width: factor of the VGG's channels.
+      ticket_density: density of the planted tickets.
+      mother: "plain", or "planted" with the seed's ticket in it.
       ticket: the group whose cells train these tickets; None for that group itself.
-      data_dir: the folder of the data set's files.
-      samples: at most so many images, for training and for testing.
-      folder: the results folder, where trained tickets and searches under way are kept.
+      data_dir: the folder with the data set's files.
+      samples: largest number of images for training, and for testing.
+      folder: the results folder, which stores trained tickets and unfinished searches.
     """
 
     width: float  # type: ignore[assignment]
@@ -72,17 +72,17 @@ class ImageGroup(Group):
     folder: Path | None = None
 
     def at(self, folder: Path) -> "ImageGroup":
-        """The same group, whose results go to this folder."""
+        """The same group with its results in this folder."""
         ticket = None if self.ticket is None else self.ticket.at(folder)
         return replace(self, folder=folder.absolute(), ticket=ticket)
 
     def block(self, devices: int) -> int:
-        """Cells that run, and are saved, as one."""
+        """The number of cells that run and are saved together."""
         return devices
 
     @cached_property
     def run(self) -> sweeps.Run:
-        """The group's functions."""
+        """The run of this group."""
         source = SOURCES[self.task]
         network = network_of(source, self.depth, self.width)
         static = dict(self.static)
@@ -109,7 +109,7 @@ class ImageGroup(Group):
         )
 
     def cells(self) -> list[dict[str, Any]]:
-        """The labels of every cell, in the order of the table."""
+        """The labels of each cell, in the order of the table."""
         finder = self.run.finder
         shared = {
             "task": self.task,
@@ -127,7 +127,7 @@ class ImageGroup(Group):
         return self.labels(shared, ("task", "mother", "finder", "scope", "rounds"))
 
     def prepare(self, n: int, devices: int) -> None:
-        """Compiles the group's programs for so many devices."""
+        """Compiles the group's programs for this number of devices."""
         cells = self._image_cells([self.cells()[0]] * devices, None)
         sweeps.prepare(self.run, n, devices, cells, by_levels=self.folder is not None)
 
@@ -137,9 +137,9 @@ class ImageGroup(Group):
         devices: int,
         keep: Callable[[int], sweeps.Keeper] | None = None,
     ) -> Chunk:
-        """Runs some of the group's cells, shared by so many devices; `keep` as of `sweep`.
+        """Runs some of the group's cells on this number of devices; `keep` is that of `sweep`.
 
-        Searches in levels are kept after every level, even if no keeper is given.
+        Searches in levels are stored after each level even if `keep` is not given.
         """
         tickets = None if self.ticket is None else self.ticket.trained(cells, devices)
         stacked = self._image_cells(cells, tickets)
@@ -151,7 +151,7 @@ class ImageGroup(Group):
             results[TRAINED] = np.stack([vector[mask] for vector, mask in kept])
         results["mask"] = np.packbits(results["mask"], axis=1)
         labels = {name: [c[name] for c in cells] for name in cells[0]}
-        if self.mother == PLAIN:  # nothing is planted here: cells are read against the ticket
+        if self.mother == PLAIN:  # nothing is planted, so cells are compared with the found ticket
             results = {n: a for n, a in results.items() if n.removeprefix("recovery/") not in TRUTH}
             tickets = tickets or dict(self._tickets(Chunk(labels, results)))
             value = np.array([tickets[c["seed"]].value for c in cells], np.float32)
@@ -159,7 +159,7 @@ class ImageGroup(Group):
         return Chunk(labels, results)
 
     def trained(self, cells: Sequence[dict[str, Any]], devices: int) -> dict[int, Ticket]:
-        """This group's trained tickets by seed, for the seeds of the cells of another group."""
+        """This group's trained tickets by seed, for the seeds of another group's cells."""
         seeds = {c["seed"] for c in cells}
         mine = [c for c in self.cells() if c["seed"] in seeds]
         found: dict[int, Ticket] = {}
@@ -167,7 +167,7 @@ class ImageGroup(Group):
             if mine[0]["id"].rpartition("/")[0] in {name.rpartition("/")[0] for name in chunk.ids}:
                 found |= dict(self._tickets(chunk))
         missing = [c for c in mine if c["seed"] not in found]
-        if missing:  # another process of the job has them under way: its checkpoints are its own
+        if missing:  # another process may be computing them, so leave its checkpoints alone
             chunk = self.compute(missing, devices, lambda start: _Forgetful())
             found |= dict(self._tickets(chunk))
         return {seed: found[seed] for seed in seeds}
@@ -188,7 +188,7 @@ class ImageGroup(Group):
     def _image_cells(
         self, cells: Sequence[dict[str, Any]], tickets: dict[int, Ticket] | None
     ) -> Any:
-        """The cells' arrays, an ImageCell; the images are views, one for all cells."""
+        """The cells as one ImageCell; the images are views of one array."""
         n, source = len(cells), SOURCES[self.task]
         images = [a for part in source.load(self.data_dir, self.samples) for a in part]
         target = np.zeros((n, 1 if self.mother == PLAIN else self._size), np.float32)

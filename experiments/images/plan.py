@@ -1,8 +1,8 @@
-"""Figure 5: tickets in a VGG on real images, weak ones, and one trained, planted and sought.
+"""Figure 5: weak tickets in a VGG on real images, and one that is trained, planted and sought.
 
-First SynFlow's multishot ticket of every seed, trained: the target. Planted into a new mother it is
-a strong ticket, which edge-popup seeks there. The other finders seek weak tickets in the mother
-that SynFlow had. Cells are grouped, run and saved as those of all other sweeps.
+For each seed, multishot SynFlow finds a ticket, which is trained and becomes the target. Planted
+into a new mother it is a strong ticket, which edge-popup seeks there. The other finders seek weak
+tickets in SynFlow's mother. Cells are grouped, run and saved like those of all other sweeps.
 """
 
 from collections.abc import Sequence
@@ -35,25 +35,25 @@ PANELS = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run: a data set, finders and densities, and how long to search and to train.
+    """What to run: a data set, finders and densities, and how long to search and train.
 
     Attributes:
-      data: in SOURCES.
-      data_dir: the folder of its files; None for those of installed packages.
-      depth: of the VGG; None for that of the source.
-      width: multiplies its channels; None for that of the source.
-      ticket_density: of the ticket that is trained and planted.
-      finders: of weak tickets, beside `dense` and the SynFlow ticket itself.
-      densities: theirs.
-      popup_densities: of strong tickets.
-      seeds: of mothers, searches and training.
-      epochs: of training a ticket.
+      data: name of the data set, in SOURCES.
+      data_dir: folder with its files; None for data sets of installed packages.
+      depth: depth of the VGG; None for the source's.
+      width: factor of its channels; None for the source's.
+      ticket_density: density of the ticket that is trained and planted.
+      finders: finders of weak tickets, in addition to `dense` and the SynFlow ticket itself.
+      densities: densities of weak tickets.
+      popup_densities: densities of strong tickets.
+      seeds: seeds of mothers, searches and training.
+      epochs: epochs of weak training.
       rounds: levels of multishot.
-      level_epochs: epochs in each of them.
+      level_epochs: epochs per level of multishot.
       popup_rounds: levels of edge-popup.
-      popup_epochs: epochs in each of them.
-      samples: at most so many images, for training and for testing.
-      learning_rate: of training; None for that of the source.
+      popup_epochs: epochs per level of edge-popup.
+      samples: largest number of images for training, and for testing.
+      learning_rate: learning rate of training; None for the source's.
     """
 
     data: str = "mnist5k"
@@ -79,7 +79,7 @@ class Plan:
     learning_rate: float | None = None
 
     def check(self) -> None:
-        """Raises ValueError if a setting is out of range, or the data is not there."""
+        """Raises ValueError if a setting is out of range or the data is missing."""
         checks.choice("--data", self.data, SOURCES)
         for name in self.finders:
             checks.choice("--finders", name, FINDERS)
@@ -88,14 +88,14 @@ class Plan:
         if self.learning_rate is not None:
             checks.interval("--learning-rate", self.learning_rate, 0.0, 1e30, open_low=True)
         for group in self.groups():
-            group.run  # noqa: B018  # checks all options, compiles nothing
+            group.run  # noqa: B018  # checks all options without compiling
         source = SOURCES[self.data]
         if self.samples is not None:
             checks.integer("--samples", self.samples, source.batch_size)
         source.load(self.data_dir)
 
     def about(self) -> str:
-        """The small print of its figure."""
+        """The caption of its figure."""
         first = self.groups()[0]
         return (
             f"mean and range of seeds {self.seeds[0]} to {self.seeds[-1]}; {self.data}, "
@@ -105,7 +105,7 @@ class Plan:
         )
 
     def groups(self) -> list[Group]:
-        """The targets' group first, then what is sought in planted mothers, then the others.
+        """The group of the targets, then those in planted mothers, then those in plain mothers.
 
         Raises:
           ValueError: if a density, depth or width is out of range.
@@ -175,23 +175,23 @@ BUDGETS: dict[str, dict[str, Any]] = {
 
 
 def plan(budget: str, **options: Any) -> Plan:
-    """The plan of a budget, but for the options that are given and not None."""
+    """The plan of a budget, overridden by the options that are not None."""
     given = {name: value for name, value in options.items() if value is not None}
     return Plan(**BUDGETS[budget] | given)
 
 
 def draw(table: "pd.DataFrame", path: Path, note: str) -> None:
-    """Weak tickets on the left, strong ones on the right, the planted ticket as a dashed line."""
+    """Draws weak tickets on the left, strong ones on the right, and dashed the planted ticket."""
     figures.density_figure(table, PANELS, 2, path, note)
 
 
 def show(table: "pd.DataFrame", console: Console) -> None:
-    """Prints a table per panel, and how good the tickets are trained and planted."""
+    """Prints a table per panel, and the values of the trained and the planted tickets."""
     for panel in PANELS:
         part = panel.rows(table)
         if len(part):
             task = part["task"] + f" ({part['mother'].iloc[0]} mother)"
-            finder = part["finder"].str.removeprefix("edge_")  # five densities in 80 columns
+            finder = part["finder"].str.removeprefix("edge_")  # to fit five densities in 80 columns
             summary.show(part.assign(task=task, finder=finder), console)
     planted = table[(table["finder"] == "planted") & (table["stage"] == "pruned")]
     for _, row in planted.iterrows():
@@ -204,7 +204,7 @@ def show(table: "pd.DataFrame", console: Console) -> None:
 
 
 def _density(name: str) -> float:
-    """The value of a density as written; "ticket" is none here."""
+    """The value of a density as written; "ticket" is not allowed here."""
     if name == "ticket":
         raise ValueError("--densities must be numbers in (0, 1], got 'ticket'.")
     return parse_density(name)

@@ -1,6 +1,6 @@
-"""Image data sets as the experiments take them: in [-1, 1], with the VGG that suits them.
+"""Image data sets for the experiments: scaled to [-1, 1], each with a suitable VGG.
 
-The images of small data sets are shrunk, and their networks narrow, so that two CPU cores suffice.
+For small data sets the images are shrunk and the networks narrow, so that two CPU cores suffice.
 """
 
 from collections.abc import Callable
@@ -18,24 +18,24 @@ from plantjax.nets import convnets
 from plantjax.types import Batch, Params, Task
 
 BIAS_SCALE = 0.06
-"""Of the mothers' biases: the paper's for VGG16."""
+"""Factor of the mothers' biases, which the paper uses for VGG16."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set, what is done to its images, and the network for it.
+    """A data set, how its images are prepared, and the network for it.
 
     Attributes:
-      name: in `plantjax.DATASETS`.
-      image: (H, W, C) as networks see it.
+      name: name in `plantjax.DATASETS`.
+      image: shape (H, W, C) of the prepared images.
       classes: number of labels.
-      depth: of the VGG.
-      width: multiplies its channels, 64 in the first layer.
-      border: pixels cut off on every side.
-      shrink: then the mean of so many pixels a side is one pixel.
-      batch_size: of all training.
-      learning_rate: of Adam, which falls to zero by a cosine in weak training.
-      transform: of the images in every step of training.
+      depth: depth of the VGG.
+      width: factor of its channels, of which the first layer has 64.
+      border: number of pixels cut off on each side.
+      shrink: after that, squares of this many pixels a side are averaged to one.
+      batch_size: batch size of all training.
+      learning_rate: learning rate of Adam; in weak training it decays to zero (cosine).
+      transform: applied to the images in every step of training.
     """
 
     name: str
@@ -50,10 +50,10 @@ class Source:
     transform: Callable[[jax.Array, jax.Array], jax.Array] | None = None
 
     def load(self, folder: Path | None, samples: int | None = None) -> tuple[Batch, Batch]:
-        """(train, test), at most so many samples of each.
+        """Loads (train, test), with at most `samples` samples each.
 
         Raises:
-          ValueError: as the loaders of `plantjax.data` do: what is missing or wrong, and where.
+          ValueError: if data is missing or wrong, as the loaders of `plantjax.data` say.
         """
         train, test = _load(self, folder)
         return Batch(*(a[:samples] for a in train)), Batch(*(a[:samples] for a in test))
@@ -71,11 +71,11 @@ SOURCES = {
         Source("cifar100", (32, 32, 3), 100, 16, 1.0, transform=augment, **LARGE),
     )
 }
-"""The registry of sources, one for each of `plantjax.DATASETS`; CIFAR's are the paper's."""
+"""The registry of sources, one for each of `plantjax.DATASETS`; CIFAR is as in the paper."""
 
 
 def network_of(source: Source, depth: int, width: float) -> convnets.Network:
-    """The VGG, without batch norm as in the paper.
+    """The VGG for a source, without batch norm as in the paper.
 
     Raises:
       ValueError: if there is no VGG of this depth, or width is not positive.
@@ -89,7 +89,7 @@ def network_of(source: Source, depth: int, width: float) -> convnets.Network:
 
 
 def task_of(source: Source) -> Task:
-    """The data set as a task; its target is a trained ticket, and its samples come from files."""
+    """The data set as a task without target and sampler: tickets are trained, samples are read."""
     return Task(
         name=source.name,
         n_in=int(np.prod(source.image)),

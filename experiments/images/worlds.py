@@ -14,7 +14,7 @@ from plantjax.types import Batch, Params, Planted
 
 
 class ImageCell(NamedTuple):
-    """A `plantjax.types.Cell` with its images, and the parameters of the target [P], if any."""
+    """A `plantjax.types.Cell` with images and the parameters of the target [P], if there is one."""
 
     key: jax.Array
     density: Any
@@ -29,10 +29,10 @@ class ImageCell(NamedTuple):
 
 @dataclass(frozen=True)
 class DrawImageWorld:
-    """`(cell) -> World`: a plain mother, or another one with the cell's ticket planted in it.
+    """`(cell) -> World`: a plain mother, or another mother with the cell's ticket planted in it.
 
-    In a plain mother nothing is planted, and all of it counts as the target. Equal by value, so
-    that equal worlds share their compiled program.
+    In a plain mother nothing is planted, and the whole mother counts as the target. Compared by
+    value, so that equal worlds share compiled programs.
     """
 
     network: nets.Network
@@ -61,5 +61,5 @@ def size(network: nets.Network, image: tuple[int, ...]) -> int:
 
 
 def unravel(vector: jax.Array, like: Params) -> Params:
-    """The tree whose leaves, in tree order, make up the vector [P]."""
+    """The tree, structured like `like`, whose leaves in tree order form the vector [P]."""
     return ravel_pytree(like)[1](vector)

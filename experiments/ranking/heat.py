@@ -1,4 +1,4 @@
-"""The leaderboard's figure: the score of every finder at every density, as a field of numbers."""
+"""The leaderboard's figure: heat maps of the score of each finder at each density."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,14 +17,14 @@ from ranking import statistics
 def heat_figure(
     cases: pd.DataFrame, finders: Sequence[str], panels: Sequence[Panel], path: Path, note: str
 ) -> None:
-    """Draws the score of every finder at every density as a field of numbers, panel by panel.
+    """Draws a heat map of the score of each finder at each density, for each panel.
 
     Args:
-      cases: of `statistics.cases`.
-      finders: rows, from top to bottom.
-      panels: what to show, six a row.
+      cases: the table of `statistics.cases`.
+      finders: the rows, from top to bottom.
+      panels: the panels, six in a row.
       path: where to write the PNG.
-      note: small print.
+      note: caption.
     """
     columns = min(6, len(panels))
     lines = -(-len(panels) // columns)
@@ -43,7 +43,7 @@ def heat_figure(
 
 
 def draw_field(axes: Axes, part: pd.DataFrame, finders: Sequence[str], named: bool) -> None:
-    """Draws one task and stage: orange where the ticket is reached, else bluer the nearer."""
+    """Draws one task and stage: orange where the ticket is reached, else darker blue the nearer."""
     columns = part.sort_values("density", ascending=False)["density_name"].unique()
     fields = {
         name: part.pivot(index="finder", columns="density_name", values=name)
@@ -52,7 +52,7 @@ def draw_field(axes: Axes, part: pd.DataFrame, finders: Sequence[str], named: bo
         for name in ("value", "excess")
     }
     metric = part["metric"].iloc[0]
-    far = np.clip(np.log10(np.maximum(fields["excess"], 1e-9)) / 2.0, 0.0, 1.0)  # 1: 100 times
+    far = np.clip(np.log10(np.maximum(fields["excess"], 1e-9)) / 2.0, 0.0, 1.0)  # 1 at excess 100
     colors = matplotlib.colormaps["Blues"](0.75 * (1.0 - far))
     colors[statistics.reached(fields["excess"])] = matplotlib.colors.to_rgba(figures.COLORS[4])
     colors[np.isnan(fields["value"])] = (1.0, 1.0, 1.0, 1.0)

@@ -1,4 +1,4 @@
-"""The leaderboard as a page of Markdown: a ranking, then a table of scores per task and stage."""
+"""The leaderboard as a Markdown page: a ranking, then a table of scores per task and stage."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -16,7 +16,7 @@ Row: TypeAlias = Mapping[Hashable, Any]
 
 NEVER = "none"
 COST = "edge_popup"
-"""The finder whose search time is the unit of cost."""
+"""The finder whose search time is the unit of the cost column."""
 
 
 def page(table: pd.DataFrame, about: Sequence[str], picture: str) -> str:
@@ -25,7 +25,7 @@ def page(table: pd.DataFrame, about: Sequence[str], picture: str) -> str:
     Args:
       table: tidy results, see `statistics.by_kind`.
       about: paragraphs on how they were made: command, seeds, options, device, versions, time.
-      picture: path of the figure, from the page.
+      picture: path of the figure, relative to the page.
 
     Returns:
       Markdown.
@@ -89,7 +89,7 @@ def _lowest_table(lows: pd.DataFrame, cases: pd.DataFrame, finders: Sequence[str
 
 
 def _search_table(part: pd.DataFrame, finders: Sequence[str]) -> str:
-    """Recovery at the ticket's density, the time of a search, and metrics beyond the usual."""
+    """Recovery at the ticket's density, the time of a search, and user-registered metrics."""
     further = metrics_in(part)
     rows_at = part[part["density_name"] == TICKET].sort_values("stage", kind="stable")
     rows_at = rows_at.drop_duplicates("finder")  # pruned before signed before trained
@@ -129,14 +129,14 @@ def _score(row: Row) -> str:
 
 
 def _spread(row: Row, name: str, words: Any) -> str:
-    """`0.95 (0.93-0.97)`; negative exponents need words between."""
+    """A value with its interval, as in `0.95 (0.93-0.97)`; with "to" if there are exponents."""
     middle, low, high = (words(row[key]) for key in (name, f"{name}_low", f"{name}_high"))
     between = " to " if "e" in low + high else "-"
     return f"{middle} ({low}{between}{high})"
 
 
 def _facts(table: pd.DataFrame) -> str:
-    """What the scores are to be read against."""
+    """The values of ticket, target and references, to compare the scores with."""
     metric = str(table["metric"].iloc[0])
 
     def spread(values: pd.Series) -> str:
@@ -158,7 +158,7 @@ def _facts(table: pd.DataFrame) -> str:
 
 
 def options_note(options: Mapping[str, Mapping[str, Any]]) -> str:
-    """Which finders ran with other options than those of the registry."""
+    """Lists the finders that ran with options other than those of the registry."""
     told: dict[str, list[str]] = {}
     for finder, chosen in options.items():
         words = " ".join(f"`{name}={value}`" for name, value in chosen.items())

@@ -1,8 +1,8 @@
 """The statistics of the leaderboard: medians over mothers with bootstrap intervals.
 
-A mother's *excess* measures what it misses the planted ticket by, in units of what is allowed: one
-point of accuracy, or twice the error. It reaches the ticket at an excess of at most 1. Mothers are
-drawn with replacement, the same draws for all finders, from one fixed seed.
+The *excess* of a mother is its distance from the planted ticket, in units of the tolerance: one
+point of accuracy, or twice the error. It reaches the ticket if the excess is at most 1. Mothers are
+resampled with replacement from a fixed seed, with the same draws for all finders.
 """
 
 from collections.abc import Mapping
@@ -15,21 +15,21 @@ import pandas as pd
 from plantjax.jobs import summary
 
 POINT, TIMES = 0.01, 2.0
-"""What still reaches the ticket: a point of accuracy below it, twice its error."""
+"""Tolerances for reaching the ticket: a point of accuracy below it, twice its error."""
 RESAMPLES, LEVEL, SEED = 2000, 0.95, 0
-"""Bootstrap draws, the level of the intervals, and the seed of the draws."""
+"""Number of bootstrap draws, level of the intervals, and seed of the draws."""
 SIGNED = "signed"
-"""The stage of masked networks with flipped signs: before training, but no strong tickets."""
-_ROUNDING = 1e-4  # float32 scores: ten of a thousand samples are a point
+"""The stage of untrained networks with flipped signs, which are not strong tickets."""
+_ROUNDING = 1e-4  # scores are float32, so ten of a thousand samples may differ from 0.01
 
 CASE = ["task", "finder", "stage", "density_name", "density"]
 SPREAD = ("value", "excess", "recall", "lift", "seconds")
-"""Columns that get a median and an interval, NAME, NAME_low and NAME_high; so do metrics that not
-every table has."""
+"""Columns that get a median and an interval, NAME, NAME_low and NAME_high; user-registered metrics
+get them too."""
 
 
 def interval(values: Any) -> tuple[float, float, float]:
-    """Median and bootstrap interval of numbers [S], one per mother; infinite ones are welcome."""
+    """Median and bootstrap interval of numbers [S], one per mother; they may be infinite."""
     array = np.asarray(values, np.float64)
     medians = np.median(array[_draws(len(array))], axis=1)
     low, high = _percentiles(medians)
@@ -37,14 +37,14 @@ def interval(values: Any) -> tuple[float, float, float]:
 
 
 def reached(excess: Any) -> Any:
-    """Whether an excess, or each of an array, is that of a ticket."""
+    """Whether an excess, or each one of an array, counts as reaching the ticket."""
     return excess <= 1.0 + _ROUNDING
 
 
 def with_excess(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with the column `excess`; values that are not finite become the worst there are.
+    """Adds the column `excess`, and replaces values that are not finite by the worst possible.
 
-    A mask that keeps more than its density allows is no ticket: its excess is infinite.
+    A mask that keeps more than its density allows is not a ticket, so its excess is infinite.
     """
     accuracy = table["metric"] == "accuracy"
     worst = pd.Series(np.where(accuracy, 0.0, np.inf), table.index)
@@ -52,17 +52,17 @@ def with_excess(table: pd.DataFrame) -> pd.DataFrame:
     ticket = table["ticket_value"]
     excess = np.where(accuracy, (ticket - value) / POINT, value / (TIMES * ticket))
     parameters = (table["kept"] / table["kept_density"]).round()  # NaN where none is kept
-    allowed = np.maximum(np.floor(table["density"] * parameters + 0.5), 1)
+    allowed = np.maximum(np.floor(table["density"] * parameters + 0.5), 1)  # k of `masks.select`
     return table.assign(value=value, excess=np.where(table["kept"] > allowed, np.inf, excess))
 
 
 def by_kind(table: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
-    """The table with strong scores of subnetworks only.
+    """Restricts the strong scores (stage "pruned") to finders of subnetworks.
 
     Args:
       table: tidy results.
-      kinds: of the finders, see `plantjax.types.KINDS`. What was "trained" in the search loses its
-        rows before training; those of "signed" finds become the stage "signed".
+      kinds: kinds of the finders, see `plantjax.types.KINDS`. "trained" ones lose their rows of the
+        stage "pruned"; for "signed" ones that stage is renamed to "signed".
 
     Returns:
       A table of the same columns.
@@ -79,8 +79,8 @@ def cases(table: pd.DataFrame) -> pd.DataFrame:
       table: tidy results.
 
     Returns:
-      The columns of CASE and `metric`; those of SPREAD, and of further metrics, with intervals;
-      `seeds`; `reached`, `dead` and `diverged`, numbers of mothers.
+      The columns of CASE and `metric`; those of SPREAD and of other metrics, with intervals;
+      `seeds`; and the numbers of mothers `reached`, `dead` and `diverged`.
     """
     rows = []
     for case, part in with_excess(table).groupby(CASE, sort=False):
@@ -103,11 +103,11 @@ def lowest(table: pd.DataFrame) -> pd.DataFrame:
     """The lowest density whose median mother reaches the ticket, per task, finder and stage.
 
     Args:
-      table: tidy results; every mother at every density of its finder.
+      table: tidy results, with every mother at every density of its finder.
 
     Returns:
       The columns task, finder, stage, `lowest`, `lowest_low` and `lowest_high`: the density and its
-      bootstrap interval, infinite where no density will do.
+      bootstrap interval, infinite if no density reaches the ticket.
     """
     rows = []
     names = ["task", "finder", "stage"]
@@ -123,10 +123,10 @@ def lowest(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def ranking(lows: pd.DataFrame, table: pd.DataFrame) -> list[str]:
-    """The finders, best first: by mean rank over tasks of what they reach.
+    """The finders, sorted by mean rank over the tasks, best first.
 
-    Within a task the lower density of a strong ticket is better, then that of a weak one, then the
-    lower median excess of its masks as they stand.
+    Within a task, finders are ranked by the lowest density of a strong ticket, then by that of a
+    weak one, then by the median excess of their untrained masks.
     """
     excess = cases(table).query("stage == 'pruned'")
     typical = excess.groupby(["task", "finder"])["excess"].apply(
@@ -151,9 +151,7 @@ def _draws(mothers: int) -> np.ndarray:
 
 def _percentiles(values: np.ndarray) -> tuple[float, float]:
     ends = (0.5 - LEVEL / 2, 0.5 + LEVEL / 2)
-    low, high = np.quantile(
-        values, ends, method="inverted_cdf"
-    )  # never between two, so inf is fine
+    low, high = np.quantile(values, ends, method="inverted_cdf")  # no means, so inf is fine
     return float(low), float(high)
 
 

@@ -1,6 +1,8 @@
-"""The benchmark's side of a peer: a worker process that is asked by lines of JSON."""
+"""The benchmark's side of the PyTorch peer, a worker process that answers lines of JSON."""
 
 import json
+import os
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -11,18 +13,19 @@ import numpy as np
 from plantjax import nets
 from plantjax.types import Batch, Params
 
-WORKER = Path(__file__).with_name("torch_peer.py")
+EXPERIMENTS = Path(__file__).parent.parent
+WORKER = "timing.torch_peer"
 
 
 class Peer:
-    """A PyTorch worker that trains one network at a time; ask it, and stop it at last."""
+    """A PyTorch worker that trains one network at a time; call `stop` at the end."""
 
     def __init__(self, python: str, params: Params, data: Batch) -> None:
         """Starts the worker on one network and data set.
 
         Args:
-          python: an interpreter that has torch.
-          params: the network.
+          python: a Python interpreter that has torch.
+          params: the network's initial parameters.
           data: training samples.
 
         Raises:
@@ -47,13 +50,18 @@ class Peer:
         path = Path(self._folder.name) / "network.npz"
         with path.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
+        interpreter = os.path.abspath(shutil.which(python) or python)  # the worker starts elsewhere
         self._process = subprocess.Popen(
-            [python, str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [interpreter, "-m", WORKER],
+            cwd=EXPERIMENTS,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self._send(str(path))
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Has one request done; seconds and losses as the worker measured them.
+        """Sends a request and returns the reply, with the worker's seconds and losses.
 
         Raises:
           RuntimeError: if the worker fails.
@@ -66,7 +74,7 @@ class Peer:
         return reply
 
     def stop(self) -> None:
-        """Ends the worker."""
+        """Stops the worker."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()

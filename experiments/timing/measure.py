@@ -1,6 +1,7 @@
-"""Measuring: one pinned core, process beside wall time, compilation apart, the device's limits.
+"""Measuring on one pinned core: process and wall time, compilation time, the device's limits.
 
-Everything that compares takes turns inside one run: what else the machine does then hits all alike.
+Things that are compared take turns within one run, so that other load on the machine affects them
+equally.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 class Timing(NamedTuple):
     """Seconds of one call: median process and wall time, and the range of the process times.
 
-    On an accelerator the process waits, so wall time stands in for process time.
+    On an accelerator the process only waits, so wall time replaces process time.
     """
 
     process: float
@@ -28,7 +29,7 @@ class Timing(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """A program, its compile times without and with a filled cache, and its memory in bytes."""
+    """A program, its compile times with an empty and a filled cache, and its memory in bytes."""
 
     program: Callable[..., Any]
     cold: float
@@ -40,21 +41,21 @@ _CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") els
 
 
 def all_cores() -> list[int]:
-    """The cores that this process had when it started."""
+    """The cores that this process could use when it started."""
     return _CORES
 
 
 def pin(cores: Collection[int] | None = None) -> None:
-    """Keeps this process on these cores (by default its last one); before the first use of JAX.
+    """Pins this process to these cores (by default its last one); call it before using JAX.
 
-    Where the system cannot do so, nothing happens.
+    Does nothing on systems that cannot pin processes.
     """
     if _CORES:
         os.sched_setaffinity(0, _CORES[-1:] if cores is None else cores)
 
 
 def compiled(function: Callable[..., Any], *arguments: Any) -> Compiled:
-    """Compiles twice, into an empty cache and out of it."""
+    """Compiles twice: with an empty cache, and again with the cache filled."""
     seconds = []
     with tempfile.TemporaryDirectory() as folder, _cache(folder):
         for _ in range(2):
@@ -74,34 +75,34 @@ def timed(run: Callable[[], Any]) -> tuple[float, float]:
 
 
 def timing(samples: list[tuple[float, float]]) -> Timing:
-    """Medians and range of repeated calls."""
+    """Medians and range of repeated calls, each as returned by `timed`."""
     process = [sample[0] for sample in samples]
     wall = [sample[1] for sample in samples]
     return Timing(statistics.median(process), statistics.median(wall), min(process), max(process))
 
 
 def repeated(run: Callable[[], Any], times: int) -> Timing:
-    """Times a call after one to warm up."""
+    """Times a call repeatedly, after one call to warm up."""
     jax.block_until_ready(run())
     return timing([timed(run) for _ in range(times)])
 
 
 def product_rate(size: int = 1024, times: int = 7) -> float:
-    """Floating-point operations per second of a large float32 matrix product, at its best."""
+    """Floating-point operations per second of a large float32 matrix product, best of `times`."""
     a = jnp.ones((size, size), jnp.float32)
     product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
     return 2.0 * size**3 / repeated(lambda: product(a), times).low
 
 
 def copy_rate(size: int = 1 << 26, times: int = 7) -> float:
-    """Bytes per second, read and written, of adding one to a large float32 array, at its best."""
+    """Bytes read and written per second when adding 1 to a large float32 array, best of `times`."""
     a = jnp.zeros(size, jnp.float32)
     add = jax.jit(lambda a: a + 1.0)
     return 2.0 * 4.0 * size / repeated(lambda: add(a), times).low
 
 
 def memory(program: jax.stages.Compiled) -> int:
-    """What the compiler reserves: arguments, results and temporaries."""
+    """Bytes that the compiler reserves for arguments, results and temporaries."""
     analysis = program.memory_analysis()
     if analysis is None:
         return 0

@@ -1,6 +1,7 @@
-"""Wall seconds of one sweep on some cores, a virtual device for each: `NETWORKS CORE...`.
+"""Wall seconds of one sweep on some cores, with a virtual device for each: `NETWORKS CORE...`.
 
-A process of its own for `benchmark.py`, because devices and cores are set before JAX starts.
+`benchmark.py` runs this as a separate process, because devices and cores must be set before JAX
+starts.
 """
 
 import sys
@@ -17,7 +18,7 @@ EPOCHS = 3
 
 
 def main() -> None:
-    """Prints the seconds, compilation apart."""
+    """Prints the seconds, without compilation."""
     networks, *cores = map(int, sys.argv[1:])
     measure.pin(cores)
     jax.config.update("jax_num_cpu_devices", len(cores))

@@ -1,6 +1,6 @@
-"""What the benchmark measures: searches, training, planting and selection as batched programs."""
+"""The benchmark's workloads: searches, training, planting and selection as batched programs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -20,19 +20,19 @@ LEVELS, LEVEL_EPOCHS = 10, 5
 
 @dataclass(frozen=True)
 class Workload:
-    """A program and what one call of it does.
+    """A program, and how much work one call of it does.
 
     Attributes:
-      name: in the results.
-      function: pure, jitted by the benchmark.
-      arguments: its arguments, the networks as leading axis.
-      networks: how many one call works on.
-      flops: floating-point operations per network in matrix products; 0 where none matter.
-      bytes: least bytes per network to be read and written; 0 where products matter.
-      loss: `result -> final training loss`, to be compared with the peer's.
-      peer: the peer's request, or None.
-      warm_up: what to change in it for a first, shorter request.
-      rivals: other ways to do the same: name to function of the same arguments.
+      name: name in the results.
+      function: a pure function, which the benchmark jits.
+      arguments: its arguments, with the networks as leading axis.
+      networks: number of networks per call.
+      flops: floating-point operations per network in matrix products; 0 if they do not matter.
+      bytes: least number of bytes per network to read and write; 0 if products matter instead.
+      loss: `result -> final training loss`, to compare with the peer's.
+      peer: the request to the peer, or None.
+      warm_up: changes to that request for a first, shorter one.
+      rivals: other implementations by name, functions of the same arguments.
     """
 
     name: str
@@ -48,35 +48,32 @@ class Workload:
 
 
 def networks(width: int, batch: int, epochs: int = EPOCHS) -> list[Workload]:
-    """The workloads on whole networks, `batch` of them in one program."""
+    """The workloads on whole networks, with `batch` of them in one program."""
     task = tasks.TASKS[TASK]
     cells = sweeps.make_cells(task, range(batch), [DENSITY])
-    runs = {
-        name: sweeps.make_run(task, DEPTH, width, name, epochs=epochs)
-        for name in ("magnitude", "edge_popup", "synflow100", "multishot_magnitude")
-    }
-    run = runs["magnitude"]
-    world = jax.jit(jax.vmap(run.world))(cells)
-    found = jax.jit(jax.vmap(run.search))(cells, world)._replace(info={})
-    assert run.fit is not None
-    passes = _flops_per_sample(width) * world.train.x.shape[1]
+    world = jax.jit(jax.vmap(_run("magnitude", width).world))(cells)
+    return [
+        *_trained(cells, world, width, batch, epochs),
+        *_searched(cells, world, width, batch),
+        _planted(width, batch),
+    ]
+
+
+def _trained(cells: Any, world: Any, width: int, batch: int, epochs: int) -> list[Workload]:
+    """Workloads that end with weak training: after one pruning, and after ten levels of it."""
+    once, levels = (_run(name, width, epochs) for name in ("magnitude", "multishot_magnitude"))
+    assert once.fit is not None
+    found = jax.jit(jax.vmap(once.search))(cells, world)._replace(info={})
 
     def multishot(cells: Any, world: Any) -> Any:
-        search = runs["multishot_magnitude"]
-        assert search.fit is not None
-        return search.fit(cells, world, search.search(cells, world)._replace(info={}))
+        assert levels.fit is not None
+        return levels.fit(cells, world, levels.search(cells, world)._replace(info={}))
 
-    def plant(keys: Any, mothers: Any) -> Any:
-        return planting.plant(keys, task.target(DEPTH), mothers, "norm", True)
-
-    keys = jax.random.split(jax.random.key(1), batch)
-    widths = worlds.mother_widths(task, DEPTH, width)
-    mothers = jax.jit(jax.vmap(lambda key: nets.init(key, widths)))(keys)
-    size = 4.0 * worlds.mother_size(task, DEPTH, width)
+    passes = _flops_per_epoch(world, width)
     return [
         Workload(
             "singleshot",
-            jax.vmap(run.fit),
+            jax.vmap(once.fit),
             (cells, world, found),
             batch,
             flops=passes * epochs,
@@ -95,40 +92,66 @@ def networks(width: int, batch: int, epochs: int = EPOCHS) -> list[Workload]:
             | {"epochs": epochs},
             warm_up={"levels": 1, "level_epochs": 1, "epochs": 1},
         ),
+    ]
+
+
+def _searched(cells: Any, world: Any, width: int, batch: int) -> list[Workload]:
+    """Workloads that only search."""
+    return [
         Workload(
             "edge_popup",
-            jax.vmap(runs["edge_popup"].search),
+            jax.vmap(_run("edge_popup", width).search),
             (cells, world),
             batch,
-            flops=passes * EPOCHS,
+            flops=_flops_per_epoch(world, width) * EPOCHS,
             loss=lambda result: float(result.info["losses"][:, -1].mean()),
             peer={"workload": "edge_popup", "epochs": EPOCHS},
             warm_up={"epochs": 1},
         ),
         Workload(
             "synflow100",
-            jax.vmap(runs["synflow100"].search),
+            jax.vmap(_run("synflow100", width).search),
             (cells, world),
             batch,
-            bytes=100 * 4 * size,  # read by scoring and selection, scores written and read
+            bytes=100 * 4 * _bytes(width),  # scoring and selection read, scores written and read
             peer={"workload": "synflow"},
             warm_up={"rounds": 2},
         ),
-        Workload("planting", jax.vmap(plant), (keys, mothers), batch, bytes=2 * size),
     ]
 
 
+def _planted(width: int, batch: int) -> Workload:
+    """Planting of the target in random mothers."""
+    task, keys = tasks.TASKS[TASK], jax.random.split(jax.random.key(1), batch)
+    widths = worlds.mother_widths(task, DEPTH, width)
+    mothers = jax.jit(jax.vmap(lambda key: nets.init(key, widths)))(keys)
+
+    def plant(keys: Any, mothers: Any) -> Any:
+        return planting.plant(keys, task.target(DEPTH), mothers, "norm", True)
+
+    return Workload("planting", jax.vmap(plant), (keys, mothers), batch, bytes=2 * _bytes(width))
+
+
 def one_network(width: int = 100) -> tuple[Params, Batch]:
-    """The first of the networks, and its training data, for the peer."""
-    task = tasks.TASKS[TASK]
-    cells = sweeps.make_cells(task, [0, 1], [DENSITY])
-    run = sweeps.make_run(task, DEPTH, width, "magnitude")
+    """The first of the networks with its training data, for the peer."""
+    cells = sweeps.make_cells(tasks.TASKS[TASK], [0, 1], [DENSITY])
+    run = _run("magnitude", width)
     world = jax.tree.map(lambda leaf: leaf[0], jax.jit(jax.vmap(run.world))(cells))
     return world.planted.params, world.train
 
 
+def searches(width: int, batch: int, finders: Sequence[str]) -> list[Workload]:
+    """The searches of these finders, each with its own options."""
+    cells = sweeps.make_cells(tasks.TASKS[TASK], range(batch), [DENSITY])
+    world = jax.jit(jax.vmap(_run("magnitude", width).world))(cells)
+    return [
+        Workload(name, jax.vmap(_run(name, width).search), (cells, world), batch)
+        for name in finders
+    ]
+
+
 def selection(n: int, batch: int) -> Workload:
-    """Selection of a tenth of n scores, `batch` times at once, and two ways to do it by sorting."""
+    """Selection of a tenth of n scores, `batch` times at once, with two rivals that sort."""
     keys = jax.random.split(jax.random.key(2), batch)
     scores = jax.jit(jax.vmap(lambda key: jax.random.normal(key, (n,))))(keys)
     k = int(masks.number_kept(DENSITY, n))
@@ -155,8 +178,22 @@ def selection(n: int, batch: int) -> Workload:
     )
 
 
+def _run(finder: str, width: int, epochs: int = EPOCHS) -> sweeps.Run:
+    return sweeps.make_run(tasks.TASKS[TASK], DEPTH, width, finder, epochs=epochs)
+
+
+def _bytes(width: int) -> float:
+    """Bytes of a mother's parameters."""
+    return 4.0 * worlds.mother_size(tasks.TASKS[TASK], DEPTH, width)
+
+
+def _flops_per_epoch(world: Any, width: int) -> float:
+    """Operations of an epoch of training, in a batch of worlds."""
+    return _flops_per_sample(width) * world.train.x.shape[1]
+
+
 def _flops_per_sample(width: int) -> float:
-    """Forward, gradients of weights and of activations, two operations per product each."""
+    """Operations of training: forward, gradients of weights and activations, two per product."""
     widths = worlds.mother_widths(tasks.TASKS[TASK], DEPTH, width)
     pairs = [n_in * n_out for n_in, n_out in pairwise(widths)]
     return 6.0 * sum(pairs) - 2.0 * pairs[0]

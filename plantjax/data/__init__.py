@@ -1,7 +1,7 @@
 """Image data sets from a local folder or an installed package; nothing is ever downloaded.
 
-`DATASETS[name](folder) -> (train, test)`, two Batches with x float32 [N, H, W, C] in [0, 1] and
-labels y int32 [N]. Every file is checked before its first image is used.
+`DATASETS[name](folder) -> (train, test)` returns two Batches with x float32 [N, H, W, C] in [0, 1]
+and labels y int32 [N]. Every file is checked before any of its images is used.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 Loader = Callable[[str | Path | None], tuple[Batch, Batch]]
-"""`(folder, or None for the data sets of packages) -> (train, test)`."""
+"""`(folder, or None for data sets that come with a package) -> (train, test)`."""
 
 DATASETS: dict[str, Loader] = {
     "cifar10": cifar10,

@@ -1,6 +1,6 @@
-"""Images on device: normalisation, random crops and flips, pure functions of a key and a batch.
+"""Normalisation, random crops and flips of images on device, as pure functions of key and batch.
 
-`augment` is a `transform` of `training.fit`: drawn anew in every step, inside the scan.
+`augment` can be the `transform` of `training.fit`, which draws it again in every step of the scan.
 """
 
 import chex
@@ -12,7 +12,7 @@ from plantjax.types import Key
 
 
 def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and standard deviation [C] of the channels of images [N, H, W, C].
+    """Mean and standard deviation [C] of each channel of images [N, H, W, C].
 
     >>> import jax.numpy as jnp
     >>> [moment.tolist() for moment in moments(jnp.ones((5, 4, 4, 1)))]
@@ -23,12 +23,12 @@ def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def normalise(x: jax.Array, mean: chex.Numeric = 0.5, std: chex.Numeric = 0.5) -> jax.Array:
-    """(x - mean) / std per channel; the default brings [0, 1] to [-1, 1].
+    """(x - mean) / std per channel; the default maps [0, 1] to [-1, 1].
 
     Args:
       x: float [N, H, W, C].
       mean: scalar or [C].
-      std: scalar or [C], positive; a channel that does not vary is better left alone.
+      std: scalar or [C], positive; use 1 for a channel that does not vary.
 
     Returns:
       Images of the same shape and dtype.
@@ -48,12 +48,12 @@ def normalise(x: jax.Array, mean: chex.Numeric = 0.5, std: chex.Numeric = 0.5) -
 
 
 def crop(key: Key, x: jax.Array, pad: int = 4) -> jax.Array:
-    """Pads every image with zeros and cuts a window of the old size at a random place.
+    """Pads each image with zeros and cuts a window of the original size at a random place.
 
     Args:
       key: consumed.
       x: [N, H, W, C].
-      pad: pixels on each side, 0 or more; every offset 0, ..., 2 pad is as likely.
+      pad: pixels on each side, 0 or more; all offsets 0, ..., 2 pad are equally likely.
 
     Returns:
       Images of the same shape and dtype.
@@ -77,7 +77,7 @@ def crop(key: Key, x: jax.Array, pad: int = 4) -> jax.Array:
 
 
 def flip(key: Key, x: jax.Array) -> jax.Array:
-    """Mirrors each of the images [N, H, W, C] left to right with probability 1/2.
+    """Mirrors each image of x [N, H, W, C] left to right with probability 1/2.
 
     >>> import jax, jax.numpy as jnp
     >>> flipped = flip(jax.random.key(0), jnp.array([1.0, 2.0]).reshape(1, 1, 2, 1))
@@ -90,14 +90,14 @@ def flip(key: Key, x: jax.Array) -> jax.Array:
 
 
 def augment(key: Key, x: jax.Array, pad: int = 4) -> jax.Array:
-    """Random crop (`crop`), then random mirror image (`flip`): the usual for CIFAR.
+    """Random crop, then random flip: the usual augmentation for CIFAR.
 
-    Digits should be cropped only.
+    For digits use `crop` alone.
 
     Args:
       key: consumed.
       x: [N, H, W, C].
-      pad: of the crop.
+      pad: padding of the crop.
 
     Returns:
       Images of the same shape and dtype.

@@ -1,6 +1,6 @@
-"""CIFAR-10 and CIFAR-100 in both published formats: pickled batches, and binary records.
+"""CIFAR-10 and CIFAR-100 in both published formats: pickled batches and binary records.
 
-Source: https://www.cs.toronto.edu/~kriz/cifar.html; the checksums are those of the unpacked files.
+Source: https://www.cs.toronto.edu/~kriz/cifar.html; the checksums are of the unpacked files.
 """
 
 from pathlib import Path
@@ -15,10 +15,10 @@ _PIXELS = 3 * 32 * 32
 
 
 class _Format(NamedTuple):
-    """One published format: files to checksums and records, the last file is the test set."""
+    """One published format: its files, in order, of which the last is the test set."""
 
-    files: dict[str, tuple[str, int]]
-    labels: dict[str, int]  # label fields in order, the last is used, and their classes
+    files: dict[str, tuple[str, int]]  # file name to (checksum, number of records)
+    labels: dict[str, int]  # label field to number of classes, in order; the last field is used
     pickled: bool
 
 
@@ -72,40 +72,40 @@ _BATCH_LABELS = {
     "train": "training batch 1 of 1",
     "test": "testing batch 1 of 1",
 }
-"""What the published batches say about themselves."""
+"""The field `batch_label` of the published batches, by file name."""
 
 
 def cifar10(folder: str | Path | None = None, *, verify: bool = True) -> tuple[Batch, Batch]:
-    """Loads CIFAR-10: 50,000 and 10,000 images of 32 x 32 x 3, 10 classes.
+    """Loads CIFAR-10: 50,000 training and 10,000 test images of 32 x 32 x 3, 10 classes.
 
     Args:
-      folder: holds data_batch_1 to data_batch_5 and test_batch, or the same with ".bin", itself or
-        in cifar-10-batches-py or cifar-10-batches-bin.
-      verify: demand the published checksum of every file, before it is read. Without, batches of
-        any number of images load; sizes, shapes and label ranges are checked all the same.
+      folder: contains data_batch_1 to data_batch_5 and test_batch, with or without ".bin", directly
+        or in a subfolder cifar-10-batches-py or cifar-10-batches-bin.
+      verify: require the published checksum of each file before it is read. If False, batches may
+        have any number of images; sizes, shapes and label ranges are still checked.
 
     Returns:
       (train, test), x float32 [N, 32, 32, 3] in [0, 1], y int32 [N].
 
     Raises:
-      ValueError: if a file is missing, truncated, swapped, altered, or holds other labels.
+      ValueError: if a file is missing, truncated, swapped or altered, or has labels out of range.
     """
     return _load("cifar10", folder, _CIFAR10, verify)
 
 
 def cifar100(folder: str | Path | None = None, *, verify: bool = True) -> tuple[Batch, Batch]:
-    """Loads CIFAR-100 with its 100 fine labels; otherwise as `cifar10`.
+    """Loads CIFAR-100 with its 100 fine labels; otherwise like `cifar10`.
 
     Args:
-      folder: holds train and test, or train.bin and test.bin, itself or in cifar-100-python or
-        cifar-100-binary.
-      verify: as `cifar10`.
+      folder: contains train and test, or train.bin and test.bin, directly or in a subfolder
+        cifar-100-python or cifar-100-binary.
+      verify: as for `cifar10`.
 
     Returns:
       (train, test), x float32 [N, 32, 32, 3] in [0, 1], y int32 [N].
 
     Raises:
-      ValueError: as `cifar10`.
+      ValueError: as for `cifar10`.
     """
     return _load("cifar100", folder, _CIFAR100, verify)
 
@@ -121,7 +121,7 @@ def _load(
 
 
 def _read(path: Path, form: _Format, verify: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Images, bytes [N, 32, 32, 3], and labels [N] of one file."""
+    """Images, uint8 [N, 32, 32, 3], and labels [N] of one file."""
     content = path.read_bytes()
     if not form.pickled:
         _check_records(path, len(content), form, verify)
@@ -148,7 +148,10 @@ def _check_records(path: Path, size: int, form: _Format, verify: bool) -> None:
 
 
 def _split(path: Path, content: bytes, form: _Format) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Records of label bytes and 3,072 pixels: planes red, green, blue, each row by row."""
+    """Pixels and label fields of binary records.
+
+    A record is the label bytes, then 3,072 pixels: the red, green and blue plane, each row by row.
+    """
     del path
     fields = len(form.labels)
     records = np.frombuffer(content, np.uint8).reshape(-1, fields + _PIXELS)
@@ -172,7 +175,7 @@ def _unpickle(path: Path, content: bytes, form: _Format) -> tuple[np.ndarray, li
 
 
 def _check_batch_label(path: Path, label: Any) -> None:
-    """Refuses a batch that says it is another one; batches packed anew may say anything."""
+    """Refuses a batch with the published label of another batch; any other label is accepted."""
     label = label.decode("latin1") if isinstance(label, bytes) else label
     if label in _BATCH_LABELS.values() and label != _BATCH_LABELS[path.name]:
         files.refuse(path, f"the batch label {label!r}", repr(_BATCH_LABELS[path.name]))
@@ -184,6 +187,6 @@ def _integers(path: Path, key: str, values: Any, n: int) -> np.ndarray:
     if not (is_list or is_array) or len(values) != n:
         size = f" of {len(values)}" if isinstance(values, list | np.ndarray) else ""
         files.refuse(path, f"{key}: {type(values).__name__}{size}", f"{n} integers, one per image")
-    if is_list:  # as wide as Python's, so that no label wraps around into the range
+    if is_list:  # clipped before conversion, so that no large label wraps around into the range
         return np.array([min(max(value, -1), 1 << 31) for value in values], np.int64)
     return np.asarray(values)

@@ -1,6 +1,6 @@
-"""Files on disk: which are expected where, and whether one is the published file.
+"""Finding the files of a data set on disk, and checking that they are the published ones.
 
-All errors are ValueErrors that name the file, what was found, and what is expected.
+All errors are ValueErrors that name the file, what was found, and what was expected.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from plantjax.types import Batch
 
 
 def refuse(path: Path, found: str, expected: str) -> NoReturn:
-    """Raises ValueError: the file, what it has, what it should have."""
+    """Raises a ValueError that says what the file has and what was expected."""
     raise ValueError(f"{path} has {found}, expected {expected}.")
 
 
@@ -25,16 +25,16 @@ def find(
     """Looks for the files of a data set.
 
     Args:
-      name: of the data set, for errors.
-      folder: where to look: here, and in the subfolder that the published archive unpacks to.
-      layouts: subfolder to the files of one published format; each file as its names, any of
-        which will do.
+      name: name of the data set, for error messages.
+      folder: where to look, also in the subfolder that the published archive unpacks to.
+      layouts: for each published format its subfolder and its files; a file is a sequence of
+        alternative names.
 
     Returns:
-      (the layout that is complete, the first of several; its files in order).
+      (the first complete layout; its files in order).
 
     Raises:
-      ValueError: if folder is None or no folder, or no layout is complete.
+      ValueError: if folder is not a folder, or no layout is complete.
     """
     expected = " or ".join(
         f"{', '.join('|'.join(names) for names in files)} (there or in {subfolder}/)"
@@ -60,10 +60,10 @@ def verify(path: Path, content: bytes, digests: Mapping[str, str], name: str) ->
     """Raises ValueError unless the content has the published checksum.
 
     Args:
-      path: for errors.
-      content: of the file, inflated.
-      digests: file name to checksum of all files of the data set, MD5 (32 digits) or SHA-1 (40).
-      name: of the file in `digests`.
+      path: for error messages.
+      content: decompressed content of the file.
+      digests: checksums of all files of the data set by name, MD5 (32 digits) or SHA-1 (40).
+      name: name of the file in `digests`.
     """
     wanted = digests[name]
     kind = "md5" if len(wanted) == 32 else "sha1"

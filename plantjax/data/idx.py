@@ -1,9 +1,10 @@
 """MNIST and Fashion-MNIST from their idx files, plain or gzipped.
 
-An idx file says its own size. A gzipped one is inflated up to that size and one byte, never more.
+The header of an idx file gives its size. A gzipped file is decompressed to that size plus one byte,
+never further.
 
 Source: http://yann.lecun.com/exdb/mnist/ and https://github.com/zalandoresearch/fashion-mnist; the
-checksums are those of the inflated files.
+checksums are of the decompressed files.
 """
 
 import gzip
@@ -35,39 +36,40 @@ _FASHION = (
     "15d484375f8d13e6eb1aabb0c3f46965",
 )
 _RECORDS = {"train": 60_000, "t10k": 10_000}
-_DEFLATE = 1032  # a byte of deflate holds at most so many
+_DEFLATE = 1032  # the highest compression ratio of deflate
 
 
 def mnist(folder: str | Path | None = None, *, verify: bool = True) -> tuple[Batch, Batch]:
-    """Loads MNIST: 60,000 and 10,000 images of 28 x 28 x 1, 10 classes.
+    """Loads MNIST: 60,000 training and 10,000 test images of 28 x 28 x 1, 10 classes.
 
     Args:
-      folder: holds {train,t10k}-images-idx3-ubyte and {train,t10k}-labels-idx1-ubyte, each plain
-        or with ".gz", itself or in MNIST/raw.
-      verify: demand the published checksum of every file's inflated content. Without, files of
-        any number of images load; magic numbers, sizes and label ranges are checked all the same.
+      folder: contains {train,t10k}-images-idx3-ubyte and {train,t10k}-labels-idx1-ubyte, each with
+        or without ".gz", directly or in a subfolder MNIST/raw.
+      verify: require the published checksum of each file's decompressed content. If False, files
+        may have any number of images; magic numbers, sizes and label ranges are still checked.
 
     Returns:
       (train, test), x float32 [N, 28, 28, 1] in [0, 1], y int32 [N].
 
     Raises:
-      ValueError: if a file is missing, truncated, too long, swapped, altered, or has other labels.
+      ValueError: if a file is missing, truncated, too long, swapped or altered, or has labels out
+        of range.
     """
     return _load("mnist", folder, "MNIST/raw", _MNIST, verify)
 
 
 def fashion_mnist(folder: str | Path | None = None, *, verify: bool = True) -> tuple[Batch, Batch]:
-    """Loads Fashion-MNIST: files, sizes and options as `mnist`, subfolder FashionMNIST/raw.
+    """Loads Fashion-MNIST; files and sizes are as for `mnist`, the subfolder is FashionMNIST/raw.
 
     Args:
-      folder: as `mnist`.
-      verify: as `mnist`.
+      folder: as for `mnist`.
+      verify: as for `mnist`.
 
     Returns:
       (train, test), x float32 [N, 28, 28, 1] in [0, 1], y int32 [N].
 
     Raises:
-      ValueError: as `mnist`.
+      ValueError: as for `mnist`.
     """
     return _load("fashion_mnist", folder, "FashionMNIST/raw", _FASHION, verify)
 
@@ -90,14 +92,17 @@ def _load(
 
 
 def read(path: Path, published: dict[str, str] | None = None) -> np.ndarray:
-    """Reads an idx file of images, bytes [N, 28, 28], or of labels, bytes [N].
+    """Reads an idx file of images or labels.
 
     Args:
       path: named like the published file, with ".gz" if it is gzipped.
-      published: file names to checksums; None takes any number of records.
+      published: checksums by file name; None accepts any number of records.
+
+    Returns:
+      Images uint8 [N, 28, 28] or labels uint8 [N].
 
     Raises:
-      ValueError: if magic number, shape, size or checksum is wrong.
+      ValueError: if the magic number, shape, size or checksum is wrong.
     """
     name = path.name.removesuffix(".gz")
     rank = 3 if "idx3" in name else 1
@@ -126,7 +131,7 @@ def read(path: Path, published: dict[str, str] | None = None) -> np.ndarray:
 
 
 def _shape(path: Path, header: bytes, rank: int, name: str, whole: bool) -> tuple[int, ...]:
-    """The shape that a header tells: magic number 0x08 (bytes) and rank, then the lengths."""
+    """The shape in a header, which is a magic number (type 0x08, bytes, and rank), then lengths."""
     magic = bytes([0, 0, 8, rank])
     if header[:4] != magic:
         files.refuse(path, f"magic number {header[:4].hex() or 'none'}", magic.hex())

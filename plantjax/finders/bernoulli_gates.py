@@ -1,6 +1,4 @@
-"""Continuously relaxed Bernoulli gates: normal noise around a learned mean, clipped to [0, 1]."""
-
-import math
+"""Continuously relaxed Bernoulli gates: a learned mean plus normal noise, clipped to [0, 1]."""
 
 import chex
 import jax
@@ -29,45 +27,35 @@ def bernoulli_gates(
 ) -> Finder:
     """Learns the means mu of gates z = clip(mu + sigma N(0, 1), 0, 1) of frozen parameters.
 
-    P(z > 0) = Phi(mu / sigma); its sum is held to density n by a price driven by dual ascent, in
-    place of a fixed weight. mu starts where the count is as wanted: from the published 0.5 low
-    densities collapse. The mask keeps the highest mu.
+    The sum of P(z > 0) = Phi(mu / sigma) is held at density n by dual ascent, instead of by a
+    penalty of fixed weight. mu starts at the value for which the count is density n, because low
+    densities collapse from the published start of 0.5. The mask keeps the highest mu.
 
     Args:
-      task: gives the loss and, for scope "oracle", the layer counts.
+      task: defines the loss and, for scope "oracle", the layer counts.
       apply: `(params, x) -> outputs`.
-      scope: of the final selection, see `masks.select`.
-      search_epochs: passes over the data E.
+      scope: scope of the final selection, see `masks.select`.
+      search_epochs: number of passes over the data E.
       batch_size: samples per step.
-      search_learning_rate: of Adam, cosine over the run.
-      optimizer: any optax optimizer instead.
-      loss: a name in `losses.SEARCH_LOSSES`: "scale-free", or "plain", the task's.
-      sigma: of the noise; 0.5 is published.
+      search_learning_rate: initial learning rate of Adam, with cosine decay over the run.
+      optimizer: optax optimizer to use instead.
+      loss: a name in `losses.SEARCH_LOSSES`: "scale-free", or "plain" for the task's own loss.
+      sigma: standard deviation of the noise; the published one is 0.5.
       dual_rate: how fast the price of the count grows, see `gates.dual_ascent`.
-      damping: of the count around what is wanted, likewise.
-      invert: keep the lowest logits in the end, as a control.
+      damping: damps oscillations of the count, see `gates.dual_ascent`.
+      invert: keep the lowest logits at the end instead, as a control.
 
     Returns:
-      A Finder; `Found.info` as of `gates.search_gates`. Natively kept: gates without noise that are
-      not 0, mu > 0.
+      A Finder; `Found.info` is that of `gates.search_gates`. "native_kept" counts mu > 0, where the
+      gate without noise is not 0.
 
     Raises:
-      ValueError: if a name is unknown or a number out of range.
+      ValueError: if a name is unknown or a number is out of range.
 
     Source: Tsayag and Lindenbaum 2026, https://arxiv.org/abs/2603.08914
-
-    >>> import jax, plantjax as pj
-    >>> task, keys = pj.TASKS["relu"], jax.random.split(jax.random.key(0), 3)
-    >>> mother, data = pj.nets.init(keys[0], (1, 10, 10, 1)), task.sample(keys[1], 64)
-    >>> find = jax.jit(pj.finders.bernoulli_gates(task, search_epochs=2))
-    >>> found = find(keys[2], mother, data, 0.5)
-    >>> int(pj.masks.count(found.mask)), found.info["losses"].shape
-    (71, (2,))
     """
     checks.positive("search_learning_rate", search_learning_rate)
     checks.positive("sigma", sigma)
-    checks.positive("dual_rate", dual_rate)
-    checks.interval("damping", damping, 0.0, math.inf)
 
     def start(key: Key, params: Params, density: chex.Numeric) -> Params:
         del key
@@ -88,10 +76,7 @@ def bernoulli_gates(
         gates.Relaxation(start, draw, kept, lambda mu: mu > 0),
         gates.dual_ascent(dual_rate, damping),
         gates.to_labels(task, loss),
+        gates.GateOptions(scope, search_epochs, batch_size, invert=invert),
         apply=apply,
         optimizer=lambda steps: optimizer or gates.adam(search_learning_rate, steps),
-        epochs=search_epochs,
-        batch_size=batch_size,
-        scope=scope,
-        invert=invert,
     )

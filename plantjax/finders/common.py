@@ -1,6 +1,5 @@
-"""What finders share: input checks, score batches, the target's layer counts."""
+"""Helpers that finders share: input checks, score batches, the target's layer counts."""
 
-from collections.abc import Callable
 from typing import Any
 
 import chex
@@ -25,7 +24,7 @@ from plantjax.types import (
 )
 
 EXACT_SCOPES = ("global", "oracle")
-"""Scopes whose counts add up to exactly k; the others round per array or layer."""
+"""Scopes that keep exactly k parameters in all; the others round per array or layer."""
 
 
 def check_options(
@@ -35,13 +34,13 @@ def check_options(
     search_learning_rate: float | None = None,
     **counts: int,
 ) -> None:
-    """Raises ValueError if an option that finders share is unknown, or out of range.
+    """Raises ValueError if an option that finders share is unknown or out of range.
 
     Args:
-      scope: of `masks.SCOPES`.
-      loss: of `losses.SEARCH_LOSSES`.
-      search_learning_rate: a positive number.
-      **counts: integers of at least 1, by name.
+      scope: must be in `masks.SCOPES`.
+      loss: must be in `losses.SEARCH_LOSSES`.
+      search_learning_rate: must be positive.
+      **counts: options by name; each must be an integer of at least 1.
     """
     if scope is not None:
         checks.choice("scope", scope, masks.SCOPES)
@@ -62,7 +61,7 @@ def check(
     prunable: Prunable | None = None,
     batch_size: int = 1,
 ) -> None:
-    """Raises ValueError if a finder's input is not finite, out of range or does not fit."""
+    """Raises ValueError unless the input of a finder is finite, in range and of fitting shapes."""
     checks.finite("params", params)
     checks.batch(data)
     checks.labels(data.y, task.n_out)
@@ -72,7 +71,7 @@ def check(
 
 
 def score_batch(key: Key, task: Task, data: Batch, batches: int = 1) -> Batch:
-    """Draws 10 samples per class (regression counts as 4 classes) and batch, all distinct."""
+    """Draws 10 * classes * batches distinct samples; a regression task counts as 4 classes."""
     wanted = 10 * batches * (task.n_out if task.metric == "accuracy" else 4)
     n = data.x.shape[0]
     chosen = jax.random.choice(key, n, (min(wanted, n),), replace=False)
@@ -80,7 +79,7 @@ def score_batch(key: Key, task: Task, data: Batch, batches: int = 1) -> Batch:
 
 
 def progress(params: Params, mask: Mask, apply: Apply, prunable: Prunable | None = None) -> Metrics:
-    """What finders tell about each of their rounds: densities, kept and live, collapsed layers."""
+    """Per-round diagnostics: kept density, live density (of chains), collapsed layers."""
     kept = masks.density(mask, prunable)
     told = {"kept_density": kept, "collapsed": recovery.collapsed(mask)}
     wiring = wirings.of(apply, params)
@@ -89,42 +88,36 @@ def progress(params: Params, mask: Mask, apply: Apply, prunable: Prunable | None
     return told
 
 
-def in_levels(
-    begin: Callable[..., Any],
-    advance: Callable[..., tuple[Any, Metrics]],
-    finish: Callable[[Any, Metrics], Found],
-    scope: str,
-    rounds: int,
-) -> Finder:
-    """The finder whose search is these pieces, see `types.Levels`, level after level."""
+def in_levels(levels: Levels, scope: str, rounds: int) -> Finder:
+    """Returns the finder that runs all levels, one after the other, in one scan."""
 
     def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
         def level(state: Any, index: jax.Array) -> tuple[Any, Metrics]:
-            return advance(key, params, data, density, state, index)
+            return levels.advance(key, params, data, density, state, index)
 
-        first = begin(key, params, data, density)
-        return finish(*jax.lax.scan(level, first, jnp.arange(1, rounds + 1)))
+        first = levels.begin(key, params, data, density)
+        return levels.finish(*jax.lax.scan(level, first, jnp.arange(1, rounds + 1)))
 
     exact = scope in EXACT_SCOPES
-    return Finder(search, scope, rounds, exact, levels=Levels(begin, advance, finish))
+    return Finder(search, scope, rounds, exact, levels=levels)
 
 
 def prunable_of(apply: Apply, prunable: Prunable | None) -> Prunable | None:
-    """The predicate given, or that of the network, if it has one."""
+    """The given predicate, or else that of the network, or None."""
     return prunable or getattr(apply, "prunable", None)
 
 
 def with_head(apply: Apply, head: Head | None) -> Apply:
-    """The network with `head` after its last layer."""
+    """The network followed by `head`."""
     return apply if head is None else lambda params, x: head(apply(params, x))
 
 
 def target_counts(task: Task, params: Params) -> jax.Array:
-    """Live parameters per layer of the task's target, as deep as `params`; int32 [L]."""
+    """Live parameters per layer of the task's target at the depth of `params`; int32 [L]."""
     target = task.target(len(nets.layers(params)) + 1)
     return masks.group_counts(masks.live(target, masks.nonzero(target)))
 
 
 def oracle_counts(task: Task, params: Params, scope: str) -> jax.Array | None:
-    """The `counts` that `masks.select` wants for this scope."""
+    """The `counts` that `masks.select` needs in this scope; None unless it is "oracle"."""
     return target_counts(task, params) if scope == "oracle" else None

@@ -1,4 +1,4 @@
-"""Concrete ticket search: binary concrete gates, the gradients of task and count in balance."""
+"""Concrete ticket search: binary concrete gates, with the gradients of loss and count balanced."""
 
 import chex
 import jax
@@ -11,7 +11,7 @@ from plantjax.types import Apply, Batch, Finder, Key, Params, Task
 
 TEMPERATURE = 2.0 / 3.0
 SLACK, SMOOTHING = 1.1, 0.01
-"""Of the balance: multiple of the count that is aimed at; how fast the price follows."""
+"""The balance steers the count to SLACK density n; its price closes this share of the distance."""
 TARGETS = ("labels", "dense")
 
 
@@ -30,42 +30,35 @@ def concrete_ticket(
 ) -> Finder:
     """Learns the logits alpha of gates z = sigmoid(logit(u) / tau + alpha) of frozen parameters.
 
-    u ~ U(0, 1) for every gate and step, tau = 2/3. alpha starts at logit(density), so that the
-    count sum sigmoid(alpha) starts as wanted. Gradients are balanced by our reading of the rule in
-    the authors' code: where the count is above 1.1 density n, its price aims at
-    |task gradient| / |count gradient|, else at 0; it starts at that aim and closes 1% of the
-    distance in every step. The mask keeps the highest alpha.
+    u ~ U(0, 1) for every gate and step, and tau = 2/3. alpha starts at logit(density), so that the
+    count sum sigmoid(alpha) starts at density n. The price of the count balances two gradients, by
+    our reading of the authors' code: while the count is above 1.1 density n the price aims at
+    |task gradient| / |count gradient|, else at 0. It starts at this aim and closes 1% of the
+    distance to it per step. The mask keeps the highest alpha.
 
     Args:
-      task: gives the loss and, for scope "oracle", the layer counts.
-      apply: `(params, x) -> outputs`.
-      scope: of the final selection, see `masks.select`.
-      search_epochs: passes over the data E.
-      batch_size: samples per step.
-      search_learning_rate: of Adam, a tenth of it after 88% of the run.
-      optimizer: any optax optimizer instead.
-      loss: a name in `losses.SEARCH_LOSSES`: "scale-free", or "plain", the task's.
-      target: "labels": the loss; "dense": reverse KL divergence from the unmasked network's class
-        probabilities, both of unit size (`losses.scale_free_divergence`); for regression the
-        scale-free squared error to its outputs. It keeps what an untrained mother computes, so it
-        is for tickets that are trained.
-      invert: keep the lowest logits in the end, as a control.
+      task: as in `bernoulli_gates`.
+      apply: as in `bernoulli_gates`.
+      scope: as in `bernoulli_gates`.
+      search_epochs: as in `bernoulli_gates`.
+      batch_size: as in `bernoulli_gates`.
+      search_learning_rate: learning rate of Adam, which falls to a tenth after 88% of the run.
+      optimizer: optax optimizer to use instead.
+      loss: as in `bernoulli_gates`.
+      target: "labels": the search loss; "dense": distance to the outputs of the unmasked network.
+        For classification that is the reverse KL divergence between class probabilities, both of
+        unit size (`losses.scale_free_divergence`), for regression the scale-free squared error.
+        "dense" preserves the function of an untrained mother, so use it for tickets that are
+        trained.
+      invert: as in `bernoulli_gates`.
 
     Returns:
-      A Finder; `Found.info` as of `gates.search_gates`. Natively kept: alpha > 0.
+      A Finder; `Found.info` is that of `gates.search_gates`. "native_kept" counts alpha > 0.
 
     Raises:
-      ValueError: if a name is unknown or a number out of range.
+      ValueError: if a name is unknown or a number is out of range.
 
     Source: Arora and Teuscher 2025, https://arxiv.org/abs/2512.07142
-
-    >>> import jax, plantjax as pj
-    >>> task, keys = pj.TASKS["relu"], jax.random.split(jax.random.key(0), 3)
-    >>> mother, data = pj.nets.init(keys[0], (1, 10, 10, 1)), task.sample(keys[1], 64)
-    >>> find = jax.jit(pj.finders.concrete_ticket(task, search_epochs=2))
-    >>> found = find(keys[2], mother, data, 0.5)
-    >>> int(pj.masks.count(found.mask)), found.info["losses"].shape
-    (71, (2,))
     """
     checks.choice("target", target, TARGETS)
     checks.positive("search_learning_rate", search_learning_rate)
@@ -75,30 +68,26 @@ def concrete_ticket(
         gates.Relaxation(_start, _draw, _kept, lambda alpha: alpha > 0),
         balanced_price,
         to_labels if target == "labels" else _to_dense(task, apply),
+        gates.GateOptions(scope, search_epochs, batch_size, slack=SLACK, invert=invert),
         apply=apply,
         optimizer=lambda steps: optimizer or _adam(search_learning_rate, steps),
-        epochs=search_epochs,
-        batch_size=batch_size,
-        scope=scope,
-        invert=invert,
-        slack=SLACK,
     )
 
 
 def balanced_price(
     price: jax.Array, step: jax.Array, excess: jax.Array, task: jax.Array, count: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The price that makes the gradient of the count as long as that of the task, followed slowly.
+    """Moves the price towards the value at which both gradients have the same length.
 
     Args:
-      price: the last one.
-      step: from 0.
-      excess: count / aim - 1; the price falls where it is negative.
+      price: the last price.
+      step: counts from 0.
+      excess: count / aim - 1; while it is negative the price falls.
       task: length of the task's gradient.
-      count: length of the excess's gradient.
+      count: length of the gradient of the excess.
 
     Returns:
-      The price of this step, 0 or more, twice: it is also what is remembered.
+      (price, memory), both the price of this step, which is 0 or more.
     """
     ratio = task / checks.divisor(count)
     aim = jnp.where((excess >= 0) & (count > 0), ratio, 0.0)

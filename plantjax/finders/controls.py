@@ -1,11 +1,12 @@
-"""Sanity controls: what a finder's masks are worth once what it claims to use is taken away.
+"""Sanity controls: take away what a finder claims to use, and see what its masks are still worth.
 
-A control takes a finder of the registry, a function `(task, **static) -> Finder`, and gives another
-one that jits and vmaps alike; so controls compose. "NAME+CONTROL" names one in sweeps and scripts;
-there it gets the key of NAME, so that it changes the very search, or the very mask, of NAME.
+A control maps an entry of the registry, a function `(task, **static) -> Finder`, to another one,
+which jits and vmaps in the same way; so controls compose. Sweeps and scripts use the name
+"NAME+CONTROL". Its search gets the same key as that of NAME, so that the control changes the very
+search, or the very mask, of NAME.
 
 Source: Su et al. 2020, https://arxiv.org/abs/2009.11094, and Frankle et al. 2021,
-https://arxiv.org/abs/2009.08576 (masks shuffled in their layers, new initial values, inverted
+https://arxiv.org/abs/2009.08576 (masks shuffled within layers, new initial values, inverted
 scores).
 """
 
@@ -40,19 +41,9 @@ from plantjax.types import (
 
 
 def shuffled(make: MakeFinder) -> MakeFinder:
-    """The mask found, its entries permuted within every array: only the arrays' counts are left.
+    """Permutes the entries of the found mask within every array, so only the counts remain.
 
     Weak training starts from the mother's parameters, as with all controls that change a mask.
-
-    >>> import plantjax as pj
-    >>> task, mother = pj.TASKS["relu"], pj.nets.init(jax.random.key(0), (1, 10, 10, 1))
-    >>> data = task.sample(jax.random.key(1), 64)
-    >>> made = pj.FINDERS["magnitude"], shuffled(pj.FINDERS["magnitude"])
-    >>> found, moved = (make(task)(jax.random.key(2), mother, data, 0.5).mask for make in made)
-    >>> bool((masks.group_counts(found, "local") == masks.group_counts(moved, "local")).all())
-    True
-    >>> bool(masks.overlap(found, moved) < masks.count(found))
-    True
     """
 
     def changed(key: Key, task: Task, params: Params, mask: Mask, density: chex.Numeric) -> Mask:
@@ -63,36 +54,22 @@ def shuffled(make: MakeFinder) -> MakeFinder:
 
 
 def reinitialised(make: MakeFinder) -> MakeFinder:
-    """The mask found in another mother: in one whose entries are permuted within every array.
+    """Searches a mother whose entries are permuted within every array, and keeps the mask it finds.
 
-    For entries that are drawn alike this is a new initialisation, whatever the network and scheme.
-    The mask knows nothing of the values in its own mother, strong or before weak training.
-
-    >>> import plantjax as pj
-    >>> task, mother = pj.TASKS["relu"], pj.nets.init(jax.random.key(0), (1, 10, 10, 1))
-    >>> find = reinitialised(pj.FINDERS["magnitude"])(task)
-    >>> found = find(jax.random.key(2), mother, task.sample(jax.random.key(1), 64), 0.5)
-    >>> int(masks.count(found.mask)), found.params is mother
-    (71, True)
+    If the entries of an array are identically distributed, this is a new initialisation, for any
+    network and scheme. The mask does not know which values it keeps of the true mother, neither as
+    a strong ticket nor at the start of weak training.
     """
     return _changed(make, "reinitialised", mother=draws.permuted)
 
 
 def inverted(make: MakeFinder) -> MakeFinder:
-    """The finder with its score negated: it keeps what it would have pruned first.
+    """Negates the score, so that the finder keeps the parameters that it would prune first.
 
-    Scores that edge-popup learns are negated when the search is over.
+    Scores that a finder learns are negated after the search.
 
     Raises:
       ValueError: if the finder has no score.
-
-    >>> import plantjax as pj
-    >>> task, mother = pj.TASKS["relu"], pj.nets.init(jax.random.key(0), (1, 10, 10, 1))
-    >>> data = task.sample(jax.random.key(1), 64)
-    >>> made = pj.FINDERS["magnitude"], inverted(pj.FINDERS["magnitude"])
-    >>> best, worst = (make(task)(jax.random.key(2), mother, data, 0.5).mask for make in made)
-    >>> masks.size(mother), int(masks.count(best)), int(masks.overlap(best, worst))
-    (141, 71, 1)
     """
     known = inspect.signature(make).parameters
     if not has_score(make):
@@ -116,10 +93,10 @@ def inverted(make: MakeFinder) -> MakeFinder:
 
 
 def oracle(make: MakeFinder) -> MakeFinder:
-    """The finder with the target's layer counts, scaled to exactly k.
+    """Gives the finder the layer counts of the target, scaled to exactly k.
 
-    Finders that select take them as their scope. Of the others the mask found is cut in layers that
-    have too many parameters, and filled up in those that have too few, both at random.
+    A finder with a scope gets scope "oracle". For others, layers of the found mask that keep too
+    many parameters are cut at random, and those that keep too few are filled at random.
 
     >>> import plantjax as pj
     >>> oracle(pj.FINDERS["magnitude"])(pj.TASKS["relu"]).scope
@@ -137,7 +114,7 @@ def oracle(make: MakeFinder) -> MakeFinder:
 
 
 def has_score(make: MakeFinder) -> bool:
-    """True if the finder ranks parameters by a score that can be told to it, or inverted.
+    """Whether the finder ranks parameters by a score that can be chosen or inverted.
 
     >>> import plantjax as pj
     >>> has_score(pj.FINDERS["snip"]), has_score(pj.FINDERS["phew"])
@@ -147,7 +124,7 @@ def has_score(make: MakeFinder) -> bool:
 
 
 def _own(key: Key, control: str) -> Key:
-    """A key for a control's own draws; the search has the key itself."""
+    """A key for the draws of a control; the search uses the key itself."""
     return jax.random.fold_in(key, zlib.crc32(control.encode()))
 
 
@@ -158,9 +135,15 @@ def _changed(
     mother: Callable[[Key, Params], Params] | None = None,
     **facts: Any,
 ) -> MakeFinder:
-    """The finder told another mother, `mother(key, params)`, or with another mask.
+    """A finder that searches another mother, or whose mask is changed afterwards.
 
-    That is `mask(key, task, params, mask found, density)`. Weak training has the true mother.
+    Args:
+      make: the finder of the registry.
+      control: name of the control, folded into its key.
+      mask: `(key, task, params, found mask, density) -> mask`, or None.
+      mother: `(key, params) -> params` of the mother that is searched, or None. Weak training
+        always starts from the true mother.
+      **facts: fields of the Finder to replace.
     """
 
     @functools.wraps(make)

@@ -1,9 +1,10 @@
-"""Edge-popup in levels: the density sinks level by level, and the learning rate starts anew.
+"""Edge-popup in levels: the density falls level by level, and each level restarts the optimizer.
 
-Within a level the density stands still. Scores are carried on, momentum is not, so that a level is
-a program of its own and long searches can be saved between them.
+The density is constant within a level. Scores carry over to the next level, momentum does not. So
+each level is a program of its own, and a long search can be saved between levels.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import chex
@@ -12,13 +13,21 @@ import jax.numpy as jnp
 
 from plantjax import checks, losses, masks, nets, training
 from plantjax.finders import common, schedules
-from plantjax.finders.edge_popup import SCORE_INITS, begin, objective, sgd, straight
+from plantjax.finders.edge_popup_scores import (
+    SCORE_INITS,
+    Selection,
+    begin,
+    objective,
+    sgd,
+    straight,
+)
 from plantjax.types import (
     Apply,
     Batch,
     Finder,
     Found,
     Key,
+    Levels,
     Mask,
     Metrics,
     Params,
@@ -29,7 +38,7 @@ from plantjax.types import (
 
 
 class _State(NamedTuple):
-    """Between two levels: scores and scale, the mask that they make, its thresholds, the mother."""
+    """State between two levels: scores and scale, their mask and its thresholds, the mother."""
 
     learned: Params
     mask: Mask
@@ -53,44 +62,36 @@ def edge_popup_levels(
     prunable: Prunable | None = None,
     transform: training.Transform | None = None,
 ) -> Finder:
-    """Learns scores of frozen parameters as `edge_popup` does, in levels of sinking density.
+    """Learns scores of frozen parameters like `edge_popup`, in levels of falling density.
 
     In level l of L the mask keeps the highest |s| at density schedule(density, l, L), by default
-    density^(l / L); the scores are carried on, momentum and learning rate start anew.
+    density^(l / L). Scores carry over to the next level; momentum and learning rate start anew.
 
     Args:
-      task: gives the loss and, for scope "oracle", the layer counts.
-      apply: `(params, x) -> outputs`.
-      scope: see `masks.select`; "layer" ranks kernel and bias of a layer together, as the paper
-        does for VGG16.
-      rounds: number of levels L; level l keeps `schedule(density, l, L)`.
+      task: defines the loss and, for scope "oracle", the layer counts.
+      apply: as in `edge_popup`.
+      scope: where scores compete, see `masks.select`; "layer" ranks kernel and bias of a layer
+        together, as the paper does for VGG16.
+      rounds: number of levels L.
       schedule: a name in `schedules.SCHEDULES`, or such a function.
-      level_epochs: epochs per level.
+      level_epochs: number of passes over the data per level.
       warmup: share of a level in which the learning rate rises from zero, in [0, 1).
       batch_size: samples per step.
-      search_learning_rate: of SGD (momentum 0.9, weight decay 5e-4), falling to zero in every level
-        by a cosine.
-      loss: a name in `losses.SEARCH_LOSSES`: "scale-free", or "plain", the task's.
-      init: see `edge_popup`.
-      prunable: predicate on leaf paths; by default the apply's attribute, or every leaf is.
-      transform: changes the inputs of every step at random, see `training.fit`.
+      search_learning_rate: largest learning rate of SGD (momentum 0.9, weight decay 5e-4), which
+        decays to zero by a cosine in every level.
+      loss: as in `edge_popup`.
+      init: as in `edge_popup`.
+      prunable: as in `edge_popup`.
+      transform: as in `edge_popup`.
 
     Returns:
       A Finder. `Found.info` holds per level "kept_density", "live_density" (of chains), "collapsed"
-      (layers without a kept weight) and "loss", that of its last epoch, each [L].
+      (number of layers without a kept weight) and "loss" (mean of its last epoch), each [L].
 
     Raises:
-      ValueError: if a name is unknown or a number out of range.
+      ValueError: if a name is unknown or a number is out of range.
 
     Source: paper, section 4.4 and its code, https://arxiv.org/abs/2111.11153
-
-    >>> import jax, plantjax as pj
-    >>> task, keys = pj.TASKS["relu"], jax.random.split(jax.random.key(0), 3)
-    >>> mother, data = pj.nets.init(keys[0], (1, 10, 10, 1)), task.sample(keys[1], 64)
-    >>> find = jax.jit(pj.finders.edge_popup_levels(task, rounds=3, level_epochs=1))
-    >>> found = find(keys[2], mother, data, 0.1)
-    >>> [round(float(kept), 2) for kept in found.info["kept_density"]]
-    [0.46, 0.21, 0.1]
     """
     common.check_options(
         scope=scope,
@@ -100,18 +101,53 @@ def edge_popup_levels(
         batch_size=batch_size,
         search_learning_rate=search_learning_rate,
     )
-    density_after = schedules.get(schedule)
     checks.choice("init", init, SCORE_INITS)
     checks.interval("warmup", warmup, 0.0, 0.99)
-    prunable = common.prunable_of(apply, prunable)
-    search_loss = losses.SEARCH_LOSSES[loss](task)
+    search = _Levels(
+        task=task,
+        apply=apply,
+        scope=scope,
+        rounds=rounds,
+        schedule=schedules.get(schedule),
+        epochs=level_epochs,
+        warmup=warmup,
+        batch_size=batch_size,
+        learning_rate=search_learning_rate,
+        loss=loss,
+        init=init,
+        prunable=common.prunable_of(apply, prunable),
+        transform=transform,
+    )
+    return common.in_levels(Levels(search.begin, search.advance, search.finish), scope, rounds)
 
-    def start(key: Key, params: Params, data: Batch, density: chex.Numeric) -> _State:
-        common.check(task, params, data, density, rounds, prunable, batch_size)
-        learned = begin(jax.random.split(key, 3)[0], params, init)
-        return _State(learned, masks.full(params), masks.unknown(params, scope, prunable), params)
+
+@dataclass(frozen=True)
+class _Levels:
+    """The levels of `edge_popup_levels`; the fields are its checked options."""
+
+    task: Task
+    apply: Apply
+    scope: str
+    rounds: int
+    schedule: Schedule
+    epochs: int
+    warmup: float
+    batch_size: int
+    learning_rate: float
+    loss: str
+    init: str
+    prunable: Prunable | None
+    transform: training.Transform | None
+
+    def begin(self, key: Key, params: Params, data: Batch, density: chex.Numeric) -> _State:
+        rounds, prunable, size = self.rounds, self.prunable, self.batch_size
+        common.check(self.task, params, data, density, rounds, prunable, size)
+        learned = begin(jax.random.split(key, 3)[0], params, self.init)
+        full = masks.full(params)
+        return _State(learned, full, masks.unknown(params, self.scope, prunable), params)
 
     def advance(
+        self,
         key: Key,
         params: Params,
         data: Batch,
@@ -121,33 +157,29 @@ def edge_popup_levels(
     ) -> tuple[_State, Metrics]:
         _, *keys = jax.random.split(key, 3)
         select_key, train_key = (jax.random.fold_in(part, level) for part in keys)
-        counts = common.oracle_counts(task, params, scope)
-        kept = density_after(density, level, rounds)
+        counts = common.oracle_counts(self.task, params, self.scope)
+        kept = self.schedule(density, level, self.rounds)
+        selection = Selection(select_key, params, self.scope, counts, self.prunable)
 
         def mask_at(scores: Params, near: jax.Array, step: jax.Array) -> tuple[Mask, jax.Array]:
-            sizes = jax.tree.map(jnp.abs, jax.lax.stop_gradient(scores))
-            tie_key = jax.random.fold_in(select_key, step)
-            return masks.reselect(
-                tie_key, sizes, kept, near, scope, counts=counts, prunable=prunable
-            )
+            return selection.mask(scores, kept, step, near)
 
-        steps = level_epochs * (data.x.shape[0] // batch_size)
+        search_loss = losses.SEARCH_LOSSES[self.loss](self.task)
+        steps = self.epochs * (data.x.shape[0] // self.batch_size)
         learned, near, values, _ = training.minimize(
             train_key,
             state.learned,
             state.near,
             data,
-            objective(params, apply, search_loss, mask_at, straight),
-            optimizer=sgd(search_learning_rate, steps, int(warmup * steps)),
-            epochs=level_epochs,
-            batch_size=batch_size,
-            transform=transform,
+            objective(params, self.apply, search_loss, mask_at, straight),
+            optimizer=sgd(self.learning_rate, steps, int(self.warmup * steps)),
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            transform=self.transform,
         )
         mask, near = mask_at(learned["scores"], near, jnp.int32(steps))
-        told = common.progress(params, mask, apply, prunable)
+        told = common.progress(params, mask, self.apply, self.prunable)
         return _State(learned, mask, near, params), told | {"loss": values[-1]}
 
-    def finish(state: _State, told: Metrics) -> Found:
+    def finish(self, state: _State, told: Metrics) -> Found:
         return Found(state.mask, state.params, told)
-
-    return common.in_levels(start, advance, finish, scope, rounds)

@@ -1,9 +1,12 @@
-"""Gates: relaxed masks that are learned, steered to a count, and cut to their top k.
+"""Gates: learned relaxed masks, steered to an expected count and finally cut to their top k.
 
-A finder of gates gives a relaxation and a rule that prices the count; the search is here.
+A gate finder provides a relaxation, and a rule that sets the price of the count. This file has the
+search that they share.
 """
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import chex
@@ -11,29 +14,30 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plantjax import losses, masks, training
+from plantjax import checks, losses, masks, training
 from plantjax.finders import common
 from plantjax.types import Apply, Batch, Finder, Found, Key, Params, Task
 
 Rule: TypeAlias = Callable[
     [jax.Array, jax.Array, jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]
 ]
-"""`(memory, step, excess, task slope, count slope) -> (price, memory)`; slopes are norms."""
+"""`(memory, step, excess, task slope, count slope) -> (price, memory)`; slopes are norms of
+gradients."""
 
 
 Criterion: TypeAlias = Callable[[Params, jax.Array, Batch, chex.Numeric], jax.Array]
-"""`(params, outputs, batch, log_scale) -> scalar`, of a masked network with these outputs."""
+"""`(params, outputs, batch, log_scale) -> scalar`; the outputs are those of the masked network."""
 
 
 class Relaxation(NamedTuple):
-    """Gates in [0, 1], one per parameter, drawn from what is learned: a tree of logits.
+    """Random gates in [0, 1], one per parameter, that depend on a learned tree of logits.
 
     Attributes:
       start: `(key, params, density) -> logits`, a tree like params.
       draw: `(key, logits, epoch) -> gates`, trees; epochs count from 0.
-      kept: `(logit, epoch) -> P(gate is not 0)`, or what the method counts for it, array by array.
-      native: `(logit) -> bool`, what the method itself would keep at the end, array by array.
-      after: `(logit, epoch) -> logit` at the end of every epoch, array by array.
+      kept: `(logit, epoch) -> P(gate is not 0)`, or the method's own count of a gate, per array.
+      native: `(logit) -> bool`, whether the method itself would keep a parameter, per array.
+      after: `(logit, epoch) -> logit`, applied at the end of every epoch, per array.
     """
 
     start: Callable[[Key, Params, chex.Numeric], Params]
@@ -43,78 +47,96 @@ class Relaxation(NamedTuple):
     after: Callable[[jax.Array, jax.Array], jax.Array] = lambda logit, epoch: logit
 
 
+@dataclass(frozen=True)
+class GateOptions:
+    """The numbers of a gate search.
+
+    Attributes:
+      scope: scope of the final selection, see `masks.select`; the count is steered as a whole.
+      epochs: number of passes over the data E.
+      batch_size: samples per step.
+      rounds: number of rounds that the Finder reports.
+      penalty: first price of sum P(z != 0).
+      slack: the count is steered to this multiple of density n.
+      invert: keep the lowest logits at the end instead, as a control.
+    """
+
+    scope: str
+    epochs: int
+    batch_size: int
+    rounds: int = 1
+    penalty: float = 0.0
+    slack: float = 1.0
+    invert: bool = False
+
+
 def search_gates(
     task: Task,
     relaxation: Relaxation,
     rule: Rule,
     criterion: Criterion,
+    options: GateOptions,
     *,
     apply: Apply,
     optimizer: Callable[[int], optax.GradientTransformation],
-    epochs: int,
-    batch_size: int,
-    scope: str,
-    rounds: int = 1,
-    penalty: float = 0.0,
-    slack: float = 1.0,
-    invert: bool = False,
 ) -> Finder:
-    """Learns the logits of frozen parameters' gates, and keeps the k highest, in {0, 1}.
+    """Learns the logits of gates on frozen parameters, and keeps the k highest logits.
 
-    Every step runs the network with theta z, z drawn anew. To the gradient of the search loss comes
-    price times that of the excess sum P(z != 0) / (density n) - 1, the price set by the rule.
+    Every step runs the network with parameters theta z, where the gates z are drawn anew. The
+    gradient of the search loss is increased by price times the gradient of the excess
+    sum P(z != 0) / (density n) - 1. The rule sets the price.
 
     Args:
-      task: gives, for scope "oracle", the layer counts.
-      relaxation: of the masks.
-      rule: sets the price of every step.
-      criterion: what is minimised, see `to_labels`.
+      task: defines, for scope "oracle", the layer counts.
+      relaxation: defines the gates.
+      rule: sets the price in every step.
+      criterion: the search loss, see `to_labels`.
+      options: the numbers of the search.
       apply: `(params, x) -> outputs`.
       optimizer: `(steps) -> optax optimizer`.
-      epochs: passes over the data E.
-      batch_size: samples per step.
-      scope: of the final selection, see `masks.select`; the count is steered as a whole.
-      rounds: what the Finder tells.
-      penalty: weight of sum P(z != 0) at the start.
-      slack: the count is steered to this multiple of density n.
-      invert: keep the lowest logits in the end, as a control.
 
     Returns:
-      A Finder. `Found.info` holds "losses" of the relaxed network, each epoch's mean [E], "scale",
-      the learned scale of the logits, "expected_kept", sum P(z != 0) at the end, and "native_kept",
-      how many the method's own threshold would keep.
+      A Finder. `Found.info` holds "losses", the mean search loss of each epoch [E]; "scale", the
+      learned scale of the logits; "expected_kept", sum P(z != 0) at the end; and "native_kept", the
+      number of parameters that the method's own threshold would keep.
 
     Raises:
-      ValueError: if a name is unknown or a number out of range.
+      ValueError: if a name is unknown or a number is out of range.
     """
-    common.check_options(scope=scope, search_epochs=epochs, batch_size=batch_size)
+    scope = options.scope
+    common.check_options(scope=scope, search_epochs=options.epochs, batch_size=options.batch_size)
+    search = _GateSearch(task, relaxation, rule, criterion, options, apply, optimizer)
+    return Finder(search, scope, options.rounds, exact_counts=scope in common.EXACT_SCOPES)
 
-    def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
-        common.check(task, params, data, density, batch_size=batch_size)
-        counts = common.oracle_counts(task, params, scope)
+
+@dataclass(frozen=True)
+class _GateSearch:
+    """The search of `search_gates`; the fields are its arguments."""
+
+    task: Task
+    relaxation: Relaxation
+    rule: Rule
+    criterion: Criterion
+    options: GateOptions
+    apply: Apply
+    optimizer: Callable[[int], optax.GradientTransformation]
+
+    def __call__(self, key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
+        options, relaxation = self.options, self.relaxation
+        common.check(self.task, params, data, density, batch_size=options.batch_size)
+        counts = common.oracle_counts(self.task, params, options.scope)
         start_key, select_key, draw_key, train_key = jax.random.split(key, 4)
-        n, per_epoch = masks.size(params), data.x.shape[0] // batch_size
-        k = masks.number_kept(density, n).astype(jnp.float32)
+        per_epoch = data.x.shape[0] // options.batch_size
+        k = masks.number_kept(density, masks.size(params)).astype(jnp.float32)
         logits = relaxation.start(start_key, params, jnp.asarray(density, jnp.float32))
-
-        def expected(logits: Params, epoch: jax.Array) -> jax.Array:
-            return optax.tree.sum(jax.tree.map(lambda s: relaxation.kept(s, epoch), logits))
 
         def objective(
             learned: Params, carry: None, batch: Batch, step: jax.Array
         ) -> tuple[jax.Array, None]:
             step_key = jax.random.fold_in(draw_key, step)
             gates = relaxation.draw(step_key, learned["logits"], step // per_epoch)
-            outputs = apply(jax.tree.map(jnp.multiply, params, gates), batch.x)
-            return criterion(params, outputs, batch, learned["log_scale"]), carry
-
-        def after(learned: Params, step: jax.Array) -> Params:
-            ended = (step + 1) % per_epoch == 0
-            logits = jax.tree.map(
-                lambda logit: jnp.where(ended, relaxation.after(logit, step // per_epoch), logit),
-                learned["logits"],
-            )
-            return learned | {"logits": logits}
+            outputs = self.apply(jax.tree.map(jnp.multiply, params, gates), batch.x)
+            return self.criterion(params, outputs, batch, learned["log_scale"]), carry
 
         learned, _, values, _ = training.minimize(
             train_key,
@@ -123,25 +145,39 @@ def search_gates(
             data,
             objective,
             optimizer=optax.chain(
-                steer(expected, slack * k, rule, penalty * k, per_epoch),
-                optimizer(epochs * per_epoch),
+                self._steered(k, per_epoch), self.optimizer(options.epochs * per_epoch)
             ),
-            epochs=epochs,
-            batch_size=batch_size,
-            constrain=after,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            constrain=lambda learned, step: self._after(learned, step, per_epoch),
         )
         logits = learned["logits"]
-        ranked = jax.tree.map(jnp.negative, logits) if invert else logits
-        mask = masks.select(select_key, ranked, density, scope, counts=counts)
+        ranked = jax.tree.map(jnp.negative, logits) if options.invert else logits
+        mask = masks.select(select_key, ranked, density, options.scope, counts=counts)
         info = {
             "losses": values,
             "scale": jnp.exp(learned["log_scale"]),
-            "expected_kept": expected(logits, jnp.int32(epochs - 1)),
+            "expected_kept": self._expected(logits, jnp.int32(options.epochs - 1)),
             "native_kept": masks.count(jax.tree.map(relaxation.native, logits)),
         }
         return Found(mask, params, info)
 
-    return Finder(search, scope, rounds, exact_counts=scope in common.EXACT_SCOPES)
+    def _expected(self, logits: Params, epoch: jax.Array) -> jax.Array:
+        kept = self.relaxation.kept
+        return optax.tree.sum(jax.tree.map(lambda logit: kept(logit, epoch), logits))
+
+    def _steered(self, k: jax.Array, per_epoch: int) -> optax.GradientTransformation:
+        slack, penalty = self.options.slack, self.options.penalty
+        return steer(self._expected, slack * k, self.rule, penalty * k, per_epoch)
+
+    def _after(self, learned: Params, step: jax.Array, per_epoch: int) -> Params:
+        """Applies `Relaxation.after` in the last step of an epoch."""
+        ended, after = (step + 1) % per_epoch == 0, self.relaxation.after
+        logits = jax.tree.map(
+            lambda logit: jnp.where(ended, after(logit, step // per_epoch), logit),
+            learned["logits"],
+        )
+        return learned | {"logits": logits}
 
 
 def steer(
@@ -155,10 +191,10 @@ def steer(
 
     Args:
       expected: `(logits, epoch) -> scalar`, the expected count.
-      wanted: the count to be reached.
+      wanted: the target of the count.
       rule: sets the price in every step.
-      memory: the rule's first.
-      per_epoch: steps of an epoch.
+      memory: initial memory of the rule.
+      per_epoch: steps per epoch.
 
     Returns:
       An optax transformation of trees {"logits", "log_scale"}; its state is (step, memory).
@@ -185,7 +221,7 @@ def steer(
 
 
 def to_labels(task: Task, loss: str) -> Criterion:
-    """The search loss of this name in `losses.SEARCH_LOSSES`, of outputs and labels.
+    """The criterion that compares outputs with labels by a loss in `losses.SEARCH_LOSSES`.
 
     Raises:
       ValueError: if the name is unknown.
@@ -196,11 +232,16 @@ def to_labels(task: Task, loss: str) -> Criterion:
 
 
 def dual_ascent(rate: float, damping: float) -> Rule:
-    """The price of a constraint, by the augmented Lagrangian: multiplier + damping excess.
+    """Prices the count by an augmented Lagrangian: price = multiplier + damping * excess.
 
-    The multiplier grows by rate times the excess of every step; it may be negative. Without damping
-    the count would swing around what is wanted.
+    The multiplier grows by rate * excess in every step; it may become negative. Without damping the
+    count would oscillate around its target.
+
+    Raises:
+      ValueError: if the rate is not positive or the damping is negative.
     """
+    checks.positive("dual_rate", rate)
+    checks.interval("damping", damping, 0.0, math.inf)
 
     def rule(
         multiplier: jax.Array, step: jax.Array, excess: jax.Array, task: jax.Array, count: jax.Array
@@ -212,10 +253,10 @@ def dual_ascent(rate: float, damping: float) -> Rule:
 
 
 def adam(learning_rate: float, steps: int) -> optax.GradientTransformation:
-    """Adam with a cosine to zero over `steps`: gates that still move are cut wrongly."""
+    """Adam with cosine decay to zero over `steps`, so that gates are at rest when they are cut."""
     return optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
 
 def below_one(density: chex.Numeric) -> jax.Array:
-    """The density, but at most 0.999: at 1 the logits of gates would be infinite."""
+    """The density, but at most 0.999, because logits of gates would be infinite at 1."""
     return jnp.minimum(jnp.asarray(density, jnp.float32), 0.999)

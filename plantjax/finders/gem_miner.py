@@ -1,4 +1,6 @@
-"""Gem-Miner: rounded gates in every forward pass, the lowest frozen off period by period."""
+"""Gem-Miner: gates rounded in every forward pass; the lowest are frozen off period by period."""
+
+from dataclasses import dataclass
 
 import chex
 import jax
@@ -22,45 +24,38 @@ def gem_miner(
     loss: str = "scale-free",
     penalty: float = 1e-4,
 ) -> Finder:
-    """Learns p in [0, 1] of frozen parameters theta; kept is what is active and has p > 0.5.
+    """Learns p in [0, 1] of frozen parameters theta; keeps active parameters with p > 0.5.
 
-    p starts at U(0, 1) and is clamped after every step; straight-through: dL/dp = dL/d(m theta)
-    theta where active. To the loss comes 1e-4 ||p||^2. At the start of the epochs T, 2 T, ... the
-    ceil(r active) lowest p of the active ones, over weights and biases together, are frozen off,
-    r = 1 - density^(1 / J) with J = floor((E - 1) / T), the number of such epochs.
+    p starts at U(0, 1) and is clamped to [0, 1] after every step. The gradient is straight-through:
+    dL/dp = dL/d(m theta) theta for active parameters. The loss has a penalty 1e-4 ||p||^2. At the
+    start of the epochs T, 2 T, ... the ceil(r active) lowest p of the active parameters, weights
+    and biases together, are frozen off. Here r = 1 - density^(1 / J), and J = floor((E - 1) / T) is
+    the number of these epochs.
 
-    The mask is the rounded one: it keeps at most k, often fewer, because parameters with p <= 0.5
-    were never part of the network that was learned.
+    The mask is the rounded one. It keeps at most k parameters, often fewer, because parameters with
+    p <= 0.5 were not part of the network while p was learned.
 
     Args:
-      task: gives the loss.
+      task: defines the loss.
       apply: `(params, x) -> outputs`.
-      search_epochs: passes over the data E.
-      period: T, epochs between two freezes.
+      search_epochs: number of passes over the data E.
+      period: number of epochs T between two freezes.
       batch_size: samples per step.
-      search_learning_rate: of Adam, cosine over the run. The published SGD of rate 0.1 and
-        momentum 0.9 loses half of the accuracy on Circle.
-      optimizer: any optax optimizer instead.
-      loss: a name in `losses.SEARCH_LOSSES`: "scale-free", or "plain", the task's.
+      search_learning_rate: initial learning rate of Adam, with cosine decay over the run. The
+        published SGD (rate 0.1, momentum 0.9) loses half of the accuracy on Circle.
+      optimizer: optax optimizer to use instead.
+      loss: a name in `losses.SEARCH_LOSSES`: "scale-free", or "plain" for the task's own loss.
       penalty: weight of ||p||^2.
 
     Returns:
-      A Finder without exact counts. `Found.info` holds "losses", the search loss of each epoch [E],
-      "scale", the learned scale of the logits, "active", the parameters that are not frozen off,
-      and "native_kept", those of them with p > 0.5.
+      A Finder without exact counts. `Found.info` holds "losses", the mean search loss of each epoch
+      [E]; "scale", the learned scale of the logits; "active", the number of parameters that are not
+      frozen off; and "native_kept", the number of those with p > 0.5.
 
     Raises:
-      ValueError: if a name is unknown or a number out of range.
+      ValueError: if a name is unknown or a number is out of range.
 
     Source: Sreenivasan et al. 2022, https://arxiv.org/abs/2202.12002, algorithm 1
-
-    >>> import jax, plantjax as pj
-    >>> task, keys = pj.TASKS["relu"], jax.random.split(jax.random.key(0), 3)
-    >>> mother, data = pj.nets.init(keys[0], (1, 10, 10, 1)), task.sample(keys[1], 64)
-    >>> find = jax.jit(pj.finders.gem_miner(task, search_epochs=2))
-    >>> found = find(keys[2], mother, data, 0.5)
-    >>> bool(pj.masks.count(found.mask) <= 71), found.info["losses"].shape
-    (True, (2,))
     """
     common.check_options(
         loss=loss,
@@ -70,14 +65,41 @@ def gem_miner(
         search_learning_rate=search_learning_rate,
     )
     checks.interval("penalty", penalty, 0.0, 1.0)
-    search_loss = losses.SEARCH_LOSSES[loss](task)
-    freezes = (search_epochs - 1) // period
+    search = _GemMiner(
+        task=task,
+        apply=apply,
+        epochs=search_epochs,
+        period=period,
+        batch_size=batch_size,
+        learning_rate=search_learning_rate,
+        optimizer=optimizer,
+        loss=loss,
+        penalty=penalty,
+    )
+    return Finder(search, exact_counts=False)
 
-    def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
-        common.check(task, params, data, density, batch_size=batch_size)
+
+@dataclass(frozen=True)
+class _GemMiner:
+    """The search of `gem_miner`; its fields are the checked options."""
+
+    task: Task
+    apply: Apply
+    epochs: int
+    period: int
+    batch_size: int
+    learning_rate: float
+    optimizer: optax.GradientTransformation | None
+    loss: str
+    penalty: float
+
+    def __call__(self, key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
+        common.check(self.task, params, data, density, batch_size=self.batch_size)
         start_key, freeze_key, select_key, train_key = jax.random.split(key, 4)
-        per_epoch = data.x.shape[0] // batch_size
+        per_epoch = data.x.shape[0] // self.batch_size
+        steps, freezes = self.epochs * per_epoch, (self.epochs - 1) // self.period
         share = 1.0 - jnp.power(jnp.asarray(density, jnp.float32), 1.0 / max(freezes, 1))
+        search_loss = losses.SEARCH_LOSSES[self.loss](self.task)
 
         def objective(
             learned: Params, active: Mask, batch: Batch, step: jax.Array
@@ -85,26 +107,26 @@ def gem_miner(
             p = learned["p"]
             if freezes:
                 active = jax.lax.cond(
-                    (step > 0) & (step % (period * per_epoch) == 0),
+                    (step > 0) & (step % (self.period * per_epoch) == 0),
                     lambda: freeze(jax.random.fold_in(freeze_key, step), p, active, share),
                     lambda: active,
                 )
             effective = jax.tree.map(_straight_through, params, p, active)
-            value = search_loss(apply(effective, batch.x), batch.y, learned["log_scale"])
+            outputs = self.apply(effective, batch.x)
+            value = search_loss(outputs, batch.y, learned["log_scale"])
             square = optax.tree.sum(jax.tree.map(jnp.square, p))
-            # The penalty steers, but is no part of the loss that is told.
-            return value + penalty * (square - jax.lax.stop_gradient(square)), active
+            # The penalty has a gradient, but does not count in the reported loss.
+            return value + self.penalty * (square - jax.lax.stop_gradient(square)), active
 
-        steps = search_epochs * per_epoch
         learned, active, values, _ = training.minimize(
             train_key,
             {"p": draws.uniform(start_key, params), "log_scale": jnp.float32(0.0)},
             masks.full(params),
             data,
             objective,
-            optimizer=optimizer or gates.adam(search_learning_rate, steps),
-            epochs=search_epochs,
-            batch_size=batch_size,
+            optimizer=self.optimizer or gates.adam(self.learning_rate, steps),
+            epochs=self.epochs,
+            batch_size=self.batch_size,
             constrain=lambda learned, step: learned | {"p": _clamp(learned["p"])},
         )
         rounded = jax.tree.map(lambda p, on: on & (p > 0.5), learned["p"], active)
@@ -117,20 +139,28 @@ def gem_miner(
         mask = masks.select(select_key, learned["p"], density, within=rounded)
         return Found(mask, params, info)
 
-    return Finder(search, exact_counts=False)
-
 
 def freeze(key: Key, p: Params, active: Mask, share: chex.Numeric) -> Mask:
-    """Turns off the ceil(share active) lowest p of the active, but the highest; ties at random."""
+    """Turns off the ceil(share active) lowest active p, but never all; ties are broken at random.
+
+    Args:
+      key: consumed.
+      p: a tree like the mask.
+      active: the active parameters.
+      share: share of them to turn off, in [0, 1].
+
+    Returns:
+      The parameters that stay active.
+    """
     count = masks.count(active).astype(jnp.float32)
-    # A share of 0.5 of 10 may come out above 5 by rounding, which is no reason to freeze 6.
+    # By rounding, a share of 0.5 of 10 may come out above 5, which must not turn off 6.
     off = jnp.ceil(share * count - 1e-6 * count)
     kept = jnp.maximum(count - off, 1.0)
     return masks.select(key, jax.lax.stop_gradient(p), kept / masks.size(p), within=active)
 
 
 def _straight_through(param: jax.Array, p: jax.Array, on: jax.Array) -> jax.Array:
-    """The parameter where it is active and p > 0.5, else 0; with gradient theta to an active p."""
+    """The parameter if it is active and p > 0.5, else 0; the gradient for an active p is theta."""
     kept = jnp.where(on & (p > 0.5), param, 0.0)
     return kept + jnp.where(on, param, 0.0) * (p - jax.lax.stop_gradient(p))
 

@@ -1,4 +1,4 @@
-"""A genetic algorithm over masks: no gradients, whole populations in one vmap."""
+"""A genetic algorithm over masks, without gradients; one vmap scores a whole population."""
 
 import math
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from plantjax.finders import common
 from plantjax.types import Apply, Batch, Finder, Found, Key, Mask, Params, Task
 
 STRONGEST = 0.1
-"""The largest share of its parameters that a mutant draws anew."""
+"""The largest probability with which a mutant draws a parameter anew."""
 
 
 class Population(NamedTuple):
@@ -24,7 +24,7 @@ class Population(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """How many of a population have children, and how many new masks there are of each kind."""
+    """Number of masks that have children, and number of new masks of each kind."""
 
     parents: int
     children: int
@@ -46,51 +46,81 @@ def genetic(
 ) -> Finder:
     """Breeds masks of exactly k parameters; the best M of each generation and its offspring stay.
 
-    In every generation, as shares of M: `recombination` children of two of the best `parents` (all
-    that both keep, and a random part of what one keeps), `mutation` mutants (a random member, each
-    parameter drawn anew with a probability that is log-uniform between 1 / n and 0.1), `migration`
-    random masks. Fitness: the task's metric first, then fewer parameters. As all masks keep exactly
-    k, these are the live ones, where params is a chain; what is dead is free to mutate.
+    The offspring of a generation, as shares of M:
 
-    The best is never lost, so its score never falls. Rates and fitness are published; how strongly
-    a mutant differs, and that counts are fixed, is ours.
+    - `recombination` children of two of the best `parents`: a child keeps all that both keep, and a
+      random part of the parameters that one of them keeps;
+    - `mutation` mutants of a random member: each parameter is drawn anew with a probability that is
+      log-uniform between 1 / n and 0.1;
+    - `migration` random masks.
+
+    Fitness is the task's metric first, then fewer live parameters (of a chain; all masks keep
+    exactly k). Dead parameters are free to mutate. The best mask is never lost, so its score never
+    falls. Rates and fitness are published; the strength of mutations and the fixed counts are ours.
 
     Args:
-      task: gives the metric.
+      task: defines the metric.
       apply: `(params, x) -> outputs`.
-      generations: G.
-      population: M, number of masks.
+      generations: number of generations G.
+      population: number of masks M.
       mutation: share of mutants.
       migration: share of random masks.
       recombination: share of children.
-      parents: share of the best that have children.
-      samples: training samples, drawn once, on which masks are scored (all, if there are fewer).
+      parents: share of the best masks that have children.
+      samples: number of training samples on which masks are scored, drawn once; at most all.
 
     Returns:
-      A Finder. `Found.info` holds "best", the highest score after every generation [G] (of the
-      metric, a mse negative), and "live_kept" of the mask, where params is a chain.
+      A Finder. `Found.info` holds "best", the highest score after every generation [G] (the metric,
+      or the negative MSE), and, if params is a chain, "live_kept", the live count of the mask.
 
     Raises:
       ValueError: if a number is out of range.
 
     Source: Altmann et al. 2024, https://arxiv.org/abs/2411.04658
-
-    >>> import jax, plantjax as pj
-    >>> task, keys = pj.TASKS["relu"], jax.random.split(jax.random.key(0), 3)
-    >>> mother, data = pj.nets.init(keys[0], (1, 10, 10, 1)), task.sample(keys[1], 64)
-    >>> find = jax.jit(pj.finders.genetic(task, population=10, generations=3))
-    >>> found = find(keys[2], mother, data, 0.5)
-    >>> int(pj.masks.count(found.mask)), found.info["best"].shape
-    (71, (3,))
     """
     checks.integer("generations", generations, 1)
     checks.integer("population", population, 2)
     checks.integer("samples", samples, 1)
-    for name, share in {
-        "mutation": mutation,
-        "migration": migration,
-        "recombination": recombination,
-    }.items():
+    sizes = _sizes(population, mutation, migration, recombination, parents)
+
+    def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
+        common.check(task, params, data, density)
+        batch_key, start_key, key = jax.random.split(key, 3)
+        n = data.x.shape[0]
+        chosen = jax.random.choice(batch_key, n, (min(samples, n),), replace=False)
+        batch = Batch(data.x[chosen], data.y[chosen])
+
+        def scored(members: Mask) -> Population:
+            score, live = jax.vmap(lambda mask: _score(task, apply, params, mask, batch))(members)
+            return Population(members, score, live)
+
+        def generation(old: Population, index: jax.Array) -> tuple[Population, jax.Array]:
+            new = scored(_offspring(jax.random.fold_in(key, index), old.masks, density, sizes))
+            best = fittest_of(_joined(old, new), population)
+            return best, best.score[0]
+
+        ties = jax.tree.map(lambda p: jnp.zeros((population, *jnp.shape(p))), params)
+        first = scored(_highest(start_key, ties, density))
+        start = fittest_of(first, population)
+        last, best = jax.lax.scan(generation, start, jnp.arange(generations))
+        info = {"best": best}
+        if nets.is_chain(params):
+            info["live_kept"] = last.live[0]
+        return Found(_rows(last.masks, 0), params, info)
+
+    return Finder(search)
+
+
+def _sizes(
+    population: int, mutation: float, migration: float, recombination: float, parents: float
+) -> Sizes:
+    """Turns shares of a population into numbers of masks.
+
+    Raises:
+      ValueError: if a share is out of range, or there would be no new masks.
+    """
+    shares = {"mutation": mutation, "migration": migration, "recombination": recombination}
+    for name, share in shares.items():
         checks.interval(name, share, 0.0, 1.0)
     checks.interval("parents", parents, 0.0, 1.0, open_low=True)
     sizes = Sizes(
@@ -104,39 +134,14 @@ def genetic(
             "recombination, mutation and migration must make at least one new mask of "
             f"{population}, got {recombination}, {mutation} and {migration}."
         )
-
-    def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
-        common.check(task, params, data, density)
-        batch_key, start_key, key = jax.random.split(key, 3)
-        n = data.x.shape[0]
-        chosen = jax.random.choice(batch_key, n, (min(samples, n),), replace=False)
-        batch = Batch(data.x[chosen], data.y[chosen])
-
-        def judged(members: Mask) -> Population:
-            score, live = jax.vmap(lambda mask: _judge(task, apply, params, mask, batch))(members)
-            return Population(members, score, live)
-
-        def generation(old: Population, index: jax.Array) -> tuple[Population, jax.Array]:
-            new = judged(_offspring(jax.random.fold_in(key, index), old.masks, density, sizes))
-            best = fittest_of(_joined(old, new), population)
-            return best, best.score[0]
-
-        ties = jax.tree.map(lambda p: jnp.zeros((population, *jnp.shape(p))), params)
-        first = judged(_elected(start_key, ties, density))
-        start = fittest_of(first, population)
-        last, best = jax.lax.scan(generation, start, jnp.arange(generations))
-        info = {"best": best}
-        if nets.is_chain(params):
-            info["live_kept"] = last.live[0]
-        return Found(_rows(last.masks, 0), params, info)
-
-    return Finder(search)
+    return sizes
 
 
 def _offspring(key: Key, old: Mask, density: chex.Numeric, sizes: Sizes) -> Mask:
-    """New masks of one generation, from old ones [M, ...] in the order of their fitness.
+    """New masks of one generation, from old ones [M, ...] sorted by fitness.
 
-    All are the highest votes of one selection, and all noise is of one draw, which compiles fast.
+    One selection over votes makes all of them, and one draw makes all noise, because that compiles
+    fast.
     """
     noise_key, pair_key, member_key, rate_key, select_key = jax.random.split(key, 5)
     population, new = jax.tree.leaves(old)[0].shape[0], sum(sizes[1:])
@@ -160,11 +165,14 @@ def _offspring(key: Key, old: Mask, density: chex.Numeric, sizes: Sizes) -> Mask
         ),
         _rows(noise, migrants),
     )
-    return _elected(select_key, votes, density)
+    return _highest(select_key, votes, density)
 
 
 def recombined(mother: Mask, father: Mask, noise: Params) -> Params:
-    """Votes for what both keep, then for what one keeps, at random; noise in [0, 1)."""
+    """Votes of a child: highest where both keep, then at random where one keeps.
+
+    The noise is in [0, 1).
+    """
     return jax.tree.map(
         lambda one, other, u: jnp.where(
             one & other, 2.0, jnp.where(one | other, 1.0, 0.0) + 0.9 * u
@@ -176,10 +184,10 @@ def recombined(mother: Mask, father: Mask, noise: Params) -> Params:
 
 
 def mutated(mask: Mask, rate: jax.Array, chance: Params, noise: Params) -> Params:
-    """Votes for the mask, but at random where chance is below rate; both noises in [0, 1).
+    """Votes of a mutant: those of the mask, but random where chance is below rate.
 
-    The highest k of them, k that of the mask, are what it keeps elsewhere, and as many of those
-    drawn anew as it kept there.
+    Both noises are in [0, 1). With k as in the mask, the highest k votes are its kept parameters
+    elsewhere, and as many of the redrawn parameters as it kept among them.
     """
     return jax.tree.map(
         lambda kept, c, u: jnp.where(c < rate, 0.05 + 0.9 * u, jnp.where(kept, 1.0, 0.0)),
@@ -189,19 +197,19 @@ def mutated(mask: Mask, rate: jax.Array, chance: Params, noise: Params) -> Param
     )
 
 
-def _elected(key: Key, votes: Params, density: chex.Numeric) -> Mask:
-    """Masks [C, ...] of the highest votes [C, ...]."""
+def _highest(key: Key, votes: Params, density: chex.Numeric) -> Mask:
+    """Masks [C, ...] that keep the highest votes [C, ...]."""
     keys = jax.random.split(key, jax.tree.leaves(votes)[0].shape[0])
     return jax.vmap(masks.select, (0, 0, None))(keys, votes, density)
 
 
 def fittest_of(population: Population, size: int) -> Population:
-    """The best `size` in order: higher score first, then fewer live parameters, then older."""
+    """The best `size` masks, sorted by higher score, then fewer live parameters, then age."""
     order = jnp.lexsort((population.live, -population.score))[:size]
     return jax.tree.map(lambda leaf: leaf[order], population)
 
 
-def _judge(
+def _score(
     task: Task, apply: Apply, params: Params, mask: Mask, batch: Batch
 ) -> tuple[jax.Array, jax.Array]:
     value = task.evaluate(apply(masks.apply(params, mask), batch.x), batch.y)[task.metric]

@@ -1,4 +1,4 @@
-"""Layer budgets: a budget for every layer from the shapes alone, filled at random or by a score."""
+"""Layer budgets: a budget per layer, from the shapes alone, filled at random or by a score."""
 
 import chex
 import jax
@@ -16,30 +16,22 @@ def layer_budgets(
     score: str | MakeScore = "random",
     apply: Apply = nets.apply,
 ) -> Finder:
-    """Keeps the highest scores of every layer, as many as the allocation gives it.
+    """Keeps the highest scores in every layer, as many as the allocation gives it.
 
     Args:
-      task: gives loss and score batch.
+      task: defines the loss and the size of the score batch.
       allocation: a name in `masks.ALLOCATIONS`.
       score: a name in `scores.SCORES`, or such a function.
       apply: `(params, x) -> outputs`.
 
     Returns:
-      A Finder of scope "oracle": budgets per layer, in all exactly k.
+      A Finder of scope "oracle", because it keeps given numbers per layer; they add up to k.
 
     Raises:
       ValueError: if a name is unknown.
 
     Source: ERK, Evci et al. 2020, https://arxiv.org/abs/1911.11134; IGQ, Vysogorets and Kempe 2021,
     https://arxiv.org/abs/2107.02306; smart ratio, Su et al. 2020, https://arxiv.org/abs/2009.11094
-
-    >>> import jax, plantjax as pj
-    >>> task, keys = pj.TASKS["relu"], jax.random.split(jax.random.key(0), 3)
-    >>> mother, data = pj.nets.init(keys[0], (1, 10, 10, 1)), task.sample(keys[1], 64)
-    >>> find = jax.jit(pj.finders.layer_budgets(task, allocation="erk", score="random"))
-    >>> found = find(keys[2], mother, data, 0.5)
-    >>> pj.masks.group_counts(found.mask).tolist()
-    [20, 40, 11]
     """
     checks.choice("allocation", allocation, ALLOCATIONS)
     score_fn = scores.get(score)(apply, task.loss)

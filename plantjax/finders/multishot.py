@@ -1,5 +1,6 @@
 """Multishot: levels of train, score, select and rewind."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import chex
@@ -15,21 +16,24 @@ from plantjax.types import (
     Finder,
     Found,
     Key,
+    Levels,
     MakeScore,
     Mask,
     Metrics,
     Params,
     Prunable,
     Schedule,
+    ScoreFn,
     Task,
 )
 
 REWINDS = ("init", "step", "learning_rate")
-"""Where a level starts: the mother, the mother after some steps, the weights as they are."""
+"""Where a level starts: at the mother, at the mother after some steps, or at the trained weights
+of the last level."""
 
 
 class _State(NamedTuple):
-    """Between two levels: the mask, where the next one starts, and where all start again."""
+    """State between two levels: the mask, where the next level starts, and where to rewind to."""
 
     mask: Mask
     start: Params
@@ -59,46 +63,37 @@ def multishot(
     Every level has a fresh optimizer; level l keeps `schedule(density, l, rounds)`.
 
     Args:
-      task: gives loss and score batches.
-      score: a name in `scores.SCORES`, or such a function.
-      apply: `(params, x) -> outputs`.
+      task: defines the loss, the size of score batches and, for scope "oracle", the layer counts.
+      score: as in `singleshot`.
+      apply: as in `singleshot`.
       rounds: number of levels L.
-      schedule: a name in `schedules.SCHEDULES`, or such a function.
-      scope: see `masks.select`.
-      allow_revive: let later levels keep what earlier ones pruned.
-      level_epochs: epochs of training per level.
+      schedule: as in `singleshot`.
+      scope: as in `singleshot`.
+      allow_revive: let later levels keep parameters that earlier ones pruned.
+      level_epochs: number of passes over the data per level.
       batch_size: samples per training step.
-      search_learning_rate: of Adam.
-      optimizer: any optax optimizer instead.
+      search_learning_rate: learning rate of Adam.
+      optimizer: optax optimizer to use instead.
       rewind: "init": every level starts from the mother's parameters; "step": from those after
         `rewind_step` steps of the first level's training (Frankle et al. 2020,
-        https://arxiv.org/abs/1912.05671); "learning_rate": from where the last level ended
-        (Renda et al. 2020, https://arxiv.org/abs/2003.02389).
-      rewind_step: for "step", at most the steps of a level.
-      prunable: predicate on leaf paths; by default the apply's attribute, or every leaf is.
-      transform: changes the inputs of every step of training at random, see `training.fit`.
+        https://arxiv.org/abs/1912.05671); "learning_rate": from the end of the last level (Renda
+        et al. 2020, https://arxiv.org/abs/2003.02389).
+      rewind_step: used by "step"; at most the number of steps of a level.
+      prunable: as in `singleshot`.
+      transform: random change of the inputs of every training step, see `training.fit`.
 
     Returns:
-      A Finder. `Found.params` is where the last level would start anew; `Found.info` holds per
-      level "kept_density", "live_density" (of chains), "collapsed" (layers without a kept weight)
-      and "loss", that of its last epoch of training, each [L].
+      A Finder. `Found.params` are the parameters from which one more level would start.
+      `Found.info` holds per level "kept_density", "live_density" (of chains), "collapsed" (number
+      of layers without a kept weight) and "loss" (mean of its last epoch), each [L].
 
     Raises:
-      ValueError: if a name is unknown or a number out of range; rounds must be in [1, P].
+      ValueError: if a name is unknown or a number is out of range; rounds must be in [1, P].
 
     Source: Frankle and Carbin 2019, https://arxiv.org/abs/1803.03635; paper, section 4.2,
     https://arxiv.org/abs/2111.11153
-
-    >>> import jax, plantjax as pj
-    >>> task, keys = pj.TASKS["relu"], jax.random.split(jax.random.key(0), 3)
-    >>> mother, data = pj.nets.init(keys[0], (1, 10, 10, 1)), task.sample(keys[1], 64)
-    >>> find = jax.jit(pj.finders.multishot(task, score="magnitude", rounds=3, level_epochs=1))
-    >>> found = find(keys[2], mother, data, 0.1)
-    >>> [round(float(kept), 2) for kept in found.info["kept_density"]]
-    [0.46, 0.21, 0.1]
     """
     make_score = scores.get(score)
-    density_after = schedules.get(schedule)
     common.check_options(
         scope=scope,
         rounds=rounds,
@@ -108,26 +103,54 @@ def multishot(
     )
     checks.choice("rewind", rewind, REWINDS)
     checks.integer("rewind_step", rewind_step, 0)
-    prunable = common.prunable_of(apply, prunable)
-    score_fn = make_score(apply, task.loss)
-    fitting = {
-        "apply": apply,
-        "loss": task.loss,
-        "optimizer": optimizer or optax.adam(search_learning_rate),
-        "epochs": level_epochs,
-        "batch_size": batch_size,
-        "transform": transform,
-    }
+    search = _Multishot(
+        task=task,
+        score_fn=make_score(apply, task.loss),
+        apply=apply,
+        rounds=rounds,
+        schedule=schedules.get(schedule),
+        scope=scope,
+        allow_revive=allow_revive,
+        epochs=level_epochs,
+        batch_size=batch_size,
+        optimizer=optimizer or optax.adam(search_learning_rate),
+        rewind=rewind,
+        rewind_step=rewind_step,
+        prunable=common.prunable_of(apply, prunable),
+        transform=transform,
+    )
+    return common.in_levels(Levels(search.begin, search.advance, search.finish), scope, rounds)
 
-    def begin(key: Key, params: Params, data: Batch, density: chex.Numeric) -> _State:
-        common.check(task, params, data, density, rounds, prunable)
-        full, start = masks.full(params), params
-        if rewind == "step":
+
+@dataclass(frozen=True)
+class _Multishot:
+    """The levels of `multishot`; the fields are its checked options."""
+
+    task: Task
+    score_fn: ScoreFn
+    apply: Apply
+    rounds: int
+    schedule: Schedule
+    scope: str
+    allow_revive: bool
+    epochs: int
+    batch_size: int
+    optimizer: optax.GradientTransformation
+    rewind: str
+    rewind_step: int
+    prunable: Prunable | None
+    transform: training.Transform | None
+
+    def begin(self, key: Key, params: Params, data: Batch, density: chex.Numeric) -> _State:
+        common.check(self.task, params, data, density, self.rounds, self.prunable)
+        full, later = masks.full(params), params
+        if self.rewind == "step":
             first = jax.random.fold_in(jax.random.split(key)[0], 1)
-            start, _ = training.fit(first, params, full, data, steps=rewind_step, **fitting)
-        return _State(full, params, start)
+            later, _ = self._fit(first, params, full, data, self.rewind_step)
+        return _State(full, params, later)
 
     def advance(
+        self,
         key: Key,
         params: Params,
         data: Batch,
@@ -137,22 +160,36 @@ def multishot(
     ) -> tuple[_State, Metrics]:
         train_key, prune_key = jax.random.split(key)
         mask, start, later = state
-        fit_key = jax.random.fold_in(train_key, level)
-        trained, losses = training.fit(fit_key, start, mask, data, **fitting)
-        if allow_revive:  # what is pruned competes with the value that it would start from
+        trained, losses = self._fit(jax.random.fold_in(train_key, level), start, mask, data)
+        if self.allow_revive:  # pruned parameters compete with the values they would start from
             trained = jax.tree.map(jnp.where, mask, trained, start)
         keys = jax.random.split(jax.random.fold_in(prune_key, level), 3)
-        batch = common.score_batch(keys[0], task, data)
-        values = score_fn(keys[1], trained, mask, batch)
-        kept = density_after(density, level, rounds)
-        within = None if allow_revive else mask
-        counts = common.oracle_counts(task, params, scope)
-        mask = masks.select(keys[2], values, kept, scope, within, counts, prunable=prunable)
-        start = trained if rewind == "learning_rate" else later
-        told = common.progress(params, mask, apply, prunable)
+        batch = common.score_batch(keys[0], self.task, data)
+        values = self.score_fn(keys[1], trained, mask, batch)
+        kept = self.schedule(density, level, self.rounds)
+        within = None if self.allow_revive else mask
+        counts, prunable = common.oracle_counts(self.task, params, self.scope), self.prunable
+        mask = masks.select(keys[2], values, kept, self.scope, within, counts, prunable=prunable)
+        start = trained if self.rewind == "learning_rate" else later
+        told = common.progress(params, mask, self.apply, prunable)
         return _State(mask, start, later), told | {"loss": losses[-1]}
 
-    def finish(state: _State, told: Metrics) -> Found:
+    def finish(self, state: _State, told: Metrics) -> Found:
         return Found(state.mask, state.start, told)
 
-    return common.in_levels(begin, advance, finish, scope, rounds)
+    def _fit(
+        self, key: Key, params: Params, mask: Mask, data: Batch, steps: int | None = None
+    ) -> tuple[Params, jax.Array]:
+        return training.fit(
+            key,
+            params,
+            mask,
+            data,
+            apply=self.apply,
+            loss=self.task.loss,
+            optimizer=self.optimizer,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            steps=steps,
+            transform=self.transform,
+        )

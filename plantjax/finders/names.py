@@ -30,8 +30,8 @@ def options(name: str) -> frozenset[str]:
       ValueError: if there is no finder of this name.
 
     >>> known = options("snip100")
-    >>> "schedule" in known, "score" in known, "rounds" in known
-    (True, False, False)
+    >>> "rounds" in known, "score" in known
+    (True, False)
     """
     maker = _maker(name)
     return frozenset(inspect.signature(maker).parameters) - {"task"} - _fixed(maker)

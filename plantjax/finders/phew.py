@@ -1,4 +1,4 @@
-"""PHEW: random walks along large weights, whose edges are kept."""
+"""PHEW: keeps the edges of random walks that prefer large weights."""
 
 from typing import NamedTuple, TypeAlias
 
@@ -10,48 +10,41 @@ from plantjax import checks, masks, nets
 from plantjax.finders import common
 from plantjax.types import Apply, Batch, Finder, Found, Key, Mask, Params, Task
 
-_BIAS = -1  # where a backward walk ends that has taken a bias
+_BIAS = -1  # the source of an edge that is a bias, where a backward walk ends
 Edges: TypeAlias = list[tuple[jax.Array, jax.Array]]
-"""One edge per layer, (from, to): from is a unit, `_BIAS`, or lower where the walk had ended."""
+"""One edge (from, to) per layer; from is a unit, `_BIAS`, or less after the end of the walk."""
 
 
 class _Walked(NamedTuple):
     walks: jax.Array
     kept: jax.Array
     mask: Mask
-    full: jax.Array  # the next walk would overshoot
+    full: jax.Array  # the next walk would exceed k
 
 
 def phew(task: Task, *, apply: Apply = nets.apply, max_walks: int | None = None) -> Finder:
     """Keeps the edges of random walks, alternately forward and backward, with P = |w| / sum |w|.
 
-    A forward walk starts at a random input and ends at an output, a backward walk the other way
-    round. A bias is an edge from a unit that is always on: a backward walk may take it, P counting
-    |b| with the weights, and ends there. The walks stop before the first that would exceed k.
+    A forward walk starts at a random input and ends at an output; a backward walk goes from an
+    output to an input. A bias is an edge from a unit that is always on: a backward walk may take
+    it, with |b| among the weights of P, and then ends. Walks stop before the first one that would
+    exceed k.
 
     Args:
-      task: only for checks.
+      task: only used for checks.
       apply: not used; the network must be a chain of dense layers.
-      max_walks: at most so many walks; by default as many as there are parameters. Walks seldom
-        find the last small weights: densities above about 0.7 are not reached.
+      max_walks: largest number of walks; by default the number of parameters. Walks seldom find the
+        last small weights, so densities above about 0.7 are not reached.
 
     Returns:
-      A Finder with `exact_counts` False: k or fewer are kept, none where not even one walk fits.
-      `Found.info` holds "walks", how many were made.
+      A Finder with `exact_counts` False: it keeps at most k parameters, and none if not even one
+      walk fits. `Found.info` holds "walks", the number of walks.
 
     Raises:
-      ValueError: if max_walks is below 1; when it searches, if the network is no chain.
+      ValueError: if max_walks is below 1; in a search, if the network is not a chain.
 
     Source: Patil and Dovrolis 2021, section 4, https://arxiv.org/abs/2010.11354, for networks
-    without biases. Which unit a walk starts from, uniform here, is our reading.
-
-    >>> import jax, plantjax as pj
-    >>> task, keys = pj.TASKS["relu"], jax.random.split(jax.random.key(0), 3)
-    >>> mother, data = pj.nets.init(keys[0], (1, 10, 10, 1)), task.sample(keys[1], 64)
-    >>> find = jax.jit(pj.finders.phew(task))
-    >>> found = find(keys[2], mother, data, 0.1)
-    >>> bool(pj.masks.count(found.mask) <= 14), int(found.info["walks"]) > 0
-    (True, True)
+    without biases. That walks start at uniformly drawn units is our reading.
     """
     del apply
     if max_walks is not None:
@@ -114,14 +107,14 @@ def _backward(key: Key, sizes: list[dict[str, jax.Array]]) -> Edges:
 
 
 def _pick(draw: jax.Array, weights: jax.Array) -> jax.Array:
-    """An index with probability proportional to the weights [W], from a draw in [0, 1)."""
+    """Turns a draw in [0, 1) into an index with probability proportional to the weights [W]."""
     sums = jnp.cumsum(weights)
     index = jnp.sum(sums <= draw * sums[-1], dtype=jnp.int32)
     return jnp.minimum(index, weights.size - 1)
 
 
 def _add(mask: Mask, edges: Edges) -> tuple[Mask, jax.Array]:
-    """The mask with the edges of a walk, and how many of them are new."""
+    """Adds the edges of a walk to the mask; also returns how many of them are new."""
     result, new = {}, jnp.int32(0)
     for name, (source, unit) in zip(sorted(mask), edges, strict=True):
         kernel, bias = mask[name]["kernel"], mask[name]["bias"]

@@ -85,8 +85,7 @@ def _of_score(make: MakeFinder, score: str, make_score: MakeScore) -> MakeFinder
 def preset(make: MakeFinder, **defaults: Any) -> MakeFinder:
     """The maker with other defaults, which stay options; what a `partial` sets is fixed.
 
-    >>> import plantjax as pj
-    >>> names = pj.finders.names
+    >>> from plantjax.finders import names
     >>> "search_epochs" in names.options("edge_popup_global")  # a preset
     True
     >>> "anneal" in names.options("edge_popup_global")  # set by a partial
@@ -105,8 +104,8 @@ FINDERS = Registry(
     SCORES,
     {
         SCORE: singleshot,
-        "synflow100": partial(singleshot, score="synflow", rounds=100),
-        "snip100": partial(singleshot, score="snip", rounds=100),
+        "synflow100": preset(partial(singleshot, score="synflow"), rounds=100),
+        "snip100": preset(partial(singleshot, score="snip"), rounds=100),
         "ntk_sap": preset(partial(singleshot, score="ntk_sap"), rounds=100),
         "prospr": preset(partial(singleshot, score="prospr"), batches=4),
         "random_erk": partial(layer_budgets, allocation="erk"),

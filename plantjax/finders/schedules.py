@@ -1,4 +1,4 @@
-"""Densities over the rounds of iterative pruning; every schedule ends at exactly the density."""
+"""Density schedules of iterative pruning; every one ends at exactly the final density."""
 
 import chex
 import jax
@@ -9,11 +9,11 @@ from plantjax.types import Schedule
 
 
 def exponential(density: chex.Numeric, step: chex.Numeric, steps: int) -> jax.Array:
-    """density^(step / steps): every round prunes the same share of what is left.
+    """density^(step / steps): every round prunes the same share of the remaining parameters.
 
     Args:
       density: the final density in (0, 1]; may be traced.
-      step: the round, 1 to steps; may be traced.
+      step: the round, from 1 to steps; may be traced.
       steps: number of rounds.
 
     Returns:
@@ -37,7 +37,7 @@ def linear(density: chex.Numeric, step: chex.Numeric, steps: int) -> jax.Array:
 
 
 def get(schedule: str | Schedule) -> Schedule:
-    """The schedule of this name, or the function itself.
+    """Looks up a schedule by name; a function is returned unchanged.
 
     Raises:
       ValueError: if the name is unknown.

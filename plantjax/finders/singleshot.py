@@ -1,4 +1,4 @@
-"""Singleshot: score the untrained network and select, in one round or in many."""
+"""Singleshot: scores the untrained network and selects, in one round or in many."""
 
 import chex
 import jax
@@ -37,20 +37,20 @@ def singleshot(
     """Scores the untrained network and selects, in one round or several.
 
     Args:
-      task: gives the loss, the number of score samples and, for scope "oracle", the layer counts.
+      task: defines the loss, the size of score batches and, for scope "oracle", the layer counts.
       score: a name in `scores.SCORES`, or such a function.
       apply: `(params, x) -> outputs`.
-      rounds: rounds R of scoring and selection; round r keeps `schedule(density, r, R)`.
+      rounds: number of rounds R; round r keeps `schedule(density, r, R)`.
       schedule: a name in `schedules.SCHEDULES`, or such a function.
       scope: see `masks.select`.
-      allow_revive: let later rounds keep what earlier ones pruned (as the paper's code does for
-        random, magnitude and SNIP).
-      batches: how many times the usual score samples (10 per class) are drawn.
-      prunable: predicate on leaf paths; by default the apply's attribute, or every leaf is.
+      allow_revive: let later rounds keep parameters that earlier ones pruned, as the paper's code
+        does for random, magnitude and SNIP.
+      prunable: predicate on leaf paths; by default `apply.prunable`, or else every leaf.
+      batches: multiplies the size of the score batch, by default 10 samples per class.
 
     Returns:
       A Finder; `Found.info` holds per round "kept_density", "live_density" (of chains) and
-      "collapsed" (layers without a kept weight), each [R].
+      "collapsed" (number of layers without a kept weight), each [R].
 
     Raises:
       ValueError: if score, schedule or scope is unknown, rounds is not in [1, P], or batches is

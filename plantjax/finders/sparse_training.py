@@ -1,4 +1,4 @@
-"""Dynamic sparse training (SET, RigL): drop the smallest weights as training goes, and grow others.
+"""Dynamic sparse training (SET, RigL): drops the smallest weights during training, grows others.
 
 `rewire` is an optax transformation whose state holds the mask. It takes dense gradients of a
 network whose pruned parameters are zero, and keeps them at zero.
@@ -20,7 +20,7 @@ from plantjax.masks.allocations import ALLOCATIONS
 from plantjax.types import Apply, Batch, Finder, Found, Key, Mask, Params, Task
 
 GROWTHS = ("random", "gradient")
-"""Where weights grow: anywhere (SET), or where the dense gradient is largest (RigL)."""
+"""Where weights grow: at random (SET), or where the dense gradient is largest (RigL)."""
 
 
 def sparse_training(
@@ -37,35 +37,36 @@ def sparse_training(
     stop: float = 0.75,
     fraction: float = 0.3,
 ) -> Finder:
-    """Trains a random mask, some of whose places move as it goes, for weak tickets only.
+    """Trains a sparse network whose mask changes during training, for weak tickets only.
 
-    Every so many steps t of T each layer drops the share fraction / 2 (1 + cos(pi t / (stop T))) of
-    its kept parameters, those of the smallest |w|, and grows as many others: anywhere (SET), or
-    where the dense gradient is largest (RigL).
+    At every change, in step t of T, each layer drops the share fraction / 2 (1 + cos(pi t / (stop
+    T))) of its kept parameters, those of the smallest |w|, and grows as many others: at random
+    (SET), or where the dense gradient is largest (RigL).
 
-    The mask starts with the counts of the allocation, and `rewire` changes it. Parameters
-    that were pruned come back, at zero, so the mask is no ticket of the mother as it stands. Weak
-    training goes on where this training ends.
+    The first mask is random with the layer counts of the allocation, and `rewire` changes it.
+    Pruned parameters may come back at zero, so the mask is not a ticket of the mother as it stands.
+    Weak training continues from the trained parameters.
 
     Args:
-      task: gives the loss.
+      task: defines the loss.
       grow: one of `GROWTHS`: "random" is SET, "gradient" RigL.
       apply: `(params, x) -> outputs`.
-      allocation: a name in `allocations.ALLOCATIONS`: how many each layer keeps throughout.
-      search_epochs: passes over the data.
+      allocation: a name in `allocations.ALLOCATIONS`; sets the counts of all layers throughout.
+      search_epochs: number of passes over the data E.
       batch_size: samples per step.
-      search_learning_rate: of Adam.
-      optimizer: any optax optimizer instead.
+      search_learning_rate: learning rate of Adam.
+      optimizer: optax optimizer to use instead.
       every: as in `rewire`.
       stop: as in `rewire`.
       fraction: as in `rewire`.
 
     Returns:
-      A Finder; `Found.params` are the trained parameters, zero where pruned; `Found.info` holds
-      "losses" [E], and "kept_of_start", the share of the first mask that is left.
+      A Finder. `Found.params` are the trained parameters, zero where pruned. `Found.info` holds
+      "losses", the mean loss of each epoch [E], and "kept_of_start", the share of the first mask
+      that is still kept.
 
     Raises:
-      ValueError: if a name is unknown or a number out of range.
+      ValueError: if a name is unknown or a number is out of range.
 
     Source: SET, Mocanu et al. 2018, https://arxiv.org/abs/1707.04780; RigL, Evci et al. 2020,
     https://arxiv.org/abs/1911.11134; see `rewire`.
@@ -119,7 +120,7 @@ def sparse_training(
 
 
 class RewiringState(NamedTuple):
-    """Steps done, the key of the next random choice, the mask, the state of the inner optimizer."""
+    """Number of steps done, the key (folded with the step), the mask, the inner optimizer state."""
 
     step: jax.Array
     key: Key
@@ -138,33 +139,34 @@ def rewire(
     stop: float = 0.75,
     fraction: float = 0.3,
 ) -> optax.GradientTransformation:
-    """Trains the kept parameters by `inner`; every so many steps, moves some of them elsewhere.
+    """Trains the kept parameters with `inner`, and moves some of them at regular steps.
 
-    In step t = every, 2 every, ... < stop * steps, every layer drops the share
+    In the steps t = every, 2 every, ... < stop * steps, each layer drops the share
     fraction / 2 (1 + cos(pi t / (stop steps))) of its kept parameters, those of the smallest |w|,
-    and grows as many of those that are then not kept. Grown ones start at zero, with a fresh state
-    of the inner optimizer; one that is dropped and grown at once goes on as it was. No gradient
-    step is made then. A layer is the arrays of one parent path.
+    and grows as many of the parameters that are then pruned. Grown parameters start at zero with a
+    fresh state of the inner optimizer. A parameter that is dropped and grown in the same step stays
+    as it was. These steps make no gradient step. A layer is the arrays of one parent path.
 
     Args:
-      inner: any optax optimizer whose state has the structure of the parameters in it.
+      inner: an optax optimizer whose state contains trees like the parameters.
       key: consumed.
-      mask: where training starts; the parameters are zero elsewhere.
+      mask: the first mask; the parameters must be zero elsewhere.
       grow: one of GROWTHS.
-      steps: of the whole training.
-      every: steps between two changes of the mask.
-      stop: the share of the training after which the mask stays, in [0, 1].
-      fraction: share of a layer that is dropped at first, in [0, 1].
+      steps: number of steps of the whole training.
+      every: number of steps between two changes of the mask.
+      stop: share of the training after which the mask is fixed, in [0, 1].
+      fraction: initial share of a layer that is dropped, in [0, 1].
 
     Returns:
       An optax transformation with a RewiringState; every layer keeps its number of parameters.
 
     Raises:
-      ValueError: if grow is unknown or a number out of range.
+      ValueError: if grow is unknown or a number is out of range.
 
     Source: RigL, Evci et al. 2020, https://arxiv.org/abs/1911.11134; SET, Mocanu et al. 2018,
-    https://arxiv.org/abs/1707.04780, which drops a constant share after each epoch, the smallest
-    positive and the largest negative weights: here it has the schedule of RigL, as in that paper.
+    https://arxiv.org/abs/1707.04780. The original SET drops a constant share after each epoch, the
+    smallest positive and the largest negative weights; here it has RigL's schedule, as in the RigL
+    paper.
     """
     checks.choice("grow", grow, GROWTHS)
     checks.integer("steps", steps, 0)
@@ -206,7 +208,7 @@ def rewire(
 
 
 def _move(key: Key, params: Params, mask: Mask, wanted: Params, share: chex.Numeric) -> Mask:
-    """Drops a share of every layer, the smallest |params|, and grows the largest |wanted|."""
+    """Drops a share of each layer's kept, the smallest |params|, and grows the largest |wanted|."""
     drop_key, grow_key = jax.random.split(key)
     kept, unravel = groups.ravel_layers(mask)
     sizes, wishes = (

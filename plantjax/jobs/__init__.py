@@ -5,11 +5,18 @@ Needs the extra "experiments".
 """
 
 from plantjax.jobs.chunks import StoreError
-from plantjax.jobs.figures import figure
-from plantjax.jobs.grids import HALF, TICKET, Grid, Group
-from plantjax.jobs.job import InputError, Operation
-from plantjax.jobs.runner import run
-from plantjax.jobs.summary import aggregate, show
+
+try:
+    from plantjax.jobs.figures import figure
+    from plantjax.jobs.grids import HALF, TICKET, Grid, Group
+    from plantjax.jobs.job import InputError, Operation
+    from plantjax.jobs.runner import run
+    from plantjax.jobs.summary import aggregate, show
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"plantjax.jobs needs {error.name}: pip install 'plantjax[experiments]' brings it.",
+        name=error.name,
+    ) from error
 
 __all__ = [
     "HALF",

@@ -1,4 +1,4 @@
-"""Checkpoints of searches that are under way, by Orbax: level by level, resumed in mid-cell."""
+"""Orbax checkpoints of unfinished searches, written level by level."""
 
 import shutil
 import sys
@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 
 
 class Checkpoint:
-    """Keeps one search in a folder of its own; a `plantjax.sweeps.Keeper`."""
+    """Checkpoints one search in its own folder; a `plantjax.sweeps.Keeper`."""
 
     def __init__(self, folder: Path, seconds: float) -> None:
         """Nothing is written before the first `save`.
@@ -58,7 +58,7 @@ class Checkpoint:
         return level, jax.tree.unflatten(structure, [kept[name] for name in named])
 
     def save(self, level: int, tree: Any) -> None:
-        """Keeps the tree, in place of the one before, if the last save is long enough ago."""
+        """Replaces the saved tree if the last save is long enough ago."""
         if time.monotonic() - self._saved < self._seconds:
             return
         named = {f"{index:04d}": leaf for index, leaf in enumerate(jax.tree.leaves(tree))}

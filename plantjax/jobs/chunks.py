@@ -23,7 +23,7 @@ DAMAGES: tuple[type[Exception], ...] = (
     MemoryError,  # a header that claims petabytes
     RuntimeError,  # a zip file of another kind
 )
-"""What `read` raises on a file that is not what was written."""
+"""The errors that `read` raises for a damaged file."""
 
 
 class StoreError(RuntimeError):
@@ -90,7 +90,7 @@ def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Any]:
-    """A temporary file that is synced and gets the final name in one step, or leaves no trace."""
+    """A temporary file that replaces `path` in one step, or leaves no trace."""
     name = None
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:

@@ -25,7 +25,7 @@ Options = TypeVar("Options")
 
 
 def known(names: Collection[str]) -> Any:
-    """Ends an option's help with the names of a registry, as they are when help is asked for."""
+    """Lists the names of a registry at the end of an option's help, as of the time it is shown."""
     return tyro.conf.arg(
         help_behavior_hint=lambda default: f"Known: {', '.join(names)} (default: {default})"
     )
@@ -72,7 +72,7 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
 
 
 def _leave(code: int) -> None:
-    """Exits; at once if other processes of the job run on, for whom JAX would wait."""
+    """Exits at once if JAX would otherwise wait for other processes of the job."""
     if jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -86,7 +86,7 @@ def _fail(error: Exception, code: int) -> int:
 
 
 def _one_line(box: str) -> str:
-    """The message in a parser's box, without title, frame, rules and the option's help text."""
+    """The message inside the parser's box, on one line."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box).partition("Argument helptext:")[0]
     lines = [line.strip(" │─\t") for line in plain.splitlines() if line[:1] not in "╭╰"]
     words = [line for line in lines if not line.startswith("For full helptext")]

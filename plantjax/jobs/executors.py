@@ -1,12 +1,11 @@
-"""Executors: where cells are computed, in this process or by the workers of a Ray cluster.
+"""Executors compute cells, in this process or on the workers of a Ray cluster.
 
-An executor takes the work and yields every piece once it is saved.
+An executor takes the missing work and yields each piece once it is saved.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -20,9 +19,9 @@ from plantjax.jobs.job import Operation, use_compilation_cache
 from plantjax.jobs.processes import MachineError
 
 AHEAD = 2
-"""Groups whose programs compile while another runs."""
+"""Number of groups whose programs compile ahead of the one that runs."""
 RETRIES = 20
-"""How often Ray starts a task anew whose worker died."""
+"""How often Ray restarts a task whose worker died."""
 
 
 class Work(NamedTuple):
@@ -46,7 +45,7 @@ Executor: TypeAlias = Callable[[Sequence[Work], Operation, Say], Iterator[Done]]
 
 
 def here(work: Sequence[Work], operation: Operation, say: Say) -> Iterator[Done]:
-    """In this process, on all its devices; the programs of the next groups compile ahead."""
+    """Computes in this process, on all its devices; the next groups compile meanwhile."""
     devices = operation.devices or jax.local_device_count()
     most: int | None = None
     for item in _prepared(work, devices):
@@ -57,7 +56,7 @@ def here(work: Sequence[Work], operation: Operation, say: Say) -> Iterator[Done]
 
 
 def on_ray(work: Sequence[Work], operation: Operation, say: Say) -> Iterator[Done]:
-    """A block is a task of a Ray cluster, started anew if its worker dies; workers save it."""
+    """Computes every block as a Ray task, which is restarted if its worker dies."""
     del say
     import ray
 
@@ -67,7 +66,8 @@ def on_ray(work: Sequence[Work], operation: Operation, say: Say) -> Iterator[Don
             include_dashboard=None if operation.ray_address else False,
             log_to_driver=False,
         )
-    operation = replace(operation, plugin=plugins.absolute(operation.plugin))
+    # Workers get no settings of the script, whose registries they may only know from a plugin.
+    operation = Operation(**{**operation.operation(), "plugin": plugins.absolute(operation.plugin)})
     task = ray.remote(
         num_cpus=operation.ray_cpus, num_gpus=operation.ray_gpus, max_retries=RETRIES
     )(_task)
@@ -103,7 +103,7 @@ def compute(
     say: Say,
     most: int | None = None,
 ) -> Iterator[tuple[int, int]]:
-    """Computes and saves cells, at most so many at a time, and fewer if memory does not suffice.
+    """Computes and saves cells, at most `most` at a time, and fewer if memory runs out.
 
     Yields:
       (cells saved, cells at a time).
@@ -131,7 +131,7 @@ def compute(
 def _keeping(
     item: Work, cells: Sequence[dict[str, Any]], operation: Operation
 ) -> Callable[[int], sweeps.Keeper] | None:
-    """Keepers of searches in levels, named after the cells; None if none were asked for."""
+    """Where searches in levels keep their state; None without --checkpoint-seconds."""
     seconds = operation.checkpoint_seconds
     if seconds is None:
         return None
@@ -142,7 +142,7 @@ def _keeping(
 
 
 def _task(item: Work, operation: Operation) -> int:
-    """Runs on a Ray worker."""
+    """The Ray task: computes one block on the worker's devices."""
     use_compilation_cache()
     for plugin in operation.plugin:
         plugins.load(plugin)
@@ -152,7 +152,7 @@ def _task(item: Work, operation: Operation) -> int:
 
 
 def _prepared(work: Sequence[Work], devices: int) -> Iterator[Work]:
-    """The work, each piece once its programs are compiled; those of the next ones compile ahead."""
+    """Yields each piece of work once its programs are compiled, and compiles ahead."""
     threads = ThreadPoolExecutor(AHEAD)
     started: list[Future[None]] = []
     try:

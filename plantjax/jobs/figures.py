@@ -20,7 +20,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 AXIS = {"accuracy": "accuracy on held-out data", "mse": "error (MSE, rescaled) on held-out data"}
 
 GUIDES = ("planted ticket", "dense network", "hollow: mostly dead")
-"""What helps to read a panel; last in the legend."""
+"""Guide lines of a panel, last in the legend."""
 
 
 class Panel(NamedTuple):
@@ -108,7 +108,7 @@ def density_figure(
 def finish(
     figure: Figure, path: Path, note: str, dpi: int = 150, palette: int | None = None
 ) -> None:
-    """Adds the small print and writes the PNG, of so many colours if told."""
+    """Adds the small print and writes the PNG, reduced to `palette` colours if given."""
     import matplotlib.pyplot as plt
 
     figure.supxlabel(note, fontsize=6.5, color="#555555", wrap=True)

@@ -1,4 +1,4 @@
-"""The results folder: settings, a lock, one file per finished chunk, and tables rebuilt from them.
+"""The results folder: settings, a lock, one file per finished chunk, and the tables.
 
 A chunk file that is damaged or edited is set aside with a warning, and its cells are computed
 again. Reading needs no JAX device.
@@ -30,7 +30,7 @@ VERSIONS = ("plantjax", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def check(folder: Path, settings: Mapping[str, Any], force: bool) -> None:
-    """Checks, without leaving a trace, that results with these settings can go to the folder.
+    """Checks that results with these settings can go to the folder; leaves no trace there.
 
     Raises:
       ValueError: if the folder is a file or a link to nothing, cannot be written, or holds
@@ -80,7 +80,7 @@ def opened(
     force: bool,
     team: Team,
 ) -> Iterator[None]:
-    """Holds the folders for a job while it writes to them, and makes what is missing of them.
+    """Locks the folders for a job, and creates those that do not exist.
 
     The leading process locks every folder and tells the others the job's number, by which they are
     admitted. A folder that is lost, or a process of the job that dies, ends this process at once:
@@ -135,13 +135,13 @@ def _take(stack: contextlib.ExitStack, folders: Mapping[Path, Any], job: int, te
 
 
 def _give_up(message: str) -> None:
-    """Ends the process, whatever it waits for."""
+    """Ends the process at once, even if it is waiting."""
     print(f"error: {message}. {SAVED}", file=sys.stderr, flush=True)
     os._exit(1)
 
 
 def _make(folder: Path, settings: Mapping[str, Any], command: Sequence[str], force: bool) -> None:
-    """Makes the folder and its config.json, or leaves them as they are; `force` clears it first."""
+    """Creates the folder and its config.json if they do not exist; `force` clears it first."""
     if force:
         for name in ("chunks", "levels"):
             shutil.rmtree(folder / name, ignore_errors=True)
@@ -157,7 +157,7 @@ def _make(folder: Path, settings: Mapping[str, Any], command: Sequence[str], for
 
 
 def origin(command: Sequence[str]) -> dict[str, Any]:
-    """Where results come from: command, versions, device and commit."""
+    """Command, versions, device and commit that results come from."""
     import jax
 
     device = jax.devices()[0]
@@ -209,12 +209,12 @@ def save(folder: Path, chunk: Chunk) -> None:
 
 
 def name_of(ids: Sequence[str]) -> str:
-    """A name that follows from the identities of some cells."""
+    """A file name made from the ids of some cells."""
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()[:16]
 
 
 def load(folder: Path) -> Iterator[Chunk]:
-    """All whole chunks; a damaged or edited one is set aside with a warning on stderr."""
+    """Yields all intact chunks; sets damaged or edited ones aside with a warning on stderr."""
     wanted = _settings_hash(folder) if (folder / "chunks").exists() else ""
     for path in sorted((folder / "chunks").glob("*.npz")):
         try:

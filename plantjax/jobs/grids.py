@@ -1,4 +1,4 @@
-"""Grids: tasks x finders x densities x seeds, and the groups of one static shape they fall into."""
+"""Grids: tasks x finders x densities x seeds, split into groups of one static shape."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,8 +16,10 @@ from plantjax.jobs.chunks import Chunk
 from plantjax.tasks import TASKS
 from plantjax.types import Cell
 
-TICKET, HALF = "ticket", "ticket/2"
-"""Densities by name: that of the planted ticket, and half of it."""
+TICKET = "ticket"
+"""Name of the planted ticket's density."""
+HALF = "ticket/2"
+"""Name of half of the planted ticket's density."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,12 @@ class Group:
         return len(self.seeds) * len(self.densities)
 
     def at(self, folder: Path) -> "Group":
-        """The group as it is run for a results folder."""
+        """The group as it runs for a results folder."""
         del folder
         return self
 
     def block(self, devices: int) -> int:
-        """Cells that run, and are saved, as one."""
+        """Number of cells that run, and are saved, together."""
         return devices * (8 if jax.default_backend() == "cpu" else 512)
 
     def prepare(self, n: int, devices: int) -> None:
@@ -68,7 +70,7 @@ class Group:
         return sweeps.make_run(self.task, self.depth, self.width, self.finder, **self.static)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the run, which workers make anew: its functions cannot be pickled by name."""
+        """Leaves the run out: workers make it anew, because its closures cannot be pickled."""
         return {name: value for name, value in self.__dict__.items() if name != "run"}
 
     def cells(self) -> list[dict[str, Any]]:
@@ -90,7 +92,7 @@ class Group:
         return self.labels(shared, identity)
 
     def labels(self, shared: dict[str, Any], identity: Sequence[str]) -> list[dict[str, Any]]:
-        """A cell's labels for every density and seed; `identity` names those its id begins with."""
+        """The labels of every density and seed; `identity` names those that begin a cell's id."""
         prefix = "/".join(str(shared[name]) for name in identity)
         return [
             {
@@ -110,7 +112,7 @@ class Group:
         devices: int,
         keep: Callable[[int], sweeps.Keeper] | None = None,
     ) -> Chunk:
-        """Runs some of the group's cells, shared by so many devices; `keep` as in `sweep`."""
+        """Runs some of the group's cells on this many devices; `keep` as in `sweeps.sweep`."""
         results = sweeps.sweep(self.run, self._stacked(cells), devices=devices, keep=keep)
         results["mask"] = np.packbits(results["mask"], axis=1)
         return Chunk({name: [c[name] for c in cells] for name in cells[0]}, results)
@@ -200,7 +202,7 @@ class Grid:
 
 
 def parse_density(name: str) -> float:
-    """The value of a density as written; 1 for those by name, whose value depends on the task.
+    """The value of a density as written; 1 for a name, whose value depends on the task.
 
     Raises:
       ValueError: if it is no number in (0, 1].

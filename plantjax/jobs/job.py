@@ -1,4 +1,4 @@
-"""A job: how it runs, and the context that checks it, joins its processes and holds its folders."""
+"""A job: its options, and the context that checks them, joins processes and locks folders."""
 
 import contextlib
 import importlib.util
@@ -16,12 +16,12 @@ from plantjax.jobs import folder, plugins, processes
 from plantjax.jobs.processes import Team
 
 METRICS, PLUGINS = "metrics", "plugin"
-"""The settings that name registered metrics, and the hashes of plugins."""
+"""Names of two settings: the registered metrics, and the hashes of plugins."""
 
 
 @dataclass(frozen=True)
 class Operation:
-    """How a script runs, not what it computes: none of this changes a result."""
+    """Options that say how a script runs; none of them changes a result."""
 
     out: Path
     """Folder for results; a run with the same settings goes on where it stopped."""
@@ -34,7 +34,7 @@ class Operation:
     plugin: tuple[str, ...] = ()
     """Python files or modules of your own, imported first: what they register is known by name."""
     checkpoint_seconds: float | None = None
-    """Keep searches in levels (multishot) under way, so often, and resume in mid-cell."""
+    """Save searches in levels (multishot) this often, and resume in mid-cell."""
     coordinator: str | None = None
     """Several processes share the job: HOST:PORT of the first, or "auto", as JAX detects it."""
     processes: int | None = None
@@ -49,6 +49,10 @@ class Operation:
     """CPU cores of a Ray task."""
     ray_gpus: float = 0.0
     """GPUs of a Ray task."""
+
+    def operation(self) -> dict[str, Any]:
+        """These options alone, without the settings of a script that inherits them."""
+        return {field.name: getattr(self, field.name) for field in fields(Operation)}
 
     def check_operation(self) -> None:
         """Raises ValueError, naming the option, if one of these is out of range."""
@@ -77,7 +81,7 @@ class Operation:
 
     def settings(self) -> dict[str, Any]:
         """Everything that changes a result, as JSON-ready values."""
-        operation = {field.name for field in fields(Operation)} | {"show_list"}
+        operation = {*self.operation(), "show_list"}
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in operation}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
@@ -101,7 +105,7 @@ def checking_input() -> Any:
 
 @contextlib.contextmanager
 def job(options: Operation) -> Iterator[Team]:
-    """Checks everything, joins the job's other processes, and holds its folders meanwhile.
+    """Checks all options, joins the job's other processes, and locks its folders.
 
     Yields:
       The processes of the job, most often this one alone.
@@ -132,7 +136,7 @@ def job(options: Operation) -> Iterator[Team]:
 
 
 def finished(options: Operation) -> bool:
-    """Whether all results are there, so that nothing is to be computed; looks at no device.
+    """Whether all results exist already; does not touch a device.
 
     Raises:
       InputError: on bad input.
@@ -146,7 +150,7 @@ def finished(options: Operation) -> bool:
 
 
 def _folders(options: Operation) -> dict[Path, dict[str, Any]]:
-    """The folders of a job, and its settings; registered metrics and plugins are among them."""
+    """The settings by folder, with registered metrics and plugins added."""
     added: dict[str, Any] = {}
     if metrics.names():
         added[METRICS] = metrics.names()
@@ -156,7 +160,7 @@ def _folders(options: Operation) -> dict[Path, dict[str, Any]]:
 
 
 def _use_devices(number: int | None) -> None:
-    """Makes a virtual device of every CPU core, or `number`; before the first use of JAX.
+    """Makes one virtual device per CPU core, or `number`; call before the first use of JAX.
 
     XLA's own threads do not help products as small as these; a device per core does.
     """
@@ -167,7 +171,7 @@ def _use_devices(number: int | None) -> None:
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs on disk, so that the next start of a script need not compile.
+    """Keeps compiled programs on disk for the next start of a script.
 
     JAX_COMPILATION_CACHE_DIR names another folder; an empty one turns the cache off.
     """

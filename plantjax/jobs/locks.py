@@ -37,7 +37,7 @@ class Holder:
 
 
 def myself(job: int, process: int) -> Holder:
-    """This process as a holder."""
+    """The holder that stands for this process."""
     return Holder(job, process, platform.node(), os.getpid())
 
 
@@ -48,7 +48,7 @@ def holder(folder: Path, process: int = 0) -> Holder | None:
 
 @contextlib.contextmanager
 def held(folder: Path, mine: Holder) -> Iterator[None]:
-    """Holds the folder (process 0), or the lock of a further process of the job that holds it.
+    """Holds the folder's lock, or, for a process other than 0, that process's own lock.
 
     Raises:
       ValueError: if a living process holds it, which the message names, or the file system has no
@@ -79,7 +79,7 @@ def held(folder: Path, mine: Holder) -> Iterator[None]:
 
 @contextlib.contextmanager
 def watched(check: Callable[[], str | None], fail: Callable[[str], None]) -> Iterator[None]:
-    """Calls `check` every few seconds in a thread, and `fail` with what it says, if anything."""
+    """Calls `check` every few seconds in a thread, and `fail` with its message, if any."""
     stop = threading.Event()
 
     def watch() -> None:
@@ -99,7 +99,7 @@ def watched(check: Callable[[], str | None], fail: Callable[[str], None]) -> Ite
 
 
 def trouble(folder: Path, mine: Holder) -> str | None:
-    """Says so if the folder was taken away, or if a process of the job died with its lock."""
+    """A message if the folder was taken away or a process of the job died, else None."""
     if _read(_note(folder, mine.process)) != mine:
         return f"the results folder {folder} is gone, or another job has taken it"
     for note in folder.glob(f"{NAME}-*.json"):

@@ -48,12 +48,12 @@ def load(plugin: str) -> ModuleType:
 
 
 def settings(plugins: Sequence[str]) -> dict[str, str]:
-    """The hash of every plugin's source by its name, as it stands among the settings of a job."""
+    """The hashes of the plugins' sources by name, which are part of a job's settings."""
     return {Path(plugin).name: _hash(plugin) for plugin in plugins}
 
 
 def named(argv: Sequence[str]) -> list[str]:
-    """The plugins that a command line names, for help texts, which are made before it is parsed."""
+    """The plugins on a command line, which are imported before it is parsed: help needs them."""
     found, taking = [], False
     for word in argv:
         if word.startswith(f"{OPTION}="):
@@ -66,7 +66,7 @@ def named(argv: Sequence[str]) -> list[str]:
 
 
 def absolute(plugins: Sequence[str]) -> tuple[str, ...]:
-    """The same plugins, for processes that run in another folder."""
+    """The plugins with absolute paths, for workers that run in another folder."""
     return tuple(str(Path(p).absolute()) if p.endswith(".py") else p for p in plugins)
 
 

@@ -1,7 +1,7 @@
-"""Machines: several processes of one job under `jax.distributed`, each with devices of its own.
+"""Processes of one job under `jax.distributed`, each with its own devices.
 
-Processes need nothing of each other but a number at the start and to know that the others live:
-they share the chunks by their place in the whole, and meet in the results folder.
+Processes exchange only a job id and heartbeats. They split the chunks by index and meet in the
+results folder.
 """
 
 import contextlib
@@ -18,9 +18,9 @@ from plantjax import checks
 AUTO = "auto"
 JOIN_SECONDS = 120
 HEARTBEAT_SECONDS = 40
-"""A process that is silent for so long ends the others."""
+"""After this silence of one process, the others end."""
 SHUTDOWN_SECONDS = 7 * 24 * 3600
-"""Those that are done wait so long for the others."""
+"""Processes that are done wait this long for the others."""
 
 
 class MachineError(RuntimeError):
@@ -50,12 +50,12 @@ class Team:
         return len(self.devices)
 
     def owns(self, block: int) -> bool:
-        """Whether the block of this number is this process's: blocks go round all devices."""
+        """Whether this process computes the block: blocks are dealt round-robin to all devices."""
         owners = np.repeat(np.arange(self.size), self.devices)
         return bool(owners[block % len(owners)] == self.process)
 
     def broadcast(self, number: int) -> int:
-        """The number that the leading process gives, below 2^31; waits for all processes."""
+        """The leading process's number, below 2^31; waits for all processes."""
         if self.size == 1:
             return number
         first = {device.process_index: device for device in reversed(jax.devices())}
@@ -86,7 +86,7 @@ def check(coordinator: str | None, processes: int | None, process: int | None) -
 
 @contextlib.contextmanager
 def joined(coordinator: str | None, processes: int | None, process: int | None) -> Iterator[Team]:
-    """Joins the other processes, if there are any, and leaves with them; before JAX is used.
+    """Joins the job's other processes, if any, before JAX is used, and leaves with them.
 
     Args:
       coordinator: HOST:PORT of process 0; "auto" lets JAX detect it (SLURM, Kubernetes, TPU pods),

@@ -1,14 +1,14 @@
-"""Runs groups of cells, block by block, with a progress bar; saves every block, resumes by cell.
+"""Runs groups of cells block by block, with a progress bar, and saves every block.
 
-Cells that are already in the folder are left out, whatever chunks they came in, so a run can be
-resumed with other chunks, devices, processes or executors.
+Cells that the folder already holds are skipped, whatever chunks they came in, so a run can resume
+with other chunks, devices, processes or executors.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = 1.0
 _Numbered = tuple[int, list[dict[str, Any]]]
 Jobs = Mapping[Path, Sequence[Group]]
-"""What to run, by the folder that holds it."""
+"""The groups to run, by results folder."""
 
 
 def run(grid: Grid, operation: Operation | Path | str) -> pd.DataFrame:
@@ -71,7 +71,7 @@ def run(grid: Grid, operation: Operation | Path | str) -> pd.DataFrame:
     """
     if not isinstance(operation, Operation):
         operation = Operation(out=Path(operation))
-    asked = _OfGrid(**{f.name: getattr(operation, f.name) for f in fields(Operation)}, grid=grid)
+    asked = _OfGrid(**operation.operation(), grid=grid)
     if finished(asked):
         return tables.read(asked.out)
     with job(asked) as team:
@@ -131,7 +131,7 @@ def compute(jobs: Jobs, operation: Operation, console: Console, team: Team) -> i
 
 
 def _block_size(group: Group, operation: Operation, team: Team) -> int:
-    """Cells that run, and are saved, as one."""
+    """Number of cells that run, and are saved, together."""
     if operation.chunk is not None:
         return operation.chunk
     return group.block(min(operation.devices or max(team.devices), max(team.devices)))
@@ -140,10 +140,10 @@ def _block_size(group: Group, operation: Operation, team: Team) -> int:
 def _missing(
     jobs: Jobs, size_of: Callable[[Group], int]
 ) -> Iterator[tuple[Work, list[tuple[int, list[dict[str, Any]]]]]]:
-    """Every group that is not finished, with its blocks of missing cells.
+    """The unfinished groups with their numbered blocks of missing cells.
 
-    Blocks are numbered by their place among all cells, done or not: processes that look at the
-    folder at different times still agree whose a block is.
+    Blocks are numbered by their place among all cells, done or not, so that processes which look
+    at the folder at different times agree on who computes a block.
     """
     number = 0
     for folder, groups in jobs.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from rich import box
 from rich.console import Console
@@ -52,24 +52,38 @@ def aggregate(table: pd.DataFrame, further: Sequence[str] | None = None) -> pd.D
 
 
 def metrics_in(table: pd.DataFrame) -> list[str]:
-    """The table's columns of metrics that not every table has."""
+    """The table's columns of registered metrics, without the built-in ones."""
     return [name for name in metrics.names() if name in table]
 
 
 def show(table: pd.DataFrame, console: Console | None = None) -> None:
-    """Prints one table per task and stage: mean and range per finder and density."""
+    """Prints one table per task and stage: finders, densities, mean and range over the seeds.
+
+    Where the terminal is too narrow, ranges are left out, and then every density gets a row of its
+    own; no number and no name is ever cut.
+    """
     console = console or Console()
     for (task, stage), part in table.groupby(["task", "stage"], sort=False):
-        metric, seeds = part["metric"].iloc[0], part["seed"].nunique()
-        title = f"{task}, {metric}, {STAGES[str(stage)]}: mean and range of {seeds} seeds"
-        console.print(title, style="bold")
-        console.print(_table(part, partial(_cell, metric=metric)))
+        metric, words = part["metric"].iloc[0], STAGES[str(stage)]
+        cells = [partial(_cell, metric=metric, ranges=ranges) for ranges in (True, False)]
+        shown, ranges = _fitting(part, cells, console)
+        kind = "mean and range" if ranges and part["seed"].nunique() > 1 else "mean"
+        console.print(
+            f"{task}, {metric}, {words}: {kind} of {count(part['seed'].nunique(), 'seed')}",
+            style="bold",
+        )
+        whole(shown, console)
         console.print(_references(part, metric) + "\n")
         for name in metrics_in(part):
-            console.print(f"{task}, {name}, {STAGES[str(stage)]}: mean", style="bold")
-            console.print(_table(part, partial(_mean, name=name)))
+            console.print(f"{task}, {name}, {words}: mean", style="bold")
+            whole(_fitting(part, [partial(_mean, name=name)], console)[0], console)
     if (table["constant"] | (table["status"] != "ok")).any():
         console.print("n†: n networks with a constant output (dead); n‡: n networks that diverged.")
+
+
+def count(number: int, noun: str) -> str:
+    """A number with its noun, "1 seed" or "3 seeds"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def format_value(value: float, metric: str) -> str:
@@ -79,22 +93,58 @@ def format_value(value: float, metric: str) -> str:
     return f"{value:.1e}".replace("e-0", "e-").replace("e+00", "")
 
 
-def _table(part: pd.DataFrame, cell: Callable[[pd.DataFrame], str]) -> Table:
-    """Finders by densities; `cell` makes the text of each from its rows."""
-    result = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+_Cell: TypeAlias = Callable[["pd.DataFrame"], str]
+"""`(rows of a finder and a density) -> text`."""
+
+
+def _fitting(part: pd.DataFrame, cells: Sequence[_Cell], console: Console) -> tuple[Table, bool]:
+    """The first layout that fits the terminal, and whether it uses the first kind of cell."""
+    tables = [(make(part, cell), cell is cells[0]) for make in (_wide, _long) for cell in cells]
+    return next((pair for pair in tables if _width(pair[0], console) <= console.width), tables[-1])
+
+
+def whole(table: Table, console: Console) -> None:
+    """Prints a table without cutting a cell, even if it is wider than the terminal."""
+    table.width = _width(table, console)
+    console.print(table, crop=False)
+
+
+def _width(table: Table, console: Console) -> int:
+    """The columns that a table takes if nothing is cut or wrapped."""
+    anywhere = console.options.update(width=100_000)
+    return console.measure(table, options=anywhere).maximum
+
+
+def _wide(part: pd.DataFrame, cell: _Cell) -> Table:
+    """Finders by densities."""
     searched = part[~part["finder"].isin(SINGLE)]
-    names = list(dict.fromkeys(searched["density_name"]))
-    result.add_column("finder", no_wrap=True)
-    for name in names:
-        result.add_column(name, justify="right")
+    densities = list(dict.fromkeys(searched["density_name"]))
+    result = _empty(["finder", *densities])
     for finder, rows in searched.groupby("finder", sort=False):
-        cells = [cell(rows[rows["density_name"] == name]) for name in names]
-        result.add_row(str(finder), *cells, style="dim" if finder in REFERENCES else None)
+        texts = [cell(rows[rows["density_name"] == name]) for name in densities]
+        result.add_row(str(finder), *texts, style="dim" if finder in REFERENCES else None)
     return result
 
 
+def _long(part: pd.DataFrame, cell: _Cell) -> Table:
+    """A row for every finder and density."""
+    searched = part[~part["finder"].isin(SINGLE)]
+    result = _empty(["finder", "density", "value"])
+    for (finder, density), rows in searched.groupby(["finder", "density_name"], sort=False):
+        style = "dim" if finder in REFERENCES else None
+        result.add_row(str(finder), str(density), cell(rows).replace("\n", "  "), style=style)
+    return result
+
+
+def _empty(heads: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for head in heads:
+        table.add_column(head, justify="left" if head == "finder" else "right", no_wrap=True)
+    return table
+
+
 def _references(part: pd.DataFrame, metric: str) -> str:
-    """What the table is to be read against: ticket, target and dense network."""
+    """The references below a table: ticket, target and dense network."""
     ticket, density = part["ticket_value"].mean(), part["ticket_density"].iloc[0]
     lines = [
         f"planted ticket {format_value(ticket, metric)} at density {density:.3g}; "
@@ -103,7 +153,7 @@ def _references(part: pd.DataFrame, metric: str) -> str:
     for finder, words in SINGLE.items():
         rows = part[part["finder"] == finder]
         if len(rows) and not (finder == "planted" and part["stage"].iloc[0] == "pruned"):
-            lines.append(f"{words} {_cell(rows, metric)}".replace("\n", ", "))
+            lines.append(f"{words} {_cell(rows, metric, True)}".replace("\n", ", "))
     return "\n".join(lines)
 
 
@@ -111,14 +161,14 @@ def _mean(rows: pd.DataFrame, name: str) -> str:
     return f"{rows[name].mean():.3g}" if len(rows) else ""
 
 
-def _cell(rows: pd.DataFrame, metric: str) -> str:
+def _cell(rows: pd.DataFrame, metric: str, ranges: bool) -> str:
     if not len(rows):
         return ""
     values = rows["value"]
     text = format_value(values.mean(), metric)
     dead, broken = int(rows["constant"].sum()), int((rows["status"] != "ok").sum())
     text += (f" {dead}†" if dead else "") + (f" {broken}‡" if broken else "")
-    if len(values) > 1:
+    if ranges and len(values) > 1:
         low, high = format_value(values.min(), metric), format_value(values.max(), metric)
         if metric == "accuracy":  # without leading zeros, five densities fit on 80 columns
             text += f"\n{low.removeprefix('0')}-{high.removeprefix('0')}"
@@ -128,6 +178,6 @@ def _cell(rows: pd.DataFrame, metric: str) -> str:
 
 
 def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
+    """A Markdown table."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,7 +1,7 @@
-"""Masks: which parameters are kept. Selection at an exact density, application, counts, live paths.
+"""Masks of kept parameters: selection at an exact density, application, counts, live paths.
 
 A mask is a pytree of bool arrays with the structure of the parameters. `prunable` is a predicate on
-a leaf's path ("layer_00/kernel"); leaves that it refuses are kept whole and never counted.
+a leaf's path ("layer_00/kernel"); leaves that it rejects are kept entirely and never counted.
 """
 
 from plantjax.masks.allocations import ALLOCATIONS, erk, igq, smart_ratio

@@ -1,8 +1,8 @@
-"""Allocations: how many parameters every layer keeps, from the shapes and a traced density alone.
+"""Allocations: how many parameters each layer keeps, from shapes and a traced density alone.
 
-`ALLOCATIONS[name](params, density) -> counts int32 [L]`, in the order of the layers, in all exactly
-the k of `masks.select`, none above its layer's size: `counts` for its scope "oracle". A layer is
-the arrays of one parent path: biases have the density of their layer.
+`ALLOCATIONS[name](params, density)` returns counts int32 [L] in the order of the layers, for the
+scope "oracle" of `masks.select`. They sum to its k exactly, and none exceeds the size of its layer.
+A layer consists of the arrays with the same parent path, so biases get the density of their layer.
 """
 
 import math
@@ -18,14 +18,14 @@ from plantjax.masks import groups
 from plantjax.masks.counts import apportion, number_kept
 from plantjax.types import Params
 
-_TOTAL = 1 << 28  # shares are rounded to this fraction; twice their sum fits into 32 bits
+_TOTAL = 1 << 28  # shares become integers with about this sum; twice the sum fits into 32 bits
 _BISECTIONS = 60
 
 
 def erk(params: Params, density: chex.Numeric) -> jax.Array:
-    """Erdos-Renyi-kernel: d_l = c sum(shape_l) / prod(shape_l), shape_l that of the kernel.
+    """Erdos-Renyi-kernel: d_l = c sum(shape_l) / prod(shape_l), for kernels of shape shape_l.
 
-    A layer that would be above 1 is kept whole, and c is solved for the others.
+    Layers whose density would exceed 1 are kept entirely, and c is solved for the others.
 
     Args:
       params: a pytree of arrays; the kernel of a layer is its largest array.
@@ -37,8 +37,8 @@ def erk(params: Params, density: chex.Numeric) -> jax.Array:
     Raises:
       ValueError: if a (concrete) density is outside (0, 1].
 
-    Source: Evci et al. 2020, section 3, https://arxiv.org/abs/1911.11134; Mocanu et al. 2018 for
-    dense layers, https://arxiv.org/abs/1707.04780.
+    Source: Evci et al. 2020, section 3, https://arxiv.org/abs/1911.11134; for dense layers Mocanu
+    et al. 2018, https://arxiv.org/abs/1707.04780.
 
     >>> import jax, plantjax as pj
     >>> params = pj.nets.init(jax.random.key(0), (2, 20, 20, 1))  # layers of 60, 420 and 21
@@ -52,7 +52,7 @@ def erk(params: Params, density: chex.Numeric) -> jax.Array:
 
 
 def igq(params: Params, density: chex.Numeric) -> jax.Array:
-    """Ideal gas quotas: d_l = 1 / (F n_l + 1) with n_l the size of the layer, F >= 0 by bisection.
+    """Ideal gas quotas: d_l = 1 / (F n_l + 1), n_l the size of the layer; F >= 0 is solved for.
 
     Args:
       params: a pytree of arrays.
@@ -64,8 +64,8 @@ def igq(params: Params, density: chex.Numeric) -> jax.Array:
     Raises:
       ValueError: if a (concrete) density is outside (0, 1].
 
-    Source: Vysogorets and Kempe 2021, section 5, https://arxiv.org/abs/2107.02306, where n_l counts
-    weights; here it counts the biases of the layer, too.
+    Source: Vysogorets and Kempe 2021, section 5, https://arxiv.org/abs/2107.02306. There n_l counts
+    only weights, here also biases.
 
     >>> import jax, plantjax as pj
     >>> params = pj.nets.init(jax.random.key(0), (2, 20, 20, 1))  # layers of 60, 420 and 21
@@ -97,9 +97,9 @@ def smart_ratio(
     Args:
       params: a pytree of arrays, its layers in the order of sorted paths.
       density: in (0, 1]; may be traced.
-      last: density of the last layer. It keeps fewer where the whole budget is smaller, and more
-        only where all other layers are full.
-      by_square: divide d_l by l^2, as is done for VGG.
+      last: density of the last layer. It keeps fewer parameters if the total k is smaller, and more
+        only if all other layers are full.
+      by_square: divide d_l by l^2, as the paper does for VGG.
 
     Returns:
       Counts int32 [L].
@@ -108,9 +108,9 @@ def smart_ratio(
       ValueError: if a (concrete) density is outside (0, 1] or last outside [0, 1].
 
     Source: Su et al. 2020, https://arxiv.org/abs/2009.11094. The released code keeps 0.3 of every
-    dense layer of a convolutional net and fills up full layers from the input on; here that is the
-    last layer alone, and what is left is shared by all in proportion. What happens where 0.3 is
-    more than the whole budget is our reading.
+    dense layer of a convolutional network, and passes the excess of full layers on to the others,
+    starting at the input. We keep 0.3 of the last layer only, and share the rest among all other
+    layers in proportion. The case where 0.3 exceeds the total k is our interpretation.
 
     >>> import jax, plantjax as pj
     >>> params = pj.nets.init(jax.random.key(0), (2, 20, 20, 1))  # layers of 60, 420 and 21
@@ -133,7 +133,7 @@ def smart_ratio(
 
 
 def _layers(params: Params, density: chex.Numeric) -> tuple[list[int], list[tuple[int, ...]]]:
-    """Sizes of the layers, and the shape of the largest array of each."""
+    """The size of each layer, and the shape of its largest array."""
     checks.density(density)
     shapes = groups.layer_shapes(params)
     sizes = [sum(math.prod(shape) for shape in layer) for layer in shapes]
@@ -141,7 +141,7 @@ def _layers(params: Params, density: chex.Numeric) -> tuple[list[int], list[tupl
 
 
 def _rounded(shares: list[float]) -> jax.Array:
-    """Shares of known shapes as integers, int32 [L], at least 1 each."""
+    """Shares rounded to integers, int32 [L], at least 1 each."""
     total = sum(shares)
     return jnp.asarray([max(1, round(share / total * _TOTAL)) for share in shares], jnp.int32)
 

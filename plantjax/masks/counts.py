@@ -1,4 +1,4 @@
-"""Budgets: how many parameters a density allows, in all and in every group of a scope."""
+"""Counts: how many parameters a density allows, in total and in each group of a scope."""
 
 import chex
 import jax
@@ -11,8 +11,8 @@ from plantjax import checks
 def number_kept(density: chex.Numeric, n: int) -> jax.Array:
     """clip(floor(density n + 0.5), 1, n) in float32, as int32; density may be traced.
 
-    The minimum with n changes no value; it keeps compilers from fusing product and sum, which
-    would round differently with and without jit.
+    The minimum with n changes no value. It keeps compilers from fusing the product and the sum,
+    which would round differently with and without jit.
 
     >>> int(number_kept(0.1, 104)), int(number_kept(0.001, 104))
     (10, 1)
@@ -25,7 +25,7 @@ def number_kept(density: chex.Numeric, n: int) -> jax.Array:
 def kept_per_group(
     density: chex.Numeric, scope: str, sizes: list[int], counts: jax.Array | None
 ) -> jax.Array:
-    """How many parameters each group keeps, int32 [G].
+    """The number of parameters that each group keeps, int32 [G].
 
     >>> kept_per_group(0.5, "local", [4, 10], None).tolist()
     [2, 5]
@@ -42,13 +42,13 @@ def kept_per_group(
 
 
 def apportion(counts: jax.Array, sizes: list[int], k: jax.Array) -> jax.Array:
-    """Splits k in proportion to counts by largest remainder, none above its size; int32 [L].
+    """Splits k in proportion to counts by largest remainder, capped at the sizes; int32 [L].
 
-    All in integers, so exact for any sizes. Layers without a count of their own are filled last.
+    It uses integers only, so it is exact for all sizes. Layers with count 0 are filled last.
 
     Args:
-      counts: int [L], not negative, of a sum below 2^30.
-      sizes: of the L layers.
+      counts: int [L], not negative, with a sum below 2^30.
+      sizes: sizes of the L layers.
       k: int32, at most the sum of the sizes.
 
     Returns:
@@ -65,7 +65,7 @@ def apportion(counts: jax.Array, sizes: list[int], k: jax.Array) -> jax.Array:
 
     def cap(_: jax.Array, capped: jax.Array) -> jax.Array:
         share, _ = _shares(counts, capped, capacity, k)
-        return capped | (share >= capacity)  # each pass caps one more layer, or none
+        return capped | (share >= capacity)  # each pass caps one more layer at least, or none
 
     capped = jax.lax.fori_loop(0, len(sizes), cap, over & named)
     share, remainder = _shares(counts, capped, capacity, k)
@@ -79,7 +79,7 @@ def _shares(
 ) -> tuple[jax.Array, jax.Array]:
     """Quotient and remainder of counts * rest / total over the layers that are not capped.
 
-    Long multiplication and division bit by bit: the product would not fit into 32 bits.
+    Multiplies and divides bit by bit, because the product would not fit into 32 bits.
     """
     rest = k - jnp.sum(jnp.where(capped, capacity, 0))
     counts = jnp.where(capped, 0, counts)

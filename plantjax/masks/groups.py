@@ -1,6 +1,6 @@
-"""Groups: the parameters that compete with one another in a scope, as vectors or as rows.
+"""Groups: the parameters that compete with each other in a scope, as vectors or rows.
 
-A layer is the arrays of one parent path.
+A layer consists of the arrays with the same parent path.
 """
 
 from collections.abc import Callable
@@ -14,17 +14,18 @@ from plantjax import checks
 from plantjax.types import Params, Prunable
 
 SCOPES = ("global", "local", "layer", "channel", "oracle")
-"""Where parameters compete: everywhere, in their array, layer, channel, layers of given counts."""
+"""Where parameters compete: all together, or within each array, layer or channel; with "oracle",
+within each layer for given counts."""
 
 
 def flatten(tree: Params) -> tuple[list[str], list[Any], Any]:
-    """Paths ("layer_00/kernel") and leaves, both in sorted order, and the structure."""
+    """The paths ("layer_00/kernel") and the leaves, both in sorted order, and the structure."""
     pairs, structure = jax.tree_util.tree_flatten_with_path(tree)
     return [checks.path_name(path) for path, _ in pairs], [leaf for _, leaf in pairs], structure
 
 
 def members(paths: list[str], scope: str, prunable: Prunable | None = None) -> list[list[int]]:
-    """The indices of the leaves of every group (scope "channel": of every layer)."""
+    """The indices of the leaves of each group (for scope "channel": of each layer)."""
     names = {
         "global": lambda path: "",
         "local": lambda path: path,
@@ -38,20 +39,20 @@ def members(paths: list[str], scope: str, prunable: Prunable | None = None) -> l
 
 
 def gather(arrays: list[jax.Array], members: list[list[int]], scope: str) -> list[jax.Array]:
-    """The entries of every group as one vector [n], or for scope "channel" as rows [C, n]."""
+    """The entries of each group as one vector [n], or for scope "channel" as rows [C, n]."""
     if scope == "channel":
         return [_rows([arrays[i] for i in group]) for group in members]
     return [jnp.concatenate([jnp.ravel(arrays[i]) for i in group]) for group in members]
 
 
 def scatter(part: jax.Array, like: list[Any]) -> list[jax.Array]:
-    """Splits what `gather` joined: one vector or matrix into arrays of the shapes of `like`."""
+    """The inverse of `gather`: splits a vector or matrix into arrays of the shapes of `like`."""
     parts = jnp.split(jnp.ravel(part.T), np.cumsum([np.size(leaf) for leaf in like])[:-1])
     return [jnp.reshape(part, np.shape(leaf)) for part, leaf in zip(parts, like, strict=True)]
 
 
 def layer_shapes(tree: Any) -> list[list[tuple[int, ...]]]:
-    """The shapes of the arrays of every layer; the tree holds at least one array.
+    """The shapes of the arrays of each layer; the tree has at least one array.
 
     >>> import jax.numpy as jnp
     >>> layer_shapes({"layer_00": {"bias": jnp.zeros(2), "kernel": jnp.ones((1, 2))}})
@@ -62,7 +63,7 @@ def layer_shapes(tree: Any) -> list[list[tuple[int, ...]]]:
 
 
 def ravel_layers(tree: Any) -> tuple[list[jax.Array], Callable[[list[jax.Array]], Any]]:
-    """One vector per layer, and the function that turns such vectors into a tree again.
+    """One vector per layer, and the function that turns such vectors back into a tree.
 
     >>> import jax.numpy as jnp
     >>> tree = {"layer_00": {"bias": jnp.zeros(2), "kernel": jnp.ones((1, 2))}}
@@ -84,6 +85,7 @@ def ravel_layers(tree: Any) -> tuple[list[jax.Array], Callable[[list[jax.Array]]
 
 
 def _rows(arrays: list[jax.Array]) -> jax.Array:
+    """The entries of a layer as rows [C, n], one per output channel (last axis)."""
     shapes = [jnp.shape(leaf) for leaf in arrays]
     if len({shape[-1:] for shape in shapes}) > 1 or not shapes[0]:
         raise ValueError(f"scope 'channel' wants arrays of equal last axes in a layer: {shapes}.")

@@ -1,8 +1,4 @@
-"""Masks: which parameters are kept. Selection at an exact density, application, counts, live paths.
-
-A mask is a pytree of bool arrays with the structure of the parameters. `prunable` is a predicate on
-a leaf's path ("layer_00/kernel"); leaves that it refuses are kept whole and never counted.
-"""
+"""Selection of the highest scores at an exact density, and basic operations on masks."""
 
 import chex
 import jax
@@ -29,31 +25,31 @@ def select(
 ) -> Mask:
     """Keeps the highest scores: exactly k = clip(floor(density n + 0.5), 1, n) of n.
 
-    The order is that of the floats: +0 equals -0, denormals are distinct, -inf is merely lowest,
-    NaN comes after it. Ties are broken by a random priority from the key. Jits, and vmaps over key,
-    scores and density.
+    Scores are ordered like floats: +0 equals -0, denormals are distinct, -inf is the lowest number,
+    and NaN comes after it. Ties are broken by random priorities from the key. Works under jit, and
+    under vmap over key, scores and density.
 
     Args:
       key: consumed.
       scores: pytree of float arrays.
       density: in (0, 1]; may be traced.
-      scope: "global": one threshold; "local": k per array; "layer": k per layer, its arrays
-        together (a layer is the arrays of one parent path); "channel": k per output channel (last
-        axis) of a layer, its arrays together; "oracle": `counts` per layer, scaled to a total of
-        exactly k by largest remainder, none above its layer's size.
-      within: a mask; entries pruned there stay pruned. Where fewer than k are left, all are kept.
-      counts: int [L], for "oracle" only: numbers per layer in the order of the sorted paths.
+      scope: "global": one threshold for everything; "local": k per array; "layer": k per layer (the
+        arrays with the same parent path); "channel": k per output channel (last axis) of a layer;
+        "oracle": `counts` per layer, scaled to a total of exactly k by largest remainder and capped
+        at the layer's size.
+      within: a mask; entries pruned there stay pruned. If fewer than k are left, all are kept.
+      counts: int [L], only for "oracle": numbers per layer in the order of the sorted paths.
       prunable: predicate on leaf paths; by default every leaf is prunable.
 
     Returns:
-      A mask of the scores' structure.
+      A mask with the structure of the scores.
 
     Raises:
       ValueError: if the scope is unknown, (concrete) density is outside (0, 1], `within` does not
-        match the scores, a score is no float array, counts are missing, superfluous or not [L], or
-        the arrays of a layer differ in their channels (scope "channel").
+        match the scores, a score is not a float array, counts are missing, superfluous or not [L],
+        or the arrays of a layer have different numbers of channels (scope "channel").
 
-    Source: paper, section 4; `../README.md` tells how its code differs.
+    Source: paper, section 4; `docs/differences.md` says how the authors' code differs.
 
     >>> import jax, jax.numpy as jnp
     >>> scores = {"kernel": jnp.array([[3.0, 1.0], [2.0, 0.0]])}
@@ -74,30 +70,28 @@ def reselect(
     *,
     prunable: Prunable | None = None,
 ) -> tuple[Mask, jax.Array]:
-    """The same as `select`, faster where the scores have changed little since the last time.
+    """The same as `select`, but faster if the scores have changed little since the last call.
 
     Args:
       key: consumed.
-      scores: as all that follow, see `select`.
+      scores: see `select`, as for all other arguments except `near`.
       density: in (0, 1].
-      near: the thresholds that the last call returned; None or zeros (see `unknown`) at first.
+      near: the thresholds returned by the last call; None or zeros (see `unknown`) in the first.
       scope: where parameters compete.
-      within: a mask that bounds the selection.
-      counts: for "oracle" only.
+      within: a mask; entries pruned there stay pruned.
+      counts: only for "oracle".
       prunable: predicate on leaf paths.
 
     Returns:
-      (the mask of `select`, whatever `near` is; thresholds uint32 [G], one per group of the scope).
+      (the mask of `select`, regardless of `near`; thresholds uint32 [G], one per group).
 
     Raises:
-      ValueError: as `select`.
+      ValueError: as for `select`.
 
-    >>> import jax, plantjax as pj
-    >>> key, scores = jax.random.key(0), pj.nets.init(jax.random.key(1), (2, 8, 4))
-    >>> first, near = pj.masks.reselect(key, scores, 0.5, None)
-    >>> second, near = pj.masks.reselect(key, jax.tree.map(lambda s: 0.9 * s, scores), 0.5, near)
-    >>> bool(jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), first, second)))
-    True
+    >>> key, scores = jax.random.key(0), {"kernel": jnp.array([3.0, 1.0])}
+    >>> mask, near = reselect(key, scores, 0.5, None)
+    >>> reselect(key, scores, 0.5, near)[0]["kernel"].tolist()
+    [True, False]
     """
     checks.choice("scope", scope, SCOPES)
     checks.density(density)
@@ -145,7 +139,7 @@ def full(params: Params) -> Mask:
 
 
 def nonzero(params: Params) -> Mask:
-    """The mask of the entries that are not zero.
+    """The mask that keeps the entries that are not zero.
 
     >>> import jax.numpy as jnp
     >>> nonzero({"w": jnp.array([0.0, -1.0])})["w"].tolist()
@@ -155,10 +149,10 @@ def nonzero(params: Params) -> Mask:
 
 
 def apply(params: Params, mask: Mask) -> Params:
-    """Sets pruned parameters to exactly zero, also where they are NaN.
+    """Sets pruned parameters to exactly zero, even where they are NaN.
 
     Raises:
-      ValueError: if the mask is not of the params' structure and shapes, or not bool.
+      ValueError: if the mask does not have the structure and shapes of the params, or is not bool.
 
     >>> import jax.numpy as jnp
     >>> apply({"w": jnp.array([2.0, jnp.nan])}, {"w": jnp.array([True, False])})["w"].tolist()
@@ -196,7 +190,7 @@ def size(params: Params, prunable: Prunable | None = None) -> int:
 
 
 def density(mask: Mask, prunable: Prunable | None = None) -> jax.Array:
-    """Fraction of the prunable parameters that is kept, float32.
+    """Fraction of the prunable parameters that are kept, float32.
 
     >>> import jax.numpy as jnp
     >>> float(density({"kernel": jnp.array([True, False])}))
@@ -233,23 +227,23 @@ def group_counts(mask: Mask, scope: str = "layer") -> jax.Array:
 
 
 def live(params: Params, mask: Mask, wiring: wirings.Wiring | None = None) -> Mask:
-    """The part of a mask that lies on paths from an input, or a positive bias, to an output.
+    """The part of a mask that lies on paths from an input or a positive bias to an output.
 
-    fwd of an input is true, of unit j: any_i(m_ij fwd_i) or (b_j kept and b_j > 0); bwd of an
-    output is true, of unit i: any_j(m_ij bwd_j). A weight is live if m_ij fwd_i bwd_j; a bias if it
-    is kept, bwd_j and, in hidden layers, fwd_j. A channel of an image is one unit.
+    fwd is true for inputs; for unit j it is any_i(m_ij fwd_i) or (b_j is kept and b_j > 0). bwd is
+    true for outputs; for unit i it is any_j(m_ij bwd_j). A weight is live if m_ij fwd_i bwd_j. A
+    bias is live if it is kept, bwd_j and, in hidden layers, fwd_j. A channel of an image is a unit.
 
     Args:
-      params: a chain of dense layers and convolutions, or what the wiring says; only the signs of
-        the biases are used.
-      mask: of the same structure.
-      wiring: how the layers hang together; by default a chain.
+      params: a chain of dense layers and convolutions, or structured as in the wiring; only the
+        signs of the biases are used.
+      mask: a mask with the structure of the params.
+      wiring: how the layers connect; by default a chain.
 
     Returns:
-      A mask, contained in `mask`; the masked network computes the same function with it.
+      A mask contained in `mask`, with which the masked network computes the same function.
 
     Raises:
-      ValueError: if params is no chain, or not what the wiring says, or the mask does not match.
+      ValueError: if params is not a chain, does not match the wiring, or the mask does not match.
 
     >>> import jax, jax.numpy as jnp, plantjax
     >>> params = plantjax.nets.init(jax.random.key(0), (2, 2, 1))

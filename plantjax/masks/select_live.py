@@ -1,7 +1,7 @@
 """Live budgets: selection that counts only parameters on paths from an input to an output.
 
-At extreme densities most of the highest scores are dead: no path of kept parameters leads through
-them. Here the threshold sinks until the live ones fill the budget, and the dead ones are dropped.
+At extreme densities most of the highest scores are dead, because no path of kept parameters leads
+through them. Here we lower the threshold until live parameters fill the budget, and drop the dead.
 """
 
 import chex
@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from plantjax import checks, nets
-from plantjax.masks import select, topk
+from plantjax.masks import groups, topk
 from plantjax.masks.counts import number_kept
+from plantjax.masks.select import count, live, size
 from plantjax.types import Key, Mask, Params
 
 
@@ -19,10 +20,10 @@ def select_live(key: Key, scores: Params, params: Params, density: chex.Numeric)
     """Keeps the highest scores whose live part (`masks.live`) fits the budget.
 
     The threshold is the lowest at which at most k = clip(floor(density n + 0.5), 1, n) parameters
-    are live: the live count grows with the mask, so bisection finds it. All that is dead is
-    dropped. One score more can bring many parameters to life, so fewer than k may be kept, never
-    more. Ties at the threshold are ranked by a random priority from the key. Jits, and vmaps over
-    key, scores, params and density.
+    are live. The live count grows with the mask, so bisection finds it. Dead parameters are
+    dropped. One more score can bring many parameters to life, so the mask may keep fewer than k,
+    but never more. Ties at the threshold are broken by random priorities from the key. Works under
+    jit, and under vmap over key, scores, params and density.
 
     Args:
       key: consumed.
@@ -31,11 +32,11 @@ def select_live(key: Key, scores: Params, params: Params, density: chex.Numeric)
       density: in (0, 1]; may be traced.
 
     Returns:
-      A mask that equals its live part.
+      A mask in which every kept parameter is live.
 
     Raises:
-      ValueError: if params is no chain, the scores do not match, or (concrete) density is outside
-        (0, 1].
+      ValueError: if params is not a chain, the scores do not match, or (concrete) density is
+        outside (0, 1].
 
     >>> import jax, jax.numpy as jnp
     >>> params = {"layer_00": {"kernel": jnp.ones((2, 2)), "bias": jnp.zeros(2)}}
@@ -49,20 +50,20 @@ def select_live(key: Key, scores: Params, params: Params, density: chex.Numeric)
 def reselect_live(
     key: Key, scores: Params, params: Params, density: chex.Numeric, near: jax.Array | None
 ) -> tuple[Mask, jax.Array]:
-    """The same, faster where the scores have changed little since the last time.
+    """The same as `select_live`, but faster if the scores have changed little since the last call.
 
     Args:
       key: consumed.
       scores: see `select_live`.
       params: see `select_live`.
       density: in (0, 1].
-      near: the threshold uint32 [1] that the last call returned; None or zero at first.
+      near: the threshold uint32 [1] returned by the last call; None or zero in the first.
 
     Returns:
-      (the mask of `select_live`, whatever `near` is; the threshold [1]).
+      (the mask of `select_live`, regardless of `near`; the threshold uint32 [1]).
 
     Raises:
-      ValueError: as `select_live`.
+      ValueError: as for `select_live`.
     """
     nets.layers(params)
     checks.same_structure("scores", scores, "params", params)
@@ -71,39 +72,34 @@ def reselect_live(
     one = np.uint32(1)
 
     def live_at(least: jax.Array) -> Mask:
-        return select.live(params, jax.tree.map(lambda r: r >= least[0], ranked))
+        return live(params, jax.tree.map(lambda r: r >= least[0], ranked))
 
     def total(mask: Mask) -> jax.Array:
-        return select.count(mask)[None]
+        return count(mask)[None]
 
-    lowest = jnp.ones(1, jnp.uint32)  # the key of NaN: all is kept
+    lowest = jnp.ones(1, jnp.uint32)  # the key of NaN, which keeps everything
     most = total(live_at(lowest))
-    k = jnp.minimum(number_kept(density, select.size(params)), most)
-    least, count = topk.search(lambda t: total(live_at(t)), k, lowest, most, near)
-    # `least` has k live parameters, or is the highest with more: then its own ties are ranked.
-    mask = live_at(jnp.where(count == k, least, least + one))
-    ties = select.count(jax.tree.map(lambda r: r == least[0], ranked))
+    k = jnp.minimum(number_kept(density, size(params)), most)
+    least, number = topk.search(lambda t: total(live_at(t)), k, lowest, most, near)
+    # `least` has k live parameters, or is the highest threshold with more; then we break its ties.
+    mask = live_at(jnp.where(number == k, least, least + one))
+    ties = count(jax.tree.map(lambda r: r == least[0], ranked))
 
     def break_ties(state: tuple[jax.Array, Mask]) -> tuple[jax.Array, Mask]:
         leaves, structure = jax.tree.flatten(ranked)
-        starts = np.cumsum([0, *(leaf.size for leaf in leaves)])
-        priorities = topk.priorities(key, 0, int(starts[-1]))
-        parts = [
-            jnp.reshape(priorities[start : start + leaf.size], leaf.shape)
-            for start, leaf in zip(starts, leaves, strict=False)
-        ]
-        rank = jax.tree.unflatten(structure, parts)
+        priorities = topk.priorities(key, 0, size(ranked))
+        rank = jax.tree.unflatten(structure, groups.scatter(priorities, leaves))
 
         def marked(lowest: jax.Array) -> Mask:
             def above(r: jax.Array, p: jax.Array) -> jax.Array:
                 return (r > least[0]) | ((r == least[0]) & (p >= lowest[0]))
 
-            return select.live(params, jax.tree.map(above, ranked, rank))
+            return live(params, jax.tree.map(above, ranked, rank))
 
         zero = jnp.zeros(1, jnp.uint32)
-        lowest, found = topk.search(lambda p: total(marked(p)), k, zero, count, None)
+        lowest, found = topk.search(lambda p: total(marked(p)), k, zero, number, None)
         return jnp.zeros((), bool), marked(jnp.where(found == k, lowest, lowest + one))
 
-    tied = (count[0] != k[0]) & (ties > 1)
+    tied = (number[0] != k[0]) & (ties > 1)
     _, mask = jax.lax.while_loop(lambda state: state[0], break_ties, (tied, mask))
     return mask, least

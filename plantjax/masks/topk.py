@@ -1,10 +1,10 @@
 """The exact top k of arrays of floats, for a traced k, without a sort.
 
-Floats become order-preserving uint32 keys. A search over thresholds, one per array and all at once,
-counts what lies above, in O(n) time and memory for each threshold: it interpolates, takes about ten
-where the keys are spread evenly, at most 33 * 4, and stops as soon as a threshold separates exactly
-k. It starts where the caller expects the threshold, if told. Only if scores tie, a second search
-over a random priority runs.
+Floats are mapped to order-preserving uint32 keys. Then we search for a threshold per array, for all
+arrays at once. Each step counts the entries above the thresholds, in O(n) time and memory. The
+search interpolates and stops as soon as a threshold separates exactly k; that takes about ten steps
+for evenly spread keys, and at most 33 * 4. It starts near an expected threshold if the caller gives
+one. Only if scores tie, a second search runs over random priorities.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,22 +17,22 @@ import numpy as np
 from plantjax.types import Key
 
 Count: TypeAlias = Callable[[jax.Array], jax.Array]
-"""`thresholds [G] -> entries [G] at or above them`."""
+"""`thresholds [G] -> number of entries at or above them [G]`."""
 
 _BARRED = np.uint32(0)  # below every float
 _NAN = np.uint32(1)  # below -inf, whose key is 0x007fffff
 _SIGN = np.uint32(0x80000000)
 _INFINITY = np.uint32(0x7F800000)
 _ALL = np.uint32(0xFFFFFFFF)  # above every float
-_REACH = np.uint32(1 << 14)  # first step away from an expected threshold, in the last place
-_GROWTH = np.uint32(8)  # of further steps
-_LARGEST = np.float32(2**32 - 2**8)  # of the floats that are uint32 numbers
+_REACH = np.uint32(1 << 14)  # size of the first step away from an expected threshold, in keys
+_GROWTH = np.uint32(8)  # factor by which further steps grow
+_LARGEST = np.float32(2**32 - 2**8)  # the largest float32 below 2^32
 
 
 def order_keys(values: jax.Array) -> jax.Array:
     """Maps floats to uint32 keys with the same order.
 
-    +0 equals -0, denormals are distinct (only bits are compared), NaN comes after -inf.
+    +0 equals -0, denormals are distinct (only bits are compared), NaN is below -inf.
 
     Args:
       values: float array of any shape.
@@ -54,8 +54,8 @@ def order_keys(values: jax.Array) -> jax.Array:
 def priorities(key: Key, start: int, n: int) -> jax.Array:
     """Distinct random uint32 numbers [n] for the positions start, ..., start + n - 1.
 
-    A keyed bijection of the position (rounds of xor, shift and odd multiplication), so that no two
-    positions share a priority and no sort or collision handling is needed.
+    They are a keyed bijection of the position (rounds of xor, shift and odd multiplication), so no
+    two positions share a priority, and neither sorting nor collision handling is needed.
 
     >>> import jax
     >>> len(set(priorities(jax.random.key(0), 0, 100).tolist()))
@@ -78,16 +78,16 @@ def top(
     within: Sequence[jax.Array] | None = None,
     near: jax.Array | None = None,
 ) -> tuple[list[jax.Array], jax.Array]:
-    """Marks the k_g largest values of every array; ties go to the higher of `priorities`.
+    """Marks the k_g largest values of each array; ties go to the higher of `priorities`.
 
     Args:
-      key: gives the priorities, of the positions in the concatenated arrays; consumed.
+      key: key of the priorities, for the positions in the concatenated arrays; consumed.
       values: G float arrays [n_g].
       k: int32 [G], 0 <= k; may be traced.
-      within: G bool arrays [n_g]; entries that are False are never marked. If fewer than k_g
-        remain, all of them are marked.
-      near: uint32 [G], thresholds of a former call on similar values, or 0: they save time, and
-        change nothing else.
+      within: G bool arrays [n_g]; entries that are False are never marked. If fewer than k_g are
+        True, all of these are marked.
+      near: uint32 [G], thresholds of an earlier call on similar values, or 0. They save time and do
+        not change the result.
 
     Returns:
       (G bool arrays [n_g] with exactly min(k_g, number of allowed entries) True, thresholds [G]).
@@ -107,10 +107,10 @@ def top(
     def at_least(threshold: jax.Array) -> list[jax.Array]:
         return [ranked >= threshold[g] for g, ranked in enumerate(keys)]
 
-    low = jnp.full(len(values), _NAN, jnp.uint32)  # marks all that is allowed
+    low = jnp.full(len(values), _NAN, jnp.uint32)  # marks all allowed entries
     threshold, count = search(lambda t: totals(at_least(t)), k, low, allowed, near)
 
-    # A loop that runs once or not at all: unlike a branch, it skips the work under vmap, too.
+    # This loop runs at most once. Unlike a branch it also skips the work under vmap.
     _, marks = jax.lax.while_loop(
         lambda state: jnp.any(state[0] != k),
         lambda state: (k, _break_ties(key, keys, threshold, k, state[0])),
@@ -126,7 +126,7 @@ def top_of_rows(
     within: Sequence[jax.Array] | None = None,
     near: jax.Array | None = None,
 ) -> tuple[list[jax.Array], jax.Array]:
-    """Marks the k_g largest values of every row of every matrix, as `top` does of arrays.
+    """Marks the k_g largest values of each row of each matrix, like `top` for arrays.
 
     Args:
       key: consumed.
@@ -161,9 +161,9 @@ def top_of_rows(
 def _break_ties(
     key: Key, keys: Sequence[jax.Array], threshold: jax.Array, k: jax.Array, count: jax.Array
 ) -> list[jax.Array]:
-    """Marks k_g entries where the thresholds mark `count_g`, more than that, by priority.
+    """Marks exactly k_g entries, by priority, where the thresholds mark `count_g` > k_g.
 
-    On the concatenated arrays, which compiles faster: ties are rare.
+    It works on the concatenated arrays, which compiles faster; ties are rare.
     """
     ends = np.cumsum([part.size for part in keys])
     parts = [slice(int(end) - part.size, int(end)) for end, part in zip(ends, keys, strict=True)]
@@ -184,15 +184,15 @@ def _break_ties(
 
 
 class _Bracket(NamedTuple):
-    """Thresholds `low`, which mark enough entries, and `high`, which do not; all [G]."""
+    """Thresholds `low`, which mark at least k entries, and `high`, which mark fewer; all [G]."""
 
     low: jax.Array  # uint32
     high: jax.Array
     reach: jax.Array  # uint32, how far from `near` the next step may go
-    marked: jax.Array  # int32, what `low` marks
-    excess: jax.Array  # float32, what `low` marks beyond k
-    lack: jax.Array  # float32, what `high` lacks
-    moved: jax.Array  # int32, the last step: 1 moved `low`, -1 `high`, 0 told nothing
+    marked: jax.Array  # int32, number of entries that `low` marks
+    excess: jax.Array  # float32, number of entries that `low` marks beyond k
+    lack: jax.Array  # float32, number of entries that `high` marks less than k
+    moved: jax.Array  # int32, the last step: 1 moved `low`, -1 moved `high`, 0 separated nothing
     steps: jax.Array  # int32
 
 
@@ -204,10 +204,13 @@ def search(
 ) -> tuple[jax.Array, jax.Array]:
     """The largest thresholds [G] that mark at least k entries, or any that mark exactly k.
 
-    `low` marks `count` entries, at least k. Steps interpolate between the counts of the bracket's
-    ends; an end that stays twice counts half (the Illinois rule), so that both ends close in. A
-    step that separated nothing is followed by halves, as is every fourth. From `near`, where it is
-    above 0, steps grow until the threshold is between two of them.
+    `low` marks `count` entries, at least k. Steps interpolate between the counts at the ends of the
+    bracket; the weight of an end that stays twice is halved (the Illinois rule), so that both ends
+    close in. The bracket is bisected after a step that separated nothing, and in every fourth step.
+    Where `near` is above 0, steps away from it grow until the threshold is bracketed.
+
+    Returns:
+      (thresholds uint32 [G], number of entries that they mark int32 [G]).
     """
     near = jnp.zeros_like(low) if near is None else near
     bracket = _Bracket(
@@ -259,7 +262,7 @@ def search(
 
 
 def _pack(bracket: _Bracket) -> jax.Array:
-    """One array [8, G]: a loop that carries eight runs eight tiny kernels where one will do."""
+    """One array [8, G] instead of eight, for each of which a loop would run a tiny kernel."""
     return jnp.stack([jax.lax.bitcast_convert_type(part, jnp.uint32) for part in bracket])
 
 
@@ -269,9 +272,9 @@ def _unpack(packed: jax.Array) -> _Bracket:
 
 
 def totals(marks: Sequence[jax.Array]) -> jax.Array:
-    """Entries of G bool arrays that are True, int32 [G].
+    """The number of True entries of each of G bool arrays, int32 [G].
 
-    Float sums are exact up to 2^24, and several times as fast as those of integers.
+    We add floats, whose sums are exact up to 2^24 and several times as fast as those of integers.
 
     >>> import jax.numpy as jnp
     >>> totals([jnp.array([True, False]), jnp.array([True, True, True])]).tolist()

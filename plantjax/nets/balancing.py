@@ -1,8 +1,8 @@
-"""Balancing: a positive network rescaled node by node, so that its sum of paths stays in range.
+"""Balancing: rescales a positive network node by node, so that its sum of paths stays in range.
 
-The channels of a node may be multiplied by 2^t: kernels by 2^(t_written - t_read), biases by
-2^t_written. ReLU, pools and sums let such factors pass, powers of two round nothing, and the
-outputs change by one common factor.
+All channels of a node are multiplied by 2^t: kernels by 2^(t_written - t_read), biases by
+2^t_written. ReLU, pools and sums commute with such factors, powers of two cause no rounding, and
+the outputs change by one common factor.
 """
 
 from collections.abc import Mapping
@@ -17,22 +17,22 @@ from plantjax.nets.wirings import INPUT, Layer, Wiring
 from plantjax.types import Apply, Params
 
 Powers: TypeAlias = dict[str, jax.Array]
-"""The exponents t of all nodes, int32 [] each; that of the input is 0."""
+"""The exponent t of each node, int32 []; that of the input is 0."""
 
 _Bound: TypeAlias = tuple[jax.Array, jax.Array]
-"""A bound [1, C] and the power of two that it is a multiple of, like a float: bound 2^-power."""
+"""A bound on activations as a pair (b [1, C], power), which stands for b 2^-power."""
 
 
 def balance(params: Params, wiring: Wiring) -> Params:
     """Rescales a positive network so that the largest activation of every node is about one.
 
-    Activations are not computed but bounded, by those of a pixel far from all borders: a channel by
-    the sum over kernel entries times the bounds of what they read, plus the bias. Nodes that carry
-    one another share a power, half-way between their smallest and their largest.
+    Activations are not computed but bounded by those of a pixel far from all borders: the bound of
+    a channel is the sum of its kernel entries times the bounds of their inputs, plus the bias.
+    Nodes joined by shortcuts share one power, half-way between their smallest and largest.
 
     Args:
-      params: entries of at least zero; of the structure that the wiring says.
-      wiring: how the layers hang together.
+      params: parameters without negative entries, structured as in the wiring.
+      wiring: how the layers connect.
 
     Returns:
       Params of the same structure. On an all-ones input the outputs are those of `params` times a
@@ -51,7 +51,7 @@ def balance(params: Params, wiring: Wiring) -> Params:
 
 
 def scale(params: Params, wiring: Wiring, powers: Mapping[str, jax.Array]) -> Params:
-    """Multiplies the channels of every node by 2^t: one power per node, that of the input 0."""
+    """Multiplies all channels of a node by 2^t, with one exponent t per node; the input has 0."""
     leaves = wirings.leaves(params)
     scaled = {}
     for layer in wiring.layers:
@@ -64,21 +64,21 @@ def scale(params: Params, wiring: Wiring, powers: Mapping[str, jax.Array]) -> Pa
 
 
 def follows(apply: Apply, params: Params, x: jax.Array, wiring: Wiring) -> jax.Array:
-    """Whether a network runs as the wiring says, as far as scaling its nodes can tell; bool [].
+    """Tests by scaling the nodes whether a network seems to match its wiring; bool [].
 
-    A chain by its shapes may have shortcuts, or no ReLU: then factors that differ from node to node
-    change the outputs by more than the last of them.
+    A network whose shapes form a chain may still have shortcuts or lack ReLUs. Then factors that
+    differ from node to node change the outputs by more than the factor of the last node.
 
     Args:
       apply: the network.
       params: its parameters, balanced.
       x: an input.
-      wiring: without carried nodes.
+      wiring: the wiring to test, without shortcuts.
     """
     powers = {node: 12 * (index % 3 - 1) for index, node in enumerate((*wiring.nodes, INPUT))}
     powers[INPUT] = 0
 
-    def run(times: jax.Array) -> jax.Array:  # the same program for both: bits can be compared
+    def run(times: jax.Array) -> jax.Array:  # one program for both, so that bits can be compared
         scaled = scale(params, wiring, {node: times * power for node, power in powers.items()})
         return times_power(jnp.sum(apply(scaled, x)), -times * powers[wiring.nodes[-1]])
 
@@ -87,9 +87,10 @@ def follows(apply: Apply, params: Params, x: jax.Array, wiring: Wiring) -> jax.A
 
 
 def times_power(x: jax.Array, exponent: jax.Array) -> jax.Array:
-    """Multiplies by 2^exponent as `ldexp` does, in a fifth of the time.
+    """Multiplies by 2^exponent like `ldexp`, in a fifth of the time.
 
-    Three powers of two, none beyond the floats, reach from the largest float to zero and back.
+    It multiplies by three powers of two in the range of floats, which together reach from the
+    largest float to zero and back.
 
     >>> import jax.numpy as jnp
     >>> float(times_power(jnp.float32(3.0), jnp.int32(-1)))
@@ -103,7 +104,7 @@ def times_power(x: jax.Array, exponent: jax.Array) -> jax.Array:
 
 
 def _grown(leaves: Mapping[str, jax.Array], layer: Layer, read: _Bound) -> _Bound:
-    """What a layer makes of a bound."""
+    """The bound on a layer's outputs, given the bound on its inputs."""
     bound, power = read
     kernel = wirings.matrix(leaves[layer.kernel])
     patch = wirings.rows(bound[0], leaves[layer.kernel])[None, :]
@@ -118,7 +119,7 @@ def _grown(leaves: Mapping[str, jax.Array], layer: Layer, read: _Bound) -> _Boun
 
 
 def _unit(parts: list[_Bound]) -> _Bound:
-    """The sum of bounds, of which the largest entry is in [0.5, 1)."""
+    """The sum of bounds, normalised so that its largest entry is in [0.5, 1)."""
     total, least = parts[0]
     if len(parts) > 1:
         least = jnp.min(jnp.stack([power for _, power in parts]))
@@ -132,7 +133,7 @@ def _unit(parts: list[_Bound]) -> _Bound:
 
 
 def _shared(powers: Powers, wiring: Wiring) -> Powers:
-    """One power for all nodes that carry one another; the input keeps its own."""
+    """One power for all nodes joined by shortcuts; 0 for those joined with the input."""
     groups = {node: [node] for node in powers}
     for node, source in wiring.carries:
         joined = groups[node] + groups[source]

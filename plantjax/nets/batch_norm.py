@@ -1,8 +1,8 @@
-"""Networks: Flax modules as applies of their parameters, with their wiring, and batch norm.
+"""Networks: Flax modules as pure functions of their parameters, with wiring and batch norm.
 
-A module of layers `layer_00`, ... and batch norms `norm_00`, ... becomes a pure function, which
-planting and finders take. Training normalises by the batch at hand and carries no state along; the
-statistics to go on with are computed when they are wanted.
+A module with layers `layer_00`, ... and batch norms `norm_00`, ... becomes a pure function that
+planting and finders take. Training normalises with the statistics of the batch and keeps no running
+averages; statistics for inference are computed when they are needed.
 
 Source: Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167
 """
@@ -25,13 +25,14 @@ EPSILON = 1e-5
 
 @dataclass(frozen=True)
 class Network:
-    """A network as an apply: `network(params, x [N, H, W, C]) -> outputs [N, O]`.
+    """A network as a function: `network(params, x [N, H, W, C]) -> outputs [N, O]`.
 
-    Batch norm takes the statistics of x, as in training; `inference` gives the apply with others.
+    Batch norm uses the statistics of x, as in training; `inference` returns the network with given
+    statistics.
 
     Attributes:
-      module: a Flax module with `batch_norm`, whether it has any, and `wiring()`, called as
-        `(x, frozen)`; frozen batch norms take statistics from outside.
+      module: a Flax module called as `(x, frozen)`, with an attribute `batch_norm` (whether it has
+        batch norms) and a method `wiring()`. Frozen batch norms use given statistics.
     """
 
     module: Any
@@ -44,28 +45,28 @@ class Network:
 
     @property
     def wiring(self) -> Wiring:
-        """How its layers hang together."""
+        """How the layers connect."""
         wiring: Wiring = self.module.wiring()
         return wiring
 
     def prunable(self, path: str) -> bool:
-        """Kernels and biases of layers are prunable, batch norms are not."""
+        """Whether a leaf is prunable: kernels and biases of layers are, batch norms are not."""
         return path.startswith("layer_")
 
     def flow(self, params: Params, x: jax.Array) -> jax.Array:
-        """Runs the network with statistics of mean 0 and variance 1, for SynFlow."""
+        """Runs the network with batch norm statistics of mean 0 and variance 1, for SynFlow."""
         return self.inference(_fresh(params))(params, x)
 
     def inference(self, statistics: Params) -> Apply:
-        """The apply with given statistics of the batch norms, as `statistics` returns them."""
+        """The network with given batch norm statistics, as returned by `statistics`."""
         others = {"batch_stats": statistics} if self.module.batch_norm else {}
         return lambda params, x: self._run({"params": params, **others}, x, frozen=True)
 
     def statistics(self, params: Params, x: jax.Array, batch_size: int) -> Params:
-        """Means and variances before the batch norms, averaged over batches.
+        """Means and variances of the inputs of the batch norms, averaged over batches.
 
         Args:
-          params: of a network with batch norms.
+          params: parameters of a network with batch norms.
           x: images [N, H, W, C]; the last partial batch is dropped.
           batch_size: 1 to N.
 
@@ -84,20 +85,20 @@ class Network:
     def init(
         self, key: Key, image: Sequence[int], scheme: str = "he", bias_scale: float = 1.0
     ) -> Params:
-        """Draws parameters as `chains.init` does, with fan-in kh kw I.
+        """Draws parameters like `chains.init`, with fan-in kh kw I.
 
         Args:
           key: consumed.
-          image: the shape (H, W, C) of the inputs.
-          scheme: as in `chains.init`. The product of a layer's biases is over the shortest way from
-            the input to it.
-          bias_scale: factor of all biases; the paper has 0.06 for VGG16.
+          image: shape (H, W, C) of the inputs.
+          scheme: as in `chains.init`. For the biases of a layer, the product runs over the shortest
+            path from the input to it.
+          bias_scale: factor of all biases; the paper uses 0.06 for VGG16.
 
         Returns:
           Params, float32; batch norms have scale 1 and bias 0.
 
         Raises:
-          ValueError: if image has not three positive sizes, or the scheme is unknown.
+          ValueError: if image is not three positive sizes, or the scheme is unknown.
         """
         checks.choice("scheme", scheme, chains.SCHEMES)
         if len(image) != 3:
@@ -134,18 +135,18 @@ class Network:
 def fold(params: Params, statistics: Params) -> Params:
     """Folds batch norms into the layers before them.
 
-    kernel g / sqrt(v + eps) and beta + (b - mean) g / sqrt(v + eps), for any sign of g. Mask the
-    params first: a zero stays zero in a kernel, but not in a bias.
+    The kernel becomes kernel g / sqrt(v + eps), the bias beta + (b - mean) g / sqrt(v + eps), for
+    any sign of g. Mask the params first, because zeros stay zero in a kernel but not in a bias.
 
     Args:
-      params: of a network with batch norms.
-      statistics: as `Network.statistics` returns them.
+      params: parameters of a network with batch norms.
+      statistics: as returned by `Network.statistics`.
 
     Returns:
-      Params of the same network without batch norm; its outputs are those of `inference`.
+      Params of the same network without batch norm, with the outputs of `inference`.
 
     Raises:
-      ValueError: if a norm has no statistics.
+      ValueError: if the statistics of a batch norm are missing.
 
     >>> import jax.numpy as jnp
     >>> layer = {"kernel": jnp.ones((3, 3, 1, 2)), "bias": jnp.ones(2)}
@@ -169,7 +170,7 @@ def fold(params: Params, statistics: Params) -> Params:
 
 
 def _fresh(params: Params) -> Params:
-    """Statistics of mean 0 and variance 1 for all norms."""
+    """Statistics with mean 0 and variance 1 for all batch norms."""
     scales = {name: part["scale"] for name, part in params.items() if name.startswith("norm_")}
     return {
         name: {"mean": jnp.zeros_like(scale), "var": jnp.ones_like(scale)}
@@ -178,7 +179,7 @@ def _fresh(params: Params) -> Params:
 
 
 def _sizes(shapes: Any, wiring: Wiring, scheme: str) -> dict[str, tuple[float, float]]:
-    """Sizes of the kernel and the bias of every layer, in network order."""
+    """The standard deviations (or bounds) of kernel and bias of each layer, in network order."""
     sizes, reached = {}, {INPUT: 1.0}
     for layer in wiring.layers:
         *window, _ = shapes[layer.name]["kernel"].shape

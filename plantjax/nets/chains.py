@@ -1,8 +1,8 @@
-"""Networks: dense ReLU chains, their initialisation, and the convention that layers are ordered.
+"""Chains: dense ReLU networks, their initialisation, and the naming that orders their layers.
 
-A chain is a dict of layers whose sorted names are the order of the network, each layer a dict of
-`kernel` [I, O] and `bias` [O]. Planting, live paths and rescaling need a chain; everything else in
-plantjax takes any pytree of arrays.
+A chain is a dict of layers whose sorted names give the order of the network; each layer is a dict
+of `kernel` [I, O] and `bias` [O]. Rescaling needs a chain, and planting and live paths take one by
+default; everything else in plantjax takes any pytree of arrays.
 """
 
 import math
@@ -18,13 +18,13 @@ from plantjax.types import Key, Mask, Params
 
 
 class MLP(nn.Module):
-    """A dense ReLU network as a Flax module; `widths` (I, ..., O) count the input.
+    """A dense ReLU network as a Flax module; `widths` (I, ..., O) include the input.
 
     `MLP(widths).apply({"params": params}, x)` equals `apply(params, x)`.
 
-    >>> import jax, jax.numpy as jnp, plantjax as pj
-    >>> params = pj.nets.init(jax.random.key(0), (2, 100, 4))
-    >>> pj.nets.MLP((2, 100, 4)).apply({"params": params}, jnp.zeros((5, 2))).shape
+    >>> import plantjax as pj
+    >>> params, x = pj.targets.circle(depth=3), jnp.zeros((5, 2))
+    >>> pj.nets.MLP(pj.nets.widths(params)).apply({"params": params}, x).shape
     (5, 4)
     """
 
@@ -40,7 +40,7 @@ class MLP(nn.Module):
 
 
 def layer_name(index: int) -> str:
-    """The name of the layer at `index`: zero-padded, so that sorted order is network order.
+    """The name of the layer at `index`, zero-padded so that sorted order is network order.
 
     >>> layer_name(3)
     'layer_03'
@@ -58,12 +58,11 @@ def layers(params: Params) -> list[dict[str, jax.Array]]:
       One dict of arrays per layer.
 
     Raises:
-      ValueError: if params is no chain of dense layers.
+      ValueError: if params is not a chain of dense layers.
 
-    >>> import jax, plantjax as pj
-    >>> params = pj.nets.init(jax.random.key(0), (2, 8, 4))
-    >>> [layer["bias"].shape for layer in pj.nets.layers(params)]
-    [(8,), (4,)]
+    >>> import plantjax as pj
+    >>> [layer["bias"].shape for layer in pj.nets.layers(pj.targets.circle(depth=3))]
+    [(20,), (4,)]
     """
     if not is_chain(params):
         raise ValueError(
@@ -74,10 +73,10 @@ def layers(params: Params) -> list[dict[str, jax.Array]]:
 
 
 def is_chain(params: Params) -> bool:
-    """True if params is a chain of dense layers that fit on one another.
+    """True if params is a chain of dense layers with matching widths.
 
-    >>> import jax, plantjax as pj
-    >>> is_chain(pj.nets.init(jax.random.key(0), (2, 8, 4))), is_chain([1.0])
+    >>> import plantjax as pj
+    >>> is_chain(pj.targets.circle(depth=3)), is_chain([1.0])
     (True, False)
     """
     if not isinstance(params, dict) or not params:
@@ -95,7 +94,7 @@ def is_chain(params: Params) -> bool:
 
 
 def widths(params: Params) -> tuple[int, ...]:
-    """The widths (I, ..., O) of a chain; raises ValueError if params is none.
+    """The widths (I, ..., O) of a chain; raises ValueError if params is not one.
 
     >>> import plantjax as pj
     >>> pj.nets.widths(pj.targets.circle(depth=5))
@@ -108,7 +107,8 @@ def widths(params: Params) -> tuple[int, ...]:
 def apply(params: Params, x: jax.Array) -> jax.Array:
     """Runs a chain of dense layers with ReLU between them.
 
-    Products are full float32 on every device (no TF32, no bfloat16): planted tickets are exact.
+    Matrix products use full float32 on every device (no TF32 or bfloat16), so that planted tickets
+    are exact.
 
     Args:
       params: a chain of L layers.
@@ -118,7 +118,7 @@ def apply(params: Params, x: jax.Array) -> jax.Array:
       Outputs [N, O].
 
     Raises:
-      ValueError: if params is no chain or x does not fit its first layer.
+      ValueError: if params is not a chain or x does not fit its first layer.
 
     >>> import jax, plantjax
     >>> params = plantjax.nets.init(jax.random.key(0), (2, 100, 4))
@@ -141,9 +141,9 @@ def init(key: Key, widths: Sequence[int], scheme: str = "he") -> Params:
     Args:
       key: consumed.
       widths: (I, ..., O), at least two, each at least 1.
-      scheme: "he": weights N(0, 2 / fan_in), biases N(0, prod of 2 / fan_in over the layers so
-        far), the paper's non-zero biases; "he_zero_bias"; "uniform": weights U[-s, s] with
-        s = sqrt(6 / fan_in), biases U[-prod s, prod s] (Theorem 2).
+      scheme: "he": weights N(0, 2 / fan_in) and biases N(0, prod of 2 / fan_in over the layers so
+        far), the paper's non-zero biases. "he_zero_bias": the same with zero biases. "uniform":
+        weights U[-s, s] with s = sqrt(6 / fan_in), biases U[-prod s, prod s] (Theorem 2).
 
     Returns:
       Params of len(widths) - 1 layers, float32.
@@ -178,7 +178,7 @@ def init(key: Key, widths: Sequence[int], scheme: str = "he") -> Params:
 
 
 def kernel_size(window: Sequence[int], scheme: str) -> float:
-    """Standard deviation of a kernel [*window, O], or for "uniform" its largest size.
+    """Standard deviation of a kernel [*window, O], or for "uniform" the bound of its entries.
 
     >>> kernel_size((8,), "he"), kernel_size((3, 3, 16), "he") == (2 / 144) ** 0.5
     (0.5, True)
@@ -189,7 +189,7 @@ def kernel_size(window: Sequence[int], scheme: str) -> float:
 def rescale(params: Params, factors: Sequence[jax.Array]) -> Params:
     """Multiplies the kernel of layer l by c_l and its bias by c_1 ... c_l.
 
-    ReLU is positively homogeneous, so all outputs change by the one factor c_1 ... c_L.
+    ReLU is positively homogeneous, so all outputs are multiplied by c_1 ... c_L.
 
     Args:
       params: a chain of L layers.
@@ -199,13 +199,12 @@ def rescale(params: Params, factors: Sequence[jax.Array]) -> Params:
       Params of the same structure.
 
     Raises:
-      ValueError: if params is no chain or the number of factors is not L.
+      ValueError: if params is not a chain or the number of factors is not L.
 
-    >>> import jax, jax.numpy as jnp, plantjax as pj
-    >>> params = pj.nets.init(jax.random.key(0), (2, 8, 4))
-    >>> scaled, x = pj.nets.rescale(params, [2.0, 4.0]), jnp.ones((1, 2))
-    >>> bool(jnp.allclose(pj.nets.apply(scaled, x), 8.0 * pj.nets.apply(params, x)))
-    True
+    >>> import plantjax as pj
+    >>> params, x = pj.targets.relu(depth=3), jnp.ones((1, 1))
+    >>> pj.nets.apply(pj.nets.rescale(params, [2.0, 4.0]), x).item()
+    8.0
     """
     chain = layers(params)
     if len(factors) != len(chain):
@@ -223,35 +222,33 @@ def rescale_to_he(params: Params, mask: Mask) -> Params:
     """Brings the kept weights of every layer to He scale for their kept fan-in (`rescale`).
 
     A sparse ticket's outputs are tiny, and training at ordinary learning rates destroys it. Layer l
-    is multiplied by sqrt(2 / f_l) / r_l, with r_l the root mean square of its kept weights and f_l
-    their mean number per unit that has any; a layer without kept weights is left as it is. The
-    masked network's outputs change by one positive factor.
+    is multiplied by sqrt(2 / f_l) / r_l, where r_l is the root mean square of its kept weights and
+    f_l their mean number per unit, over the units that have any. Layers without kept weights stay
+    as they are. The masked network's outputs change by one positive factor.
 
     Args:
       params: a chain of L layers.
-      mask: of the same structure.
+      mask: a mask with the structure of the params.
 
     Returns:
       Params of the same structure; pruned entries are scaled like the others.
 
     Raises:
-      ValueError: if params is no chain or the mask does not match.
+      ValueError: if params is not a chain or the mask does not match.
 
-    >>> import jax, jax.numpy as jnp, plantjax as pj
-    >>> tiny = jax.tree.map(lambda p: 1e-4 * p, pj.nets.init(jax.random.key(0), (2, 50, 4)))
-    >>> scaled = jax.jit(pj.nets.rescale_to_he)(tiny, pj.masks.full(tiny))
-    >>> kernel = scaled["layer_01"]["kernel"]
-    >>> round(float(jnp.sqrt(jnp.mean(jnp.square(kernel)))), 3)  # sqrt(2 / 50)
+    >>> tiny = {"layer_00": {"kernel": jnp.full((50, 4), 1e-4), "bias": jnp.zeros(4)}}
+    >>> mask = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), tiny)
+    >>> round(float(rescale_to_he(tiny, mask)["layer_00"]["kernel"][0, 0]), 3)  # sqrt(2 / 50)
     0.2
     """
     checks.mask("mask", mask, "params", params)
     factors = []
     for layer, kept in zip(layers(params), layers(mask), strict=True):
         weights = jnp.where(kept["kernel"], layer["kernel"], 0.0)
-        peak = jnp.max(jnp.abs(weights))  # squares of tiny weights would vanish
+        peak = jnp.max(jnp.abs(weights))  # squares of tiny weights would underflow
         unit = weights / checks.divisor(peak)
         units = jnp.sum(jnp.any(kept["kernel"], axis=0), dtype=jnp.int32).astype(jnp.float32)
-        total = jnp.sum(jnp.square(unit))  # f_l r_l^2 = (sum of squares) / (units with any)
+        total = jnp.sum(jnp.square(unit))  # f_l r_l^2 = (sum of squares) / (units with weights)
         factors.append(
             jnp.where(total > 0, jnp.sqrt(2.0 * units / checks.divisor(total)), 1.0)
             / checks.divisor(peak)

@@ -1,9 +1,9 @@
-"""Convolutional networks: VGG and ResNet as Flax modules, and as pure functions of parameters.
+"""Convolutional networks: VGG and ResNet as Flax modules and as pure functions of parameters.
 
-Parameters are `layer_00`, `layer_01`, ... in network order, `kernel` and `bias` each, and
-`norm_00`, ... (`scale`, `bias`) where batch norm follows a layer; these are not prunable. Images
-are NHWC and of any size: pools of size 2 halve it, rounding up, and the last layer reads the mean
-over all pixels. A `Network` is the apply that planting and finders take, and knows its wiring.
+Parameters are `layer_00`, `layer_01`, ... in network order, each with `kernel` and `bias`, and
+`norm_00`, ... (`scale` and `bias`, not prunable) where batch norm follows a layer. Images are NHWC
+and of any size: pools halve it, rounding up, and the last layer reads the mean over all pixels. A
+`Network` is the function that planting and finders take; it knows its wiring.
 
 Sources: Simonyan and Zisserman 2015, https://arxiv.org/abs/1409.1556; He et al. 2016,
 https://arxiv.org/abs/1512.03385
@@ -36,16 +36,16 @@ RESNETS = {
     18: ((64, 2), (128, 2), (256, 2), (512, 2)),
     20: ((16, 3), (32, 3), (64, 3)),
 }
-"""Channels and blocks of the stages, by depth; both for small images, with a 3 x 3 stem."""
+"""(channels, blocks) of the stages, by depth; both are for small images, with a 3 x 3 stem."""
 
 SHORTCUTS = ("project", "pad")
 DTYPES = ("float32", "bfloat16")
 CONVOLUTIONS = {"direct": None, "patches": by_patches}
-"""How convolutions run: by XLA's own, or as matrix products, which is faster on a CPU."""
+"""Implementations of convolutions: XLA's own, or matrix products, which are faster on a CPU."""
 
 
 class _Net(nn.Module):
-    """What VGG and ResNet share. Products are full float32, or bfloat16 but for the last layer."""
+    """Base of VGG and ResNet, in full float32, or in bfloat16 except for the last layer."""
 
     n_out: int = 10
     batch_norm: bool = False
@@ -55,7 +55,7 @@ class _Net(nn.Module):
     def conv(
         self, x: jax.Array, index: int, width: int, frozen: bool, size: int = 3, stride: int = 1
     ) -> jax.Array:
-        """Layer `index`, a convolution, and its batch norm."""
+        """Layer `index`: a convolution, with its batch norm if there is one."""
         dtype = jnp.dtype(self.dtype)
         x = nn.Conv(
             width,
@@ -73,12 +73,12 @@ class _Net(nn.Module):
         )(x)
 
     def head(self, x: jax.Array, index: int) -> jax.Array:
-        """The last layer, of the mean over pixels."""
+        """The last layer: a dense layer on the mean over pixels."""
         x = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
         return nn.Dense(self.n_out, precision="highest", name=_name("layer", index))(x)
 
     def wire(self, index: int, reads: str, writes: str) -> Layer:
-        """The layer `index`, with its batch norm if it is one of `conv`."""
+        """Layer `index` of the wiring, with its batch norm if it is a convolution."""
         part, norm = layer(_name("layer", index), reads, writes), _name("norm", index)
         if writes == "output" or not self.batch_norm:
             return part
@@ -92,7 +92,7 @@ class VGG(_Net):
 
     @nn.compact
     def __call__(self, x: jax.Array, frozen: bool = False) -> jax.Array:
-        """Maps images [N, H, W, C] to outputs [N, O]; batch norm takes frozen statistics or x's."""
+        """Maps images [N, H, W, C] to outputs [N, O]; `frozen` batch norms use given statistics."""
         index = 0
         for number, widths in enumerate(self.blocks):
             x = nn.max_pool(x, (2, 2), (2, 2), "SAME") if number else x
@@ -102,7 +102,7 @@ class VGG(_Net):
         return self.head(x, index)
 
     def wiring(self) -> Wiring:
-        """A chain."""
+        """The wiring of a chain."""
         count = sum(len(widths) for widths in self.blocks)
         nodes = [INPUT, *(f"{index:02d}" for index in range(count))]
         layers = [self.wire(i, *nodes[i : i + 2]) for i in range(count)]
@@ -122,7 +122,7 @@ class ResNet(_Net):
 
     @nn.compact
     def __call__(self, x: jax.Array, frozen: bool = False) -> jax.Array:
-        """Maps images [N, H, W, C] to outputs [N, O]; batch norm takes frozen statistics or x's."""
+        """Maps images [N, H, W, C] to outputs [N, O]; `frozen` batch norms use given statistics."""
         x = nn.relu(self.conv(x, 0, self.stages[0][0], frozen))
         index = 1
         for width, stride, changes in self.plan():
@@ -139,7 +139,7 @@ class ResNet(_Net):
         return self.head(x, index)
 
     def wiring(self) -> Wiring:
-        """A stream, which blocks write or carry on."""
+        """The wiring of a residual stream, to which blocks add."""
         layers, carries = [self.wire(0, INPUT, "00")], []
         stream = "00"
         for _, _, changes in self.plan():
@@ -155,7 +155,7 @@ class ResNet(_Net):
         return Wiring((*layers, last), tuple(carries))
 
     def plan(self) -> list[tuple[int, int, bool]]:
-        """Width and stride of every block, and whether it changes the shape of the stream."""
+        """(width, stride, whether the shape of the stream changes) of each block."""
         firsts = [
             stage > 0 and block == 0
             for stage, (_, n) in enumerate(self.stages)
@@ -180,11 +180,11 @@ def vgg(
 
     Args:
       depth: in `VGGS`.
-      width: multiplies all channels; at least one is left.
+      width: factor of all channel numbers, each at least 1.
       n_out: number of outputs O.
-      batch_norm: after every convolution.
-      dtype: "float32" or "bfloat16", of the computation; parameters and outputs are float32.
-      convolution: "direct", or "patches", which is faster on a CPU (`convolution.by_patches`).
+      batch_norm: whether a batch norm follows each convolution.
+      dtype: "float32" or "bfloat16", for the computation; parameters and outputs are float32.
+      convolution: "direct", or "patches", which is faster on a CPU (`patches.by_patches`).
 
     Returns:
       A Network.
@@ -192,10 +192,9 @@ def vgg(
     Raises:
       ValueError: if depth, dtype or convolution is unknown, or a number is out of range.
 
-    >>> import jax
     >>> network = vgg(11, width=0.125)
-    >>> params = network.init(jax.random.key(0), (32, 32, 3))
-    >>> network(params, jax.numpy.zeros((2, 32, 32, 3))).shape
+    >>> params = jax.eval_shape(lambda: network.init(jax.random.key(0), (32, 32, 3)))
+    >>> jax.eval_shape(network, params, jnp.zeros((2, 32, 32, 3))).shape
     (2, 10)
     """
     _check(depth, VGGS, width, n_out, dtype, convolution)
@@ -217,12 +216,12 @@ def resnet(
 
     Args:
       depth: in `RESNETS`.
-      width: multiplies all channels; at least one is left.
+      width: factor of all channel numbers, each at least 1.
       n_out: number of outputs O.
-      batch_norm: after every convolution.
+      batch_norm: whether a batch norm follows each convolution.
       dtype: as in `vgg`.
       convolution: as in `vgg`.
-      shortcut: "pad" (the default of 20) or "project" (that of 18).
+      shortcut: "pad" (the default for ResNet20) or "project" (the default for ResNet18).
 
     Returns:
       A Network.

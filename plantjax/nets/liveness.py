@@ -10,12 +10,12 @@ from plantjax.types import Mask, Params
 
 
 def live(params: Params, mask: Mask, wiring: Wiring) -> Mask:
-    """The part of a mask on paths from an input, or a positive bias, to an output.
+    """The part of a mask on paths from an input or a positive bias to an output.
 
-    See `masks.live`. A channel of an image is one unit; one behind a batch norm counts as fed.
+    See `masks.live`. A channel of an image is one unit, and counts as reached behind a batch norm.
 
     Raises:
-      ValueError: as `channels`.
+      ValueError: as `wirings.channels`.
 
     >>> import plantjax as pj
     >>> params = {
@@ -48,7 +48,7 @@ def live(params: Params, mask: Mask, wiring: Wiring) -> Mask:
 
 
 def connected(mask: Mask, wiring: Wiring) -> jax.Array:
-    """Whether a path of kept weights leads from an input to an output; bool [].
+    """Whether some path of kept weights leads from an input to an output; bool [].
 
     >>> import plantjax as pj
     >>> mask = {"layer_00": {"kernel": jnp.array([[True, False]])}}
@@ -66,9 +66,9 @@ def _fed(
     wiring: Wiring,
     sizes: Mapping[str, int],
 ) -> dict[str, jax.Array]:
-    """Which channels paths of kept weights reach; they begin at inputs and positive biases.
+    """For each node, which channels are reached from inputs and positive biases by kept weights.
 
-    Biases count only if their values are given. A batch norm may then feed any channel.
+    Biases count only if their values are given; a batch norm then makes all its channels reached.
     """
     fed = {INPUT: jnp.ones(sizes[INPUT], bool)}
     for node in wiring.nodes:

@@ -1,7 +1,7 @@
-"""Convolutions as matrix products of patches: many times faster on CPUs inside a loop.
+"""Convolutions as matrix products of patches, which is many times faster in loops on CPUs.
 
-XLA's CPU backend runs convolutions and their gradients inside a scan far below the speed of its
-matrix products. A batch of kernels, as vmap makes it, is a batch of products here, nothing grouped.
+In a scan, XLA's CPU backend runs convolutions and their gradients far below the speed of its matrix
+products. Under vmap over kernels this becomes a batch of products instead of a grouped convolution.
 """
 
 from collections.abc import Sequence
@@ -20,21 +20,21 @@ def by_patches(
     precision: Any = None,
     **others: Any,
 ) -> jax.Array:
-    """Convolves as `jax.lax.conv_general_dilated` does, to rounding.
+    """Convolves like `jax.lax.conv_general_dilated`, up to rounding.
 
     Args:
       x: images [N, H, W, I].
       kernel: [kh, kw, I, O].
       window_strides: two positive numbers.
       padding: "SAME".
-      precision: of the product.
-      **others: what Flax passes besides; groups and dilations must be 1.
+      precision: precision of the matrix product.
+      **others: further arguments that Flax passes; groups and dilations must be 1.
 
     Returns:
       Images [N, H', W', O], H' = ceil(H / stride).
 
     Raises:
-      ValueError: if it is asked for another padding, groups or dilations.
+      ValueError: for any other padding, groups or dilations.
 
     >>> import jax.numpy as jnp
     >>> image, kernel = jnp.ones((1, 4, 4, 1)), jnp.ones((3, 3, 1, 1))
@@ -57,7 +57,7 @@ def by_patches(
 
 
 class _Axis:
-    """One side of an image under a window: how it is padded, and what each tap of it sees."""
+    """One axis of an image under a window: its padding, and the pixels that each tap sees."""
 
     def __init__(self, size: int, taps: int, stride: int) -> None:
         self.outputs, self.stride = -(-size // stride), stride
@@ -65,10 +65,10 @@ class _Axis:
         before = missing // 2
         self.edges = (before, missing - before)
         last = (self.outputs - 1) * stride
-        # a tap that sees nothing but padding adds nothing
+        # taps that see only padding contribute nothing
         self.seen = [tap for tap in range(taps) if tap - before < size and tap + last >= before]
         self.window = slice(self.seen[0], self.seen[-1] + 1)
 
     def reach(self, tap: int) -> slice:
-        """The places that a tap sees, one for each output."""
+        """The pixels that a tap sees, one for each output."""
         return slice(tap, tap + (self.outputs - 1) * self.stride + 1, self.stride)

@@ -1,17 +1,19 @@
-"""Wirings: how the layers of a parameter tree hang together, as a graph of channels.
+"""Wirings: how the layers of a parameter tree connect, as a graph of channel groups.
 
-A node is a group of channels: the input, a hidden activation after its ReLU, the output. A layer
-reads one node and writes one. All that is written into a hidden node is added before its ReLU,
+A node is a group of channels: the input, a hidden activation after its ReLU, or the output. A layer
+reads one node and writes one. Everything written into a hidden node is summed before its ReLU,
 
-    node = relu(sum of the layers that write it + the node that it carries on),
+    node = relu(sum of the layers that write it + the node that it carries),
 
-so residual networks are wirings as well as chains: an identity shortcut carries its node on, one
-padded with zeros carries it into a wider node, a projection is one more layer. Pools, strides,
-padding and flattening keep channels apart and need no mention. Whatever holds per channel (what is
-live, where a target's channel is planted, by which factor it is scaled) follows from the wiring.
+so wirings describe chains as well as residual networks. A node carries another one if an identity
+shortcut adds it, possibly padded with zeros to more channels; a projection shortcut is an ordinary
+layer. Pools, strides, padding and flattening do not mix channels and need not be described.
+All properties of channels follow from the wiring: whether they are live, where a channel of the
+target is planted, and by which factor it is scaled.
 
-The kernel [kh, kw, I, O] of a convolution is read as the matrix [kh kw I, O]. Its rows, and those
-of a dense layer behind a flattened image [H, W, C], index (h W + w) C + c, repeat the channels.
+The kernel [kh, kw, I, O] of a convolution is used as the matrix [kh kw I, O]. Its rows repeat the
+channels, as do those of a dense layer after a flattened image [H, W, C], with index
+(h W + w) C + c.
 """
 
 import re
@@ -30,34 +32,36 @@ INPUT = "input"
 
 
 class Layer(NamedTuple):
-    """A convolution or dense layer; leaves are named by their paths, "layer_00/kernel"."""
+    """A convolution or dense layer; its leaves are given by their paths, as "layer_00/kernel"."""
 
     kernel: str
     bias: str | None
     reads: str
     writes: str
-    scale: str | None = None  # of a batch norm behind it
+    scale: str | None = None  # of the batch norm that follows, if any
     shift: str | None = None
 
     @property
     def name(self) -> str:
-        """What a message calls it, `layer_00` for the kernel `layer_00/kernel`."""
+        """The name for messages, `layer_00` for the kernel `layer_00/kernel`."""
         return self.kernel.removesuffix("/kernel")
 
     @property
     def leaves(self) -> tuple[str, ...]:
-        """The paths of all its parameters."""
+        """The paths of all parameters of the layer."""
         paths = (self.kernel, self.bias, self.scale, self.shift)
         return tuple(path for path in paths if path is not None)
 
 
 @dataclass(frozen=True)
 class Wiring:
-    """Layers in an order in which the network may run, and which nodes carry which others on.
+    """Topologically sorted layers, plus identity shortcuts.
 
     Attributes:
-      layers: every node but "input" is written before it is read. The last one is the output.
-      carries: pairs (node, the node whose channels are added to its first ones).
+      layers: sorted so that each node except "input" is written before it is read; the node that
+        is complete last is the output.
+      carries: pairs (node, carried node): the channels of the carried node are added to the first
+        channels of the node.
 
     A block with an identity shortcut, between two other layers:
 
@@ -79,21 +83,21 @@ class Wiring:
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """All nodes but the input, in the order in which they are complete."""
+        """All nodes except the input, in the order in which they are completed."""
         last = {layer.writes: index for index, layer in enumerate(self.layers)}
         return tuple(sorted(last, key=lambda node: last[node]))
 
     def writers(self, node: str) -> tuple[Layer, ...]:
-        """The layers that write a node."""
+        """The layers that write the node."""
         return tuple(layer for layer in self.layers if layer.writes == node)
 
     def carried(self, node: str) -> str | None:
-        """The node that a node carries on, if any."""
+        """The node that an identity shortcut adds to this one, if any."""
         return dict(self.carries).get(node)
 
 
 def layer(name: str, reads: str, writes: str) -> Layer:
-    """The layer with the parameters `name/kernel` and `name/bias`.
+    """A layer with the parameters `name/kernel` and `name/bias`.
 
     >>> layer("layer_03", reads="stem", writes="inner").leaves
     ('layer_03/kernel', 'layer_03/bias')
@@ -102,17 +106,18 @@ def layer(name: str, reads: str, writes: str) -> Layer:
 
 
 def chain(params: Params, names: Sequence[str] | None = None) -> Wiring:
-    """The wiring in which every layer reads what the one before it writes.
+    """The wiring of a chain, in which each layer reads the output of the one before.
 
     Args:
-      params: tree of layers, each with `kernel` [I, O] or [..., I, O], and perhaps `bias` [O].
+      params: tree of layers, each with `kernel` [I, O] or [..., I, O], and optionally `bias` [O].
       names: the layers' paths in network order; by default sorted.
 
     Returns:
       A Wiring.
 
     Raises:
-      ValueError: if params is no chain, or sorting would put layer_10 before a convolution layer_2.
+      ValueError: if params is not a chain; or if it has convolutions and names such as layer_2 and
+        layer_10, for which sorted order is not numerical order.
 
     >>> import jax.numpy as jnp
     >>> image = {"kernel": jnp.ones((3, 3, 1, 8)), "bias": jnp.ones(8)}
@@ -144,7 +149,7 @@ def chain(params: Params, names: Sequence[str] | None = None) -> Wiring:
 
 
 def find(params: Params) -> Wiring | None:
-    """The wiring of a chain, or None if params is none."""
+    """The wiring of params if they are a chain, else None."""
     try:
         return chain(params)
     except ValueError:
@@ -152,27 +157,27 @@ def find(params: Params) -> Wiring | None:
 
 
 def of(apply: Apply, params: Params) -> Wiring | None:
-    """The wiring of a network: the attribute `wiring` of its apply, or that of a chain, or None."""
+    """The attribute `wiring` of the network if it has one, else that of a chain, else None."""
     return getattr(apply, "wiring", None) or find(params)
 
 
 def channels(params: Params, wiring: Wiring, tree: str = "params") -> dict[str, int]:
-    """The number of channels of every node, the input first.
+    """The number of channels of each node, the input first.
 
     Args:
       params: any tree.
       wiring: its wiring.
-      tree: what an error calls params.
+      tree: name of params in error messages.
 
     Raises:
-      ValueError: if the wiring reads what is not written before, or is not one of params: its
-        paths, and all of them, name leaves whose shapes fit on one another.
+      ValueError: if the wiring reads a node before it is written, does not name each leaf of params
+        exactly once, or the shapes of the leaves do not match.
     """
     found = leaves(params)
     _check_order(wiring)
     _check_paths(found, wiring, tree)
     sizes = {INPUT: _inputs(found, wiring)}
-    images = {INPUT}  # nodes that a dense layer may read flattened
+    images = {INPUT}  # nodes that a dense layer may read after flattening
     for node in wiring.nodes:
         writers, source = wiring.writers(node), wiring.carried(node)
         width = jnp.shape(found[writers[0].kernel])[-1]
@@ -201,7 +206,7 @@ def channels(params: Params, wiring: Wiring, tree: str = "params") -> dict[str, 
 
 
 def leaves(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by their paths.
+    """The leaves of a tree, by path.
 
     >>> leaves({"layer_00": {"kernel": 1.0, "bias": 2.0}})
     {'layer_00/bias': 2.0, 'layer_00/kernel': 1.0}
@@ -211,25 +216,25 @@ def leaves(tree: Any) -> dict[str, Any]:
 
 
 def replace(tree: Any, values: Mapping[str, Any]) -> Any:
-    """The tree with the leaves of these paths replaced."""
+    """The tree with the leaves at these paths replaced."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: values.get(checks.path_name(path), leaf), tree
     )
 
 
 def matrix(kernel: jax.Array) -> jax.Array:
-    """A kernel [..., I, O] as the matrix [rows, O] that acts on patches."""
+    """A kernel [..., I, O] as the matrix [rows, O] that multiplies patches."""
     return kernel if kernel.ndim == 2 else kernel.reshape(-1, kernel.shape[-1])
 
 
 def rows(per_channel: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Numbers per channel [C], one for every row of the kernel's matrix."""
+    """Repeats numbers per channel [C], so that there is one for each row of the kernel's matrix."""
     times = int(np.prod(kernel.shape[:-1])) // per_channel.size
     return per_channel if times == 1 else jnp.tile(per_channel, times)
 
 
 def _natural(name: str) -> list[Any]:
-    """Sorts layer_2 before layer_10."""
+    """A sort key that puts layer_2 before layer_10."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
@@ -265,7 +270,7 @@ def _check_paths(found: Mapping[str, Any], wiring: Wiring, tree: str) -> None:
 
 
 def _inputs(found: Mapping[str, Any], wiring: Wiring) -> int:
-    """Channels of the input: what convolutions read, or else the inputs of the dense layers."""
+    """Channels of the input, as read by convolutions, or by dense layers if there are none."""
     readers = [jnp.shape(found[part.kernel]) for part in wiring.layers if part.reads == INPUT]
     if not readers:
         raise ValueError("a layer must read the input.")

@@ -10,7 +10,7 @@ GRASP_TEMPERATURE = 200.0
 
 
 def random(apply: Apply, loss: Loss) -> ScoreFn:
-    """Scores N(0, 1), the baseline: a random mask of exact density.
+    """Scores N(0, 1), as a baseline: a random mask of exact density.
 
     >>> import jax, jax.numpy as jnp, plantjax as pj
     >>> score = pj.SCORES["random"](None, None)
@@ -68,10 +68,10 @@ def snip(apply: Apply, loss: Loss) -> ScoreFn:
 
 
 def grasp(apply: Apply, loss: Loss) -> ScoreFn:
-    """Scores theta (H g): what keeping a parameter adds to the gradient's norm.
+    """Scores theta (H g), the first-order effect of a parameter on the gradient norm.
 
-    H and g belong to the loss of the outputs divided by 200 and to the kept parameters; H g is one
-    Hessian-vector product (Wang et al. 2020, eq. 8, https://arxiv.org/abs/2002.07376).
+    H and g are Hessian and gradient of the loss of outputs divided by 200, over kept parameters;
+    H g is one Hessian-vector product (Wang et al. 2020, eq. 8, https://arxiv.org/abs/2002.07376).
 
     >>> import jax, jax.numpy as jnp, plantjax as pj
     >>> def apply(params, x):

@@ -1,4 +1,4 @@
-"""LAMP: magnitudes that count within their layer, and compare between layers."""
+"""LAMP: squared magnitudes, normalised within their layer so that layers are comparable."""
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,9 @@ from plantjax.types import Apply, Batch, Key, Loss, Mask, Params, ScoreFn
 def lamp(apply: Apply, loss: Loss) -> ScoreFn:
     """Scores w_i^2 / sum over w_j^2 >= w_i^2 of w_j^2, kernel and bias of a layer together.
 
-    The largest weight of every layer scores 1, so no layer loses its last one while another has two
-    (Lee et al. 2021, eq. 3, https://arxiv.org/abs/2010.07611, where a layer is its kernel). Weights
-    of equal size have equal scores. The w are those of the masked network.
+    The largest weight of every layer scores 1, so no layer loses its last weight while another one
+    has two left (Lee et al. 2021, eq. 3, https://arxiv.org/abs/2010.07611, where a layer is only
+    its kernel). Weights of equal size have equal scores; w are those of the masked network.
 
     >>> import jax, jax.numpy as jnp, plantjax as pj
     >>> params = {"layer_00": {"kernel": jnp.array([[1.0, 2.0]])}}
@@ -33,10 +33,10 @@ def lamp(apply: Apply, loss: Loss) -> ScoreFn:
 
 def _scores(weights: jax.Array) -> jax.Array:
     sizes = jnp.abs(weights)
-    peak = jnp.max(sizes)  # squares of tiny weights would vanish
+    peak = jnp.max(sizes)  # normalise first: squares of tiny weights would underflow
     squares = jnp.square(sizes / checks.divisor(peak))
     ordered = jnp.sort(squares, descending=True)
     sums = jnp.cumsum(ordered)
-    last = jnp.searchsorted(-ordered, -squares, side="right") - 1  # of those of equal size
+    last = jnp.searchsorted(-ordered, -squares, side="right") - 1  # the last of equal size
     total = sums[last]
     return squares / checks.divisor(total)

@@ -1,4 +1,4 @@
-"""NTK-SAP: keep what changes how the outputs answer to a small change of all parameters."""
+"""NTK-SAP: how much a parameter affects the response of outputs to a small change of parameters."""
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +10,15 @@ from plantjax.types import Apply, Batch, Key, Loss, Mask, Params, ScoreFn
 def ntk_sap(apply: Apply, loss: Loss, *, resample: bool = True, epsilon: float = 0.01) -> ScoreFn:
     """Scores |m d/dm sum ||f(x; m theta) - f(x; m (theta + epsilon N))||^2|, x and N ~ N(0, 1).
 
-    The sum, over epsilon^2, estimates the nuclear norm of the tangent kernel. Data serve for their
-    shape alone. Made to be iterated.
+    The sum divided by epsilon^2 estimates the nuclear norm of the tangent kernel. Only the shape of
+    the data is used. The score is meant for many rounds.
 
     Args:
       apply: `(params, x) -> outputs`.
       loss: not used.
-      resample: draw theta anew each time, so that the mask suits all networks of this kind; False
-        keeps the mother's parameters.
-      epsilon: size of the change.
+      resample: draw theta anew in each call, so that the mask suits all networks of this shape;
+        False uses the mother's parameters.
+      epsilon: size of the change of theta.
 
     Returns:
       A ScoreFn.
@@ -26,9 +26,9 @@ def ntk_sap(apply: Apply, loss: Loss, *, resample: bool = True, epsilon: float =
     Raises:
       ValueError: if epsilon is not positive.
 
-    Source: Wang et al. 2023, algorithm 1, https://arxiv.org/abs/2304.02840. Theta is drawn there
-    from the initialisation; here, where any pytree may come, from N(0, s^2) with s the root mean
-    square of the kept entries of each array: our reading.
+    Source: Wang et al. 2023, algorithm 1, https://arxiv.org/abs/2304.02840. The paper draws theta
+    from the initialisation. Ours must work for any pytree, so it draws from N(0, s^2), where s is
+    the root mean square of the kept entries of each array.
     """
     del loss
     checks.positive("epsilon", epsilon)
@@ -36,7 +36,7 @@ def ntk_sap(apply: Apply, loss: Loss, *, resample: bool = True, epsilon: float =
     def score(key: Key, params: Params, mask: Mask, batch: Batch) -> Params:
         x_key, change_key, theta_key = jax.random.split(key, 3)
         x = jax.random.normal(x_key, batch.x.shape)
-        masked = masks.apply(params, mask)  # NaN in a pruned entry cannot leak
+        masked = masks.apply(params, mask)  # removes NaN in pruned entries
         theta = _redrawn(theta_key, masked, mask) if resample else masked
         changed = jax.tree.map(
             lambda p, n: p + epsilon * n, theta, draws.normal(change_key, params)
@@ -56,7 +56,7 @@ def ntk_sap(apply: Apply, loss: Loss, *, resample: bool = True, epsilon: float =
 
 
 def _redrawn(key: Key, params: Params, mask: Mask) -> Params:
-    """Normal numbers of the root mean square of each array's kept entries."""
+    """Draws normal numbers, scaled to the root mean square of each array's kept entries."""
 
     def size(masked: jax.Array, kept: jax.Array) -> jax.Array:
         number = jnp.maximum(jnp.sum(kept, dtype=jnp.int32), 1)

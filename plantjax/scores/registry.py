@@ -1,7 +1,8 @@
 """The registry of scores, `SCORES[name](apply, loss)` -> `(key, params, mask, batch) -> scores`.
 
-A score gives one number per parameter of the masked network f(m theta); the highest are kept. No
-score looks at names or shapes: params is any pytree of float arrays, apply any function of it.
+A score gives one number per parameter of the masked network f(m theta); the highest are kept. A
+score does not depend on names or shapes: params is any pytree of float arrays, and apply any
+function of it.
 """
 
 from plantjax import checks
@@ -14,7 +15,7 @@ from plantjax.types import MakeScore
 
 
 def get(score: str | MakeScore) -> MakeScore:
-    """The score of this name, or the function itself, such as `partial(ntk_sap, resample=False)`.
+    """Looks up a score by name; a function, as `partial(prospr, steps=0)`, is returned unchanged.
 
     Raises:
       ValueError: if the name is unknown.
@@ -39,7 +40,7 @@ SCORES: dict[str, MakeScore] = {
     "ntk_sap": ntk_sap,
     "prospr": prospr,
 }
-"""The registry of scores: a new one takes one function and one entry here."""
+"""The registry of scores; a new score needs one function and one entry here."""
 
 PAPER_SCORES = ("random", "magnitude", "snip", "grasp", "synflow")
 """The scores that the paper compares."""

@@ -1,4 +1,4 @@
-"""SynFlow: how much of the sum of all paths from inputs to outputs goes through a parameter."""
+"""SynFlow: the share of all paths from inputs to outputs that go through a parameter."""
 
 from functools import partial
 
@@ -14,10 +14,10 @@ def synflow(apply: Apply, loss: Loss) -> ScoreFn:
     """Scores |theta dR/dtheta|, R = sum of outputs of the network |m theta| on an all-ones input.
 
     Chains of dense layers and convolutions, and networks whose apply has a `wiring`, are first
-    rescaled layer by layer, by powers of two that keep every activation near one: all scores change
-    by one common factor, and deep or wide networks neither overflow nor vanish. If the apply has a
-    `flow`, R is that of `flow(params, x)`: batch norm is to be the identity there (Tanaka et al.
-    2020, https://arxiv.org/abs/2006.05467).
+    rescaled layer by layer, by powers of two that keep every activation near one. This changes all
+    scores by one common factor, and avoids over- and underflow in deep or wide networks. If the
+    apply has a `flow`, R uses `flow(params, x)`, in which batch norm should be the identity (Tanaka
+    et al. 2020, https://arxiv.org/abs/2006.05467).
 
     >>> import jax, jax.numpy as jnp, plantjax as pj
     >>> params = pj.nets.init(jax.random.key(0), (2, 8, 3), "he_zero_bias")
@@ -38,7 +38,7 @@ def synflow(apply: Apply, loss: Loss) -> ScoreFn:
         wiring = wirings.of(apply, positive)
         if wiring is not None:
             balanced = balancing.balance(positive, wiring)
-            if apply is not nets.apply and not hasattr(apply, "wiring"):  # a guess: try it
+            if apply is not nets.apply and not hasattr(apply, "wiring"):  # a guess, so check
                 follows = balancing.follows(flow, balanced, ones, wiring)
                 balanced = jax.tree.map(partial(jnp.where, follows), balanced, positive)
             positive = balanced

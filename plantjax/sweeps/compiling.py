@@ -1,9 +1,9 @@
-"""Compiled programs: a vmapped function per shape, traced and compiled once, whoever asks first.
+"""Compiled programs: vmapped functions, traced and compiled once per shape and shared by all users.
 
-XLA compiles without holding Python's lock, so the programs of a group compile side by side, and
-those of the next group of a sweep in a thread of their own while the present group runs. Tracing
-does hold it, so one thread traces at a time. Over several devices every device runs the
-vmapped function on its own share of the batch: nothing is exchanged, and no device waits.
+XLA releases Python's global lock while it compiles. So the programs of a group compile in parallel,
+and those of a sweep's next group compile in a thread of their own while the current group runs.
+Tracing holds the lock, so only one thread traces at a time. With several devices, each runs the
+vmapped function on its own share of the batch; they exchange nothing and never wait for each other.
 """
 
 import threading
@@ -17,39 +17,39 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 KEPT_PROGRAMS = 64
-"""Programs that are kept compiled: one takes up to 300 mappings of memory, Linux allows 65,530."""
+"""Number of cached programs. One takes up to 300 memory mappings, of which Linux allows 65,530."""
 AXIS = "cells"
 TRACING = threading.RLock()
-"""Held by the thread that traces."""
+"""The lock held while tracing."""
 Function: TypeAlias = Callable[..., Any]
 
 
 def mesh_of(devices: int | None = None) -> Mesh:
-    """A mesh with the one axis "cells" over the first devices of this process (default: all)."""
+    """A mesh with one axis, "cells", over the first devices of this process (default: all)."""
     return Mesh(np.asarray(jax.local_devices()[:devices]), (AXIS,))
 
 
 def share(mesh: Mesh, tree: Any) -> Any:
-    """Spreads the leading axis of all leaves over the mesh."""
+    """Shards the leading axis of all leaves over the mesh."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(AXIS)))
 
 
 class Program:
-    """A vmapped function for arguments of given shapes, traced; it compiles when first needed.
+    """A vmapped function, traced for arguments of given shapes; it compiles when first needed.
 
     Attributes:
-      out_info: pytree of `jax.ShapeDtypeStruct`, what a call returns.
+      out_info: pytree of `jax.ShapeDtypeStruct`, the shapes and dtypes of the results.
     """
 
     def __init__(self, lowered: jax.stages.Lowered) -> None:
-        """Compiles nothing yet."""
+        """Keeps the lowered function; nothing is compiled yet."""
         self.out_info = lowered.out_info
         self._compile = lowered.compile
         self._compiled: jax.stages.Compiled | None = None
         self._lock = threading.Lock()
 
     def compile(self) -> jax.stages.Compiled:
-        """The executable; threads that ask meanwhile wait for the first."""
+        """The executable, compiled on the first call; other threads wait for it."""
         with self._lock:
             if self._compiled is None:
                 self._compiled = self._compile()
@@ -57,21 +57,21 @@ class Program:
             return self._compiled
 
     def __call__(self, *arguments: Any) -> Any:
-        """Starts the program on a batch that is shared over its devices; returns its results."""
+        """Starts the program on a batch sharded over its devices, and returns the results."""
         return self.compile()(*arguments)
 
 
 def program(function: Function, mesh: Mesh, *arguments: Any, in_turn: bool = False) -> Program:
-    """The program of a function, vmapped, for arguments of these shapes and dtypes.
+    """The program of a vmapped function for arguments of these shapes and dtypes.
 
     Args:
       function: pure and hashable; equal functions share a program.
-      mesh: the devices that share the batch; their number divides it.
-      *arguments: pytrees of arrays, or of `jax.ShapeDtypeStruct`, with the batch as leading axis.
-      in_turn: compute the batch one by one instead.
+      mesh: the devices that share the batch; their number divides its size.
+      *arguments: pytrees of arrays or of `jax.ShapeDtypeStruct`, with the batch as leading axis.
+      in_turn: compute the batch one by one instead of vmapping.
 
     Returns:
-      The program, the same one for the same arguments.
+      The program. It is cached, so equal calls return the same object.
     """
     leaves, structure = jax.tree.flatten(arguments)
     shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
@@ -80,7 +80,7 @@ def program(function: Function, mesh: Mesh, *arguments: Any, in_turn: bool = Fal
 
 
 def compile_all(parts: Iterable[Program]) -> None:
-    """Compiles programs side by side."""
+    """Compiles programs in parallel."""
     with ThreadPoolExecutor() as threads:
         for _ in threads.map(Program.compile, parts):
             pass
@@ -96,7 +96,7 @@ def _program(
 
 
 def forget() -> None:
-    """Frees all compiled programs that nobody holds, these and JAX's own."""
+    """Frees all compiled programs that are not in use, including those in JAX's own caches."""
     _program.cache_clear()
     jax.clear_caches()
 

@@ -1,9 +1,10 @@
-"""Evaluation: a masked network on held-out data, alone or beside the planted ticket."""
+"""Evaluation of a masked network on held-out data, alone or compared with the planted ticket."""
 
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from plantjax import checks, masks, metrics, nets, recovery
 from plantjax.finders.common import with_head
@@ -12,38 +13,37 @@ from plantjax.sweeps.worlds import World
 from plantjax.types import Apply, Batch, Found, Head, Mask, Metrics, Params, Task
 
 IMAGES = 1000
-"""Images that a network is run on at once."""
+"""Number of images on which a network is run at once."""
 
 
 def evaluate(
     task: Task, params: Params, mask: Mask, data: Batch, *, apply: Apply = nets.apply
 ) -> Metrics:
-    """How good the masked network is as it stands: the strong value of a mask.
+    """Evaluates the masked network as it is, which shows whether the mask is a strong ticket.
 
-    For the weak value, train first (`training.fit`) and give the trained parameters. Pure; jits and
-    vmaps over parameters, masks and data.
+    For weak tickets, train first (`training.fit`) and pass the trained parameters. Pure; works
+    under jit, and under vmap over parameters, masks and data.
 
     Args:
-      task: its `evaluate` gives the metrics.
-      params: of the network; pruned entries do not matter.
-      mask: of the same structure; `masks.full(params)` for the dense network.
+      task: the task, whose `evaluate` computes the metrics.
+      params: parameters of the network; pruned entries do not matter.
+      mask: a mask with the structure of the params; `masks.full(params)` for the dense network.
       data: N samples.
       apply: `(params, x) -> outputs`.
 
     Returns:
       The task's metrics, scalars: "accuracy", or "mse" (after one least-squares factor per output)
-      and "mse_raw"; and "constant", whether the outputs do not vary at all (a dead network).
+      and "mse_raw"; also "constant", whether the outputs do not vary at all (a dead network).
 
     Raises:
       ValueError: if the mask does not match the parameters, or the data does not fit the network.
 
     >>> import jax, plantjax as pj
-    >>> task, keys = pj.TASKS["circle"], jax.random.split(jax.random.key(0), 3)
-    >>> mother = pj.nets.init(keys[0], (2, 50, 50, 50, 4))
-    >>> planted = pj.plant(keys[1], task.target(depth=5), mother)
-    >>> found = pj.evaluate(task, planted.params, planted.mask, task.sample(keys[2], 1000))
-    >>> float(found["accuracy"]) > 0.95, bool(found["constant"])
-    (True, False)
+    >>> task, target = pj.TASKS["relu"], pj.targets.relu(depth=3)
+    >>> data = task.sample(jax.random.key(0), 100, noise=0.0)
+    >>> found = pj.evaluate(task, target, pj.masks.nonzero(target), data)
+    >>> round(float(found["mse"]), 6), bool(found["constant"])
+    (0.0, False)
     """
     checks.batch(data)
     outputs = outputs_of(apply, masks.apply(params, mask), data.x)
@@ -52,9 +52,9 @@ def evaluate(
 
 @dataclass(frozen=True)
 class FurtherMetrics:
-    """The registered metrics that every stage computes anew (`METRICS` without the built-in ones).
+    """The metrics that are computed for each stage: those in `METRICS` that are not built in.
 
-    Equal by value, like all parts of a run, so that equal runs share compiled programs.
+    Like all parts of a run it is compared by value, so that equal runs share compiled programs.
     """
 
     task: Task
@@ -63,7 +63,7 @@ class FurtherMetrics:
     registered: Registered
 
     def judged(self, world: World, mask: Mask, params: Params, outputs: jax.Array) -> Judged:
-        """What metrics look at."""
+        """The argument of the metrics."""
         planted = world.planted
         ticket = masks.apply(planted.params, planted.mask)
         wiring = getattr(self.apply, "wiring", None)
@@ -81,7 +81,7 @@ class FurtherMetrics:
         )
 
     def values(self, stage: str, judged: Judged) -> Metrics:
-        """The results of a stage, "STAGE/metric/NAME"."""
+        """The metrics of a stage, as entries "STAGE/metric/NAME"."""
         values = metrics.measured(self.registered, judged)
         return {f"{stage}/{FURTHER}{name}": value for name, value in values.items()}
 
@@ -91,10 +91,10 @@ class EvaluateFound:
     """`(world, found) -> metrics` without training: the ticket's value, recovery, all metrics.
 
     Attributes:
-      built_in: the metrics of the mask alone.
+      built_in: the built-in metrics, which only look at the mask.
       further: all other registered metrics.
-      head: what the finder's networks have after their last layer.
-      signed: evaluate with the parameters that were found (signs flipped) instead of the mother's.
+      head: applied to the outputs of the finder's networks.
+      signed: use the found parameters, with flipped signs, instead of the mother's.
     """
 
     built_in: Registered
@@ -103,7 +103,7 @@ class EvaluateFound:
     signed: bool = False
 
     def __call__(self, world: World, found: Found) -> Metrics:
-        """Evaluates."""
+        """Evaluates the found mask."""
         task, apply = self.further.task, self.further.apply
         params = found.params if self.signed else world.planted.params
         masked = masks.apply(params, found.mask)
@@ -119,13 +119,13 @@ class EvaluateFound:
             **{f"recovery/{k}": v for k, v in compared.items()},
             "kept": masks.count(found.mask),
             "kept_density": masks.density(found.mask),
-            "mask": ravel(found.mask),
+            "mask": ravel_pytree(found.mask)[0],
             **self.further.values("pruned", judged),
         }
 
 
 def values_of(task: Task, outputs: jax.Array, test: Batch) -> Metrics:
-    """The columns of a stage: the task's metric, the raw one, and whether outputs are constant."""
+    """The results of a stage: the task's metric, the raw one, and whether outputs are constant."""
     found = task.evaluate(outputs, test.y)
     value = found[task.metric]
     return {
@@ -136,7 +136,7 @@ def values_of(task: Task, outputs: jax.Array, test: Batch) -> Metrics:
 
 
 def outputs_of(network: Apply, params: Params, x: jax.Array) -> jax.Array:
-    """The outputs [N, O]. Many images are run in parts: their hidden layers would fill memory."""
+    """The outputs [N, O]. Many images are run in parts, whose hidden layers fit into memory."""
     if x.ndim < 4 or x.shape[0] <= IMAGES:
         return network(params, x)
     whole = x.shape[0] // IMAGES * IMAGES
@@ -146,13 +146,3 @@ def outputs_of(network: Apply, params: Params, x: jax.Array) -> jax.Array:
     if whole == x.shape[0]:
         return outputs
     return jnp.concatenate([outputs, network(params, x[whole:])])
-
-
-def ravel(tree: Params) -> jax.Array:
-    """A tree of arrays of one dtype as one vector [P], leaves in tree order.
-
-    >>> import jax.numpy as jnp
-    >>> ravel({"a": jnp.zeros(1), "b": jnp.ones((1, 2))}).tolist()
-    [0.0, 1.0, 1.0]
-    """
-    return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])

@@ -1,8 +1,8 @@
 """Runs: one finder on one task and shape, as pure functions of a cell.
 
-A run has four parts: draw the world, search, evaluate, train. Each is a frozen dataclass, equal by
-value, and a program of its own, so that all runs of one task and shape share everything but the
-search, and training compiles once per shape.
+A run has four parts: draw the world, search, evaluate, train. Each is a frozen dataclass, compared
+by value, and compiles to a program of its own. So all runs of one task and shape share everything
+except the search, and training compiles once per shape.
 """
 
 import zlib
@@ -13,39 +13,34 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from plantjax import checks, metrics, nets, tasks, training
 from plantjax.finders import REFERENCES, names
 from plantjax.finders.common import with_head
 from plantjax.planting import RULES
-from plantjax.sweeps.evaluation import (
-    EvaluateFound,
-    FurtherMetrics,
-    outputs_of,
-    ravel,
-    values_of,
-)
+from plantjax.sweeps.evaluation import EvaluateFound, FurtherMetrics, outputs_of, values_of
 from plantjax.sweeps.worlds import DrawWorld, World, key_for, mother_size, mother_widths
 from plantjax.types import Apply, Batch, Cell, Finder, Found, Head, Key, Metrics, Params, Task
 
 RESCALES = {"none": lambda params, mask: params, "rms": nets.rescale_to_he}
-"""Where weak training starts, by name: `(found parameters, mask) -> parameters`."""
+"""Initial parameters of weak training, by name: `(found parameters, mask) -> parameters`."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """`(cell, world) -> Found`: calls the finder with a key that follows from cell and name."""
+    """`(cell, world) -> Found`: calls the finder with a key derived from the cell and the name."""
 
     finder: Finder
     name: str
 
     def __call__(self, cell: Cell, world: World) -> Found:
-        """Searches."""
+        """Searches for a ticket."""
         truth = (world.planted,) if self.name in REFERENCES else ()
         return self.finder(*self.arguments(cell, world), *truth)
 
     def arguments(self, cell: Cell, world: World) -> tuple[Key, Params, Batch, jax.Array]:
-        """Key, parameters, data and density for the finder."""
+        """The finder's arguments: key, parameters, data and density."""
         density = jnp.asarray(cell.density, jnp.float32)
         key = jax.random.fold_in(key_for(cell.key, "finder"), zlib.crc32(self.name.encode()))
         key = jax.random.fold_in(key, jax.lax.bitcast_convert_type(density, jnp.uint32))
@@ -59,7 +54,7 @@ class BeginLevels:
     search: Search
 
     def __call__(self, cell: Cell, world: World) -> Any:
-        """Begins."""
+        """The initial state."""
         assert self.search.finder.levels is not None
         return self.search.finder.levels.begin(*self.search.arguments(cell, world))
 
@@ -73,7 +68,7 @@ class AdvanceLevel:
     def __call__(
         self, cell: Cell, world: World, state: Any, level: jax.Array
     ) -> tuple[Any, Metrics]:
-        """Advances."""
+        """Runs one level."""
         assert self.search.finder.levels is not None
         arguments = self.search.arguments(cell, world)
         return self.search.finder.levels.advance(*arguments, state, level)
@@ -81,16 +76,16 @@ class AdvanceLevel:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How weak training goes.
+    """Settings of weak training.
 
     Attributes:
       epochs: passes over the data; 0 for no weak training.
       batch_size: samples per step.
-      rescale: where it starts, in RESCALES: "none", the parameters as found; "rms", the same
-        brought to He scale for the kept fan-in (`nets.rescale_to_he`).
-      transform: of the inputs of every step, see `training.fit`.
-      decay: whether the learning rate falls to zero, by a cosine.
-      parameters: whether the results have "trained/parameters", all in one vector [P].
+      rescale: initial parameters, a name in RESCALES: "none", those that were found; "rms", the
+        same brought to He scale for the kept fan-in (`nets.rescale_to_he`).
+      transform: applied to the inputs of every step, see `training.fit`.
+      decay: whether the learning rate decays to zero (cosine).
+      parameters: whether the results include "trained/parameters", one vector [P].
     """
 
     epochs: int = 10
@@ -135,7 +130,7 @@ class Train:
         result["trained/loss"] = losses[-1]
         result["trained/diverged"] = ~jnp.isfinite(losses).all()
         if plan.parameters:
-            result["trained/parameters"] = ravel(params)
+            result["trained/parameters"] = ravel_pytree(params)[0]
         if self.further is not None:
             judged = self.further.judged(world, found.mask, params, outputs)
             result |= self.further.values("trained", judged)
@@ -149,11 +144,11 @@ class Run:
     Attributes:
       world: `(cell) -> World`.
       search: `(cell, world) -> Found`.
-      evaluate: `(world, found) -> metrics` of the ticket without training; it does not look at
-        `found.info`, in which finders differ.
+      evaluate: `(world, found) -> metrics` of the untrained ticket. It ignores `found.info`, whose
+        entries differ between finders.
       fit: `(cell, world, found) -> metrics` after weak training; None for 0 epochs.
-      in_turn: whether the cells of a batch are computed one by one; a batch may then be one cell.
-        For convolutions: a batch of kernels makes them grouped, which is slower.
+      in_turn: whether the cells of a batch are computed one by one; then a batch may be one cell.
+        Useful for convolutions, because vmap over kernels makes them grouped, which is slower.
     """
 
     world: Callable[[Cell], World]
@@ -164,17 +159,17 @@ class Run:
 
     @property
     def finder(self) -> Finder:
-        """The finder: its scope, rounds and kind say what is really used."""
+        """The finder, with the scope, rounds and kind that are actually used."""
         return self.search.finder
 
     def seek(self, cell: Cell) -> tuple[Found, Metrics]:
-        """Draws the world, seeks a ticket in it, and evaluates what was found, untrained."""
+        """Draws the world, seeks a ticket in it, and evaluates that without training."""
         world = self.world(cell)
         found = self.search(cell, world)
         return found, self.evaluate(world, found._replace(info={})) | search_info(found)
 
     def train(self, cell: Cell, found: Found) -> Metrics:
-        """Trains what was found and evaluates it; an empty dict for 0 epochs."""
+        """Trains the found ticket and evaluates it; an empty dict for 0 epochs."""
         return self.fit(cell, self.world(cell), found) if self.fit is not None else {}
 
 
@@ -193,28 +188,28 @@ def make_run(
     samples: int = tasks.SAMPLES,
     **static: Any,
 ) -> Run:
-    """Builds a run in planted worlds of dense mothers.
+    """Builds a run in planted worlds with dense mothers.
 
     Args:
       task: a Task, or its name in TASKS.
       depth: layers of neurons, the input included.
       width: neurons per hidden layer.
-      finder: a name in FINDERS or REFERENCES, also followed by controls, as in "snip+shuffled"; or
-        a Finder.
+      finder: a name in FINDERS or REFERENCES, optionally with controls, as in "snip+shuffled"; or a
+        Finder.
       name: name of a Finder that is not in the registry; its random numbers depend on it.
       epochs: epochs of weak training; 0 for none.
-      batch_size: of weak training, and of searches that train.
-      rescale: where weak training starts, see `TrainingPlan`.
-      scheme: of the mother, see `nets.init`.
-      rule: of the planting, see `planting.plant`.
-      samples: size of the data set, the last tenth held out.
+      batch_size: batch size of weak training, and of searches that train.
+      rescale: initial parameters of weak training, see `TrainingPlan`.
+      scheme: initialisation of the mother, see `nets.init`.
+      rule: rule of planting, see `planting.plant`.
+      samples: size of the data set, of which the last tenth is held out.
       **static: options of the finder (scope, rounds, ...).
 
     Returns:
       A Run.
 
     Raises:
-      ValueError: if a name is unknown or a size out of range; all is checked before any compute.
+      ValueError: if a name is unknown or a size out of range; this is checked before any compute.
 
     >>> import plantjax as pj
     >>> pj.sweeps.make_run("relu", depth=3, width=50, finder="synflow100").finder.rounds
@@ -254,14 +249,14 @@ def assemble(
     apply: Apply = nets.apply,
     in_turn: bool = False,
 ) -> Run:
-    """Builds a run in worlds of one's own.
+    """Builds a run in custom worlds.
 
     Args:
-      task: gives loss and metrics.
-      finder: made for this task and apply.
-      name: of the finder; its random numbers depend on it, controls apart.
-      world: `(cell) -> World`, hashable; equal for equal worlds, so that programs are shared.
-      plan: of weak training.
+      task: the task, which gives loss and metrics.
+      finder: a finder made for this task and apply.
+      name: name of the finder. Its random numbers depend on it, except for the controls in it.
+      world: `(cell) -> World`, hashable; equal worlds must compare equal to share programs.
+      plan: settings of weak training.
       apply: `(params, x) -> outputs`.
       in_turn: see `Run`.
 
@@ -270,7 +265,7 @@ def assemble(
     """
     built_in, registered = metrics.registered()
     further = FurtherMetrics(task, finder.scope, apply, registered)
-    trained = further if registered else None  # without them training does not depend on the scope
+    trained = further if registered else None  # else training need not depend on the scope
     return Run(
         world=world,
         search=Search(finder, names.base(name)),
@@ -281,5 +276,5 @@ def assemble(
 
 
 def search_info(found: Found) -> Metrics:
-    """What the finder reports about its search, as entries "search/..." of the results."""
+    """The finder's diagnostics, as entries "search/NAME" of the results."""
     return {f"search/{name}": value for name, value in found.info.items()}

@@ -1,6 +1,6 @@
 """Sweeps: many cells of one static shape, in batches of one compiled program.
 
-A cell's world (mother, planted ticket, data) follows from its key alone; finder and density enter
+The world of a cell (mother, planted ticket, data) depends only on its key. Finder and density enter
 only the finder's key, so all finders and densities of a seed see the same world.
 """
 
@@ -27,10 +27,17 @@ def make_cells(
     noise: float = 0.01,
     learning_rate: float = 1e-3,
 ) -> Cell:
-    """All (seed, density) pairs as one Cell of arrays [C], densities fastest.
+    """All (seed, density) pairs as one Cell of arrays [C]; densities vary fastest.
+
+    Args:
+      task: the task, whose name enters the keys.
+      seeds: integers, 0 or more.
+      densities: in (0, 1].
+      noise: noise of the samples, in [0, 1].
+      learning_rate: learning rate of weak training.
 
     Raises:
-      ValueError: if seeds or densities are empty or out of range, or noise or learning rate is.
+      ValueError: if seeds or densities are empty, or a number is out of range.
 
     >>> import plantjax as pj
     >>> pj.sweeps.make_cells(pj.TASKS["relu"], seeds=[0, 1], densities=[0.25, 0.5]).density.tolist()
@@ -55,16 +62,16 @@ def make_cells(
 
 
 class Keeper(Protocol):
-    """Keeps a search that is under way: its last finished level, and a pytree of arrays."""
+    """Stores an unfinished search: its last finished level, and its state as a pytree of arrays."""
 
     def restore(self, like: Any) -> tuple[int, Any]:
-        """The last level kept and its tree, of the structure of `like`; (0, like) if none is."""
+        """The last stored level and its tree, structured like `like`; (0, like) if none is."""
 
     def save(self, level: int, tree: Any) -> None:
-        """Keeps the tree after a level, if it is worth while."""
+        """Stores the tree after a level, if that is worthwhile."""
 
     def clear(self) -> None:
-        """Forgets everything: the search is done."""
+        """Deletes everything, because the search is done."""
 
 
 def sweep(
@@ -74,31 +81,31 @@ def sweep(
     devices: int | None = None,
     keep: Callable[[int], Keeper] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Runs all cells, in batches of one compiled program each for search and training.
+    """Runs all cells in batches, with one compiled program each for search and training.
 
-    No device ever has less than two cells (in turn: one), and ragged ends are padded, so a cell's
-    result depends on its identity only: not on the batch, its place in it, the devices, or the
-    order of the cells.
+    Every device always has at least two cells (one if they are computed in turn), and the last
+    batch is padded. So the result of a cell only depends on the cell, not on the batch, its
+    position in it, the devices, or the order of the cells.
 
     Args:
-      run: of `make_run`.
+      run: a run, see `make_run`.
       cells: arrays [C].
       batch: cells per device and call of a program, at least 2; by default 2 on CPU, else at most
-        512. Runs whose cells are computed in turn may have 1, and do by default.
+        512. For runs whose cells are computed in turn it may be 1, which is their default.
       devices: how many of this process's devices share the cells; by default all.
-      keep: the keeper of the batch that starts at a cell: searches that have levels then run level
-        by level, and go on where they stopped.
+      keep: `(first cell of a batch) -> Keeper`. With it, searches that have levels run level by
+        level and resume where they stopped.
 
     Returns:
       Arrays over the cells [C]: "pruned/value", "pruned/value_raw", "pruned/constant", the same
-      with "trained/" and "trained/loss", "trained/diverged"; "ticket/value", "target/value";
+      with "trained/", and "trained/loss", "trained/diverged"; "ticket/value", "target/value";
       "recovery/...", see `recovery.compare`; "pruned/metric/..." and "trained/metric/...", see
       `metrics.METRICS`; "kept", "kept_density"; "mask" bool [C, P], leaves in tree order;
-      "search/...", the finder's `Found.info`; "pruned/seconds" and "trained/seconds", wall time of
-      a cell's share of its batch, compilation apart.
+      "search/...", the finder's `Found.info`; "pruned/seconds" and "trained/seconds", the wall time
+      of a batch divided by its cells, without compilation.
 
     Raises:
-      ValueError: if batch is below 2, there are fewer devices, or the cells are not arrays of one
+      ValueError: if batch is too small, there are fewer devices, or the cells are not arrays of one
         length.
     """
     n = _length(cells)
@@ -120,7 +127,7 @@ def sweep(
 
 
 def default_batch(n: int, devices: int = 1) -> int:
-    """Cells per device and call: 2 on CPU, whose caches hold no more, else up to 512 of n."""
+    """Cells per device and call: 2 on CPU, where more exceed the caches, else up to 512 of n."""
     if jax.default_backend() == "cpu":
         return 2
     return int(min(512, max(2, 1 << (-(-n // devices) - 1).bit_length())))
@@ -133,14 +140,14 @@ def prepare(
     cells: Cell | None = None,
     by_levels: bool = False,
 ) -> None:
-    """Compiles the programs of a group, or waits for them; a thread may do so ahead of `sweep`.
+    """Compiles the programs of a group ahead of `sweep`, for example in a thread.
 
     Args:
-      run: of `make_run`.
-      n: number of cells that `sweep` will be given.
+      run: a run, see `make_run`.
+      n: number of cells that `sweep` will get.
       devices: as in `sweep`.
-      cells: like those that `sweep` will be given, as many as fill all devices; their shapes count.
-      by_levels: whether `sweep` will be given keepers.
+      cells: one batch for all devices, with the shapes that `sweep` will get; by default a Cell.
+      by_levels: whether `sweep` will get `keep`.
     """
     mesh = _mesh(devices)
     size = _default(run, n, mesh) * mesh.size
@@ -166,14 +173,14 @@ class _Levels(NamedTuple):
 
 class _Programs(NamedTuple):
     world: Program
-    search: Program | None  # or in levels
+    search: Program | None  # None if the search runs in levels
     levels: _Levels | None
     evaluate: Program
     fit: Program | None
 
 
 def _programs(run: Run, cells: Cell, mesh: Mesh, by_levels: bool) -> _Programs:
-    with compiling.TRACING:  # group after group: the first one is waited for
+    with compiling.TRACING:  # one group at a time, so that the first can start early
         world = program(run.world, mesh, cells, in_turn=run.in_turn)
         search, levels = None, None
         if by_levels:
@@ -239,7 +246,7 @@ def _run_batch(run: Run, cells: Cell, mesh: Mesh, keeper: Keeper | None) -> dict
 def _by_levels(
     levels: _Levels, rounds: int, cells: Cell, world: Any, mesh: Mesh, keeper: Keeper
 ) -> Found:
-    """The search level by level, from the last one that was kept."""
+    """Runs a search level by level, starting after the last stored level."""
     size = _length(cells)
     state = levels.begin(cells, world)
     kinds = levels.advance.out_info[1]

@@ -1,7 +1,7 @@
-"""Worlds: what all finders and densities of one seed share, drawn from one key.
+"""Worlds: a mother with a planted ticket, and the data, drawn from one key.
 
-A world is a mother with the planted ticket, and the data. Its key is folded once per purpose, so
-that nothing in it depends on finder, density, batch or order.
+All finders and densities of a seed share one world. Its key is folded once per purpose, so that
+nothing in it depends on finder, density, batch or order.
 """
 
 import zlib
@@ -17,11 +17,11 @@ from plantjax.planting import plant
 from plantjax.types import Batch, Cell, Key, Params, Planted, Task
 
 PURPOSES = ("mother", "planting", "data", "finder", "training")
-"""What the key of a cell is folded for, by index."""
+"""The purposes for which the key of a cell is folded, by index."""
 
 
 class World(NamedTuple):
-    """What all finders and densities of one seed share."""
+    """A target, planted in a mother, and the data to train and test on."""
 
     target: Params
     planted: Planted
@@ -30,7 +30,7 @@ class World(NamedTuple):
 
 
 def cell_key(task: Task, seed: int) -> Key:
-    """The key of one seed of one task, from which everything in its cells follows."""
+    """The key of one seed of one task, from which all random numbers of its cells are derived."""
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32(task.name.encode()))
 
 
@@ -43,10 +43,10 @@ def ticket_density(task: Task, depth: int, width: int, weights_only: bool = Fals
     """Density of the planted ticket in mothers of this depth and width.
 
     Args:
-      task: gives the target.
+      task: the task, which gives the target.
       depth: layers of neurons, the input included.
       width: neurons per hidden layer.
-      weights_only: count kernels alone, in ticket and mother, as the paper does.
+      weights_only: only count kernels, in ticket and mother, like the paper.
 
     Returns:
       (nonzero parameters of the cleaned target) / (parameters of the mother).
@@ -77,7 +77,7 @@ def mother_size(task: Task, depth: int, width: int) -> int:
 
 @dataclass(frozen=True)
 class DrawWorld:
-    """`(cell) -> World` by `make_world`, equal by value."""
+    """`(cell) -> World` by `make_world`; compared by value."""
 
     task: Task
     depth: int
@@ -107,30 +107,30 @@ def make_world(
     rule: str = "norm",
     samples: int = tasks.SAMPLES,
 ) -> World:
-    """Draws mother and data and plants the task's target; pure, jits and vmaps over key and noise.
+    """Draws mother and data, and plants the task's target in the mother.
+
+    Pure; works under jit, and under vmap over key and noise.
 
     Args:
       key: the key of the cell (`cell_key`).
-      task: what to plant and sample.
+      task: the task to plant and sample.
       depth: layers of neurons, the input included.
       width: neurons per hidden layer.
-      noise: of the samples; may be traced.
-      scheme: of the mother, see `nets.init`.
-      rule: of the planting, see `planting.plant`.
-      samples: size of the data set, the last tenth held out.
+      noise: noise of the samples; may be traced.
+      scheme: initialisation of the mother, see `nets.init`.
+      rule: rule of planting, see `planting.plant`.
+      samples: size of the data set, of which the last tenth is held out.
 
     Returns:
       The World.
 
     Raises:
-      ValueError: as `targets`, `nets.init` and `planting.plant` do.
+      ValueError: as raised by the target, `nets.init` and `planting.plant`.
 
     >>> import jax, plantjax as pj
-    >>> task = pj.TASKS["relu"]
-    >>> draw = jax.jit(lambda key: pj.sweeps.make_world(key, task, 3, 20, samples=100))
-    >>> world = draw(pj.sweeps.cell_key(task, 0))
-    >>> int(pj.masks.count(world.planted.mask)), world.test.x.shape
-    (2, (10, 1))
+    >>> draw = lambda key: pj.sweeps.make_world(key, pj.TASKS["relu"], 3, 20, samples=100)
+    >>> jax.eval_shape(draw, jax.random.key(0)).test.x.shape
+    (10, 1)
     """
     mother = nets.init(key_for(key, "mother"), mother_widths(task, depth, width), scheme)
     shared = task.metric == "accuracy"

@@ -1,6 +1,6 @@
 """Exact, hand-built, extremely sparse target networks: those of the paper, and harder ones.
 
-Built in float64 numpy when called, returned as float32 pytrees.
+They are built in float64 numpy when called, and returned as float32 pytrees.
 """
 
 from plantjax.targets.blocks import Block, univariate

@@ -1,7 +1,7 @@
-"""What targets are built of: piecewise-linear functions of one variable, and layers that pass on.
+"""Building blocks of targets: piecewise-linear functions of one variable, and identity layers.
 
 A hidden unit computes relu(p (x - s)); sums of such units interpolate a function linearly between
-its knots s.
+the knots s.
 
 Source: Fischer and Burkholz, ICLR 2022, section 3.2 and supplement, https://arxiv.org/abs/2111.11153
 """
@@ -18,9 +18,14 @@ from plantjax.types import Params
 Layers: TypeAlias = list[tuple[np.ndarray, np.ndarray]]
 """(kernel [I, O], bias [O]) of every layer, in float64."""
 
+SPLIT = np.kron(np.eye(2), [[1.0, -1.0]])
+"""Kernel [2, 4] that splits two numbers into their parts (x1+, x1-, x2+, x2-), before the ReLU."""
+ABSOLUTE = np.abs(SPLIT).T
+"""Kernel [4, 2] that reads the absolute values |x| = x+ + x- from these parts."""
+
 
 class Block(NamedTuple):
-    """Hidden units relu(sign * x + bias) and outer weights of one piecewise-linear function."""
+    """A piecewise-linear function: hidden units relu(sign * x + bias), and weights of their sum."""
 
     sign: np.ndarray  # [N]
     bias: np.ndarray  # [N]
@@ -38,11 +43,11 @@ def univariate(
     Args:
       function: maps x [N] to values [N, O].
       knots: float64 [N], N >= 2.
-      last_sign: sign of the last unit; by default signs alternate +, -, +, ...
+      last_sign: sign of the last unit; by default the signs alternate, starting with +.
 
     Returns:
-      The block, exact at the knots; its outer weights are changes of slope. Weights below 1e-9 of
-      the largest of their output are exactly zero.
+      The block, which is exact at the knots. Its outer weights are changes of slope; those below
+      1e-9 of the largest one of their output are set to exactly zero.
     """
     n = len(knots)
     sign = np.where(np.arange(n) % 2 == 0, 1.0, -1.0)
@@ -52,7 +57,7 @@ def univariate(
     slopes = np.diff(values, axis=0) / (knots[1] - knots[0])
     outer = np.diff(slopes, axis=0, prepend=slopes[:1])
     outer[0] = slopes[0] + outer[sign < 0].sum(axis=0)
-    outer[np.abs(outer) < 1e-9 * np.abs(outer).max(axis=0)] = 0.0  # rounding noise is no weight
+    outer[np.abs(outer) < 1e-9 * np.abs(outer).max(axis=0)] = 0.0  # rounding noise, not weights
     bias = -sign * knots + 0.0
     offset = values[0] - np.maximum(sign * knots[0] + bias, 0.0) @ outer
     offset[np.abs(offset) < 1e-9 * np.abs(values).max(axis=0)] = 0.0
@@ -60,10 +65,10 @@ def univariate(
 
 
 def within(values: np.ndarray, low: float, high: float) -> Block:
-    """Interpolates values [N, O] at N equally spaced knots from low to high, in fewest units.
+    """Interpolates values [N, O] at N equally spaced knots from low to high with the fewest units.
 
-    Beyond the last knot the function goes on with the last slope, so that no unit is spent there;
-    units that symmetry leaves without a weight are left out as well.
+    Beyond the last knot the function continues with the last slope, which takes no unit. Units
+    whose weights are zero by symmetry are dropped as well.
     """
     beyond = 2.0 * values[-1:] - values[-2:-1]
     extended = np.concatenate([values, beyond])
@@ -73,7 +78,11 @@ def within(values: np.ndarray, low: float, high: float) -> Block:
 
 
 def abreast(parts: Sequence[Block], read: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The hidden units of several blocks in one layer; part i reads column i of read [I, parts].
+    """The hidden units of several blocks in one layer.
+
+    Args:
+      parts: the blocks.
+      read: [I, parts]; column i holds the weights with which block i reads the inputs.
 
     Returns:
       (kernel [I, units], bias [units]).
@@ -86,15 +95,15 @@ def abreast(parts: Sequence[Block], read: np.ndarray) -> tuple[np.ndarray, np.nd
 def ridge(
     depth: int, read: np.ndarray, block: Callable[[float], Block], low: float, lift: np.ndarray
 ) -> Layers:
-    """A piecewise-linear function of the sum s = read x, as deep as asked.
+    """A piecewise-linear function f of the sum s = read x, as a network of any depth.
 
     Args:
-      depth: layers of neurons, the input included, at least 3. At 3 the units read the inputs; from
-        4 on one unit reads s - low first; from 5 on the outputs are passed on.
+      depth: layers of neurons, the input included, at least 3. At depth 3 the units of the block
+        read the inputs; from 4 on a first unit computes s - low; from 5 on identity layers follow.
       read: [I, 1].
-      block: `shift` to the block of f(s - shift), so of s + shift.
-      low: the least s.
-      lift: [O], at least minus the least output.
+      block: `(shift) -> Block` that computes f(s) from s + shift.
+      low: the lowest value of s.
+      lift: [O], added to the outputs so that none is negative in the identity layers.
 
     Returns:
       depth - 1 layers.
@@ -108,9 +117,10 @@ def ridge(
 
 
 def passed_on(layers: Layers, depth: int, lift: np.ndarray) -> Layers:
-    """The same function with identity layers up to a depth; outputs lifted [O] pass them unharmed.
+    """Adds identity layers until the network has the given depth; the function stays the same.
 
-    The last layer takes the lift back.
+    The outputs pass through these layers with `lift` [O] added, so that ReLU does not cut them off;
+    the last layer subtracts it again.
     """
     missing = depth - 1 - len(layers)
     if missing == 0:
@@ -121,7 +131,7 @@ def passed_on(layers: Layers, depth: int, lift: np.ndarray) -> Layers:
 
 
 def to_params(layers: Layers) -> Params:
-    """The layers as a chain of float32 arrays, also inside of jit.
+    """The layers as a chain of concrete float32 arrays, even inside jit.
 
     >>> import numpy as np
     >>> to_params([(np.ones((2, 3)), np.zeros(3))])["layer_00"]["kernel"].shape
@@ -130,7 +140,7 @@ def to_params(layers: Layers) -> Params:
     with jax.ensure_compile_time_eval():
         return {
             f"layer_{index:02d}": {
-                # cast by numpy: JAX would compile a program for every shape
+                # cast by numpy, because JAX would compile a program for every shape
                 "kernel": jnp.asarray(kernel.astype(np.float32)),
                 "bias": jnp.asarray(bias.astype(np.float32)),
             }

@@ -1,7 +1,7 @@
 """Targets beyond the paper's: parity, a product, a random piecewise-linear function, a teacher.
 
-All are exact but the product, whose squares are interpolated; all exist at any depth from that of
-their shallowest form on, where further layers pass their outputs on.
+All are exact except the product, whose squares are interpolated. Each has a minimal depth; deeper
+versions have additional identity layers.
 """
 
 from collections.abc import Sequence
@@ -10,20 +10,30 @@ from itertools import pairwise
 import numpy as np
 
 from plantjax import checks
-from plantjax.targets.blocks import Block, Layers, abreast, passed_on, ridge, to_params, within
+from plantjax.targets.blocks import (
+    ABSOLUTE,
+    SPLIT,
+    Block,
+    Layers,
+    abreast,
+    passed_on,
+    ridge,
+    to_params,
+    within,
+)
 from plantjax.types import Params
 
 TEACHER_SPREAD = 1.0 / 3.0
-"""Standard deviation of every output of a teacher over its inputs."""
-_PROBES = 4096
+"""Standard deviation of each output of a teacher over its inputs."""
+_PROBES = 4096  # random inputs on which a teacher's activations are measured
 
 
 def parity(depth: int, k: int = 2, d: int = 10) -> Params:
     """Whether an even (class 0) or odd number of the first k of d inputs is negative; no biases.
 
-    Exact for all inputs: (|a + b| - |a - b|) / 2 = sign(a b) min(|a|, |b|), so four units multiply
-    two signs. A tree of them, ceil(log2 k) hidden layers deep, multiplies k; the class scores are
-    |a + b| and |a - b| of its root.
+    It is exact for all inputs. Since (|a + b| - |a - b|) / 2 = sign(a b) min(|a|, |b|), four units
+    multiply two signs, and a tree with ceil(log2 k) hidden layers multiplies k signs. The class
+    scores are |a + b| and |a - b| at the root of the tree.
 
     Args:
       depth: layers of neurons, the input included, at least 2 + ceil(log2 k).
@@ -44,7 +54,7 @@ def parity(depth: int, k: int = 2, d: int = 10) -> Params:
     checks.integer("d", d, k)
     checks.integer("depth", depth, 2 + (k - 1).bit_length())
     layers: Layers = []
-    signals = np.eye(d)[:, :k]  # how each is read from the units before
+    signals = np.eye(d)[:, :k]  # column s: the weights that read signal s from the layer before
     while signals.shape[1] > 1:
         kernel, reads = _multiplied(signals)
         layers.append((kernel, np.zeros(kernel.shape[1])))
@@ -57,12 +67,12 @@ def parity(depth: int, k: int = 2, d: int = 10) -> Params:
 def product(depth: int, knots: int = 10) -> Params:
     """The product x1 x2 = ((x1 + x2)^2 - (x1 - x2)^2) / 4 by two interpolated squares.
 
-    From depth 4 on the squares are those of absolute values, from depth 5 on these have a layer of
-    their own, and pass further ones.
+    From depth 4 on the absolute values are squared. From depth 5 on these have a layer of their
+    own, and identity layers follow it.
 
     Args:
       depth: layers of neurons, the input included, at least 3.
-      knots: N, knots of each square on [-2, 2], from depth 4 on on [0, 2]; at least 3.
+      knots: number N of knots of each square, on [-2, 2] at depth 3 and [0, 2] beyond; at least 3.
 
     Returns:
       Params of depth - 1 layers.
@@ -81,9 +91,8 @@ def product(depth: int, knots: int = 10) -> Params:
     layers: Layers = []
     read = np.array([[1.0, 1.0], [1.0, -1.0]])  # x1 + x2 and x1 - x2
     if depth > 3:
-        split = np.kron(np.eye(2), [[1.0, -1.0]])
-        layers.append((read @ split, np.zeros(4)))
-        read = np.abs(split).T
+        layers.append((read @ SPLIT, np.zeros(4)))
+        read = ABSOLUTE
     if depth > 4:
         layers += [(read, np.zeros(2)), *[(np.eye(2), np.zeros(2))] * (depth - 5)]
         read = np.eye(2)
@@ -93,7 +102,7 @@ def product(depth: int, knots: int = 10) -> Params:
 
 
 def random_function(knots: int, seed: int) -> np.ndarray:
-    """Values [knots] of the piecewise-linear random function at equally spaced knots of [-1, 1].
+    """Values [knots] of the random piecewise-linear function at equally spaced knots on [-1, 1].
 
     >>> random_function(knots=3, seed=0).round(3).tolist()
     [0.274, -0.46, -0.918]
@@ -109,7 +118,7 @@ def piecewise(depth: int, knots: int = 10, seed: int = 0) -> Params:
     Args:
       depth: layers of neurons, the input included, at least 3.
       knots: equally spaced on [-1, 1], both ends included, at least 2.
-      seed: of the values, see `random_function`.
+      seed: seed of the values, see `random_function`.
 
     Returns:
       Params of depth - 1 layers.
@@ -137,16 +146,16 @@ def teacher(
 ) -> Params:
     """A random sparse network: normal weights, and biases that put every unit's kink to use.
 
-    Every unit and input has an edge, so a layer [I, O] keeps max(I, O, density I O) weights. A
-    hidden unit starts to be active at 20 to 60% of the range of what it reads. Outputs have no
-    bias, and a standard deviation of a third over uniform inputs.
+    Every unit and every input has an edge, so a layer [I, O] keeps max(I, O, density I O) weights.
+    A hidden unit becomes active at 20 to 60% of the range of its weighted sum. Outputs have no bias
+    and a standard deviation of a third over uniform inputs.
 
     Args:
-      depth: layers of neurons, the input included, at least len(widths); further ones pass the
-        outputs on.
+      depth: layers of neurons, the input included, at least len(widths); additional layers are
+        identities.
       widths: (I, ..., O) of the teacher itself, at least three.
-      density: of the kernels, in (0, 1].
-      seed: of the teacher.
+      density: density of the kernels, in (0, 1].
+      seed: seed of the teacher.
 
     Returns:
       Params of depth - 1 layers.
@@ -180,7 +189,7 @@ def teacher(
 
 
 def _least(layers: Layers) -> np.ndarray:
-    """A lower bound of the outputs over the inputs [-1, 1], by interval arithmetic; [O]."""
+    """A lower bound [O] of the outputs for inputs in [-1, 1], by interval arithmetic."""
     high = np.ones(layers[0][0].shape[0])
     low = least = -high
     for kernel, bias in layers:
@@ -191,19 +200,19 @@ def _least(layers: Layers) -> np.ndarray:
 
 
 def _multiplied(signals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One level of the tree that multiplies signs: a layer's kernel, and its signals.
+    """One level of the tree that multiplies signs, as the kernel of a layer.
 
     Args:
-      signals: [I, S], how each signal is read from the units before.
+      signals: [I, S]; column s holds the weights that read signal s from the layer's inputs.
 
     Returns:
-      (kernel [I, U]; how the ceil(S / 2) signals left are read from its units, [U, ...]).
+      (kernel [I, U]; weights [U, ceil(S / 2)] that read the products from the layer's units).
     """
     pairs, odd = divmod(signals.shape[1], 2)
     four = np.array([[1.0, -1.0, 1.0, -1.0], [1.0, -1.0, -1.0, 1.0]])
     kernel = signals[:, : 2 * pairs] @ np.kron(np.eye(pairs), four)
     reads = np.kron(np.eye(pairs), np.array([[0.5], [0.5], [-0.5], [-0.5]]))
-    if odd:  # without a partner: its two parts pass
+    if odd:  # the last signal has no partner; its positive and negative part pass
         kernel = np.concatenate([kernel, signals[:, -1:], -signals[:, -1:]], axis=1)
         last = np.zeros((len(reads) + 2, pairs + 1))
         last[:-2, :-1], last[-2:, -1] = reads, (1.0, -1.0)
@@ -212,7 +221,7 @@ def _multiplied(signals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _edges(rng: np.random.Generator, rows: int, columns: int, density: float) -> np.ndarray:
-    """Random edges bool [rows, columns], at least one in every row and every column."""
+    """Random edges, bool [rows, columns], with at least one in every row and column."""
     index = np.arange(max(rows, columns))
     kept = np.zeros((rows, columns), bool)
     kept[rng.permutation(rows)[index % rows], rng.permutation(columns)[index % columns]] = True

@@ -5,21 +5,35 @@ Source: Fischer and Burkholz, ICLR 2022, section 3.2 and supplement, https://arx
 
 import math
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from plantjax import checks
-from plantjax.targets.blocks import Block, Layers, abreast, ridge, to_params, univariate
+from plantjax.targets.blocks import (
+    ABSOLUTE,
+    SPLIT,
+    Block,
+    Layers,
+    abreast,
+    ridge,
+    to_params,
+    univariate,
+)
 from plantjax.types import Params
+
+Array = TypeVar("Array", np.ndarray, jax.Array)
 
 CIRCLE_BOUNDARIES = (0.2, 0.5, 0.7)
 """Values of x1^2 + x2^2 at which the class of Circle changes."""
 CIRCLE_SLOPES = (5.0, 10.0, 20.0, 40.0)
-"""Slope of each class score of Circle in x1^2 + x2^2."""
+"""Slopes of the class scores of Circle in x1^2 + x2^2."""
 
 
 def circle_offsets() -> np.ndarray:
-    """Biases [4] that make neighbouring class scores of Circle equal at the boundaries.
+    """Biases [4] that make the scores of neighbouring classes equal at the boundaries of Circle.
 
     >>> circle_offsets().tolist()
     [0.0, -1.0, -6.0, -20.0]
@@ -28,19 +42,27 @@ def circle_offsets() -> np.ndarray:
     return np.concatenate([[0.0], -np.cumsum(steps)])
 
 
-def helix_curve(x: np.ndarray) -> np.ndarray:
-    """The Helix curve at x [...] in [-1, 1]: (u cos u, u sin u, u) / (8 pi), u = 5 pi + 3 pi x.
+def helix_curve(x: Array) -> Array:
+    """The Helix curve (u cos u, u sin u, u) / (8 pi), u = 5 pi + 3 pi x.
+
+    Args:
+      x: [...] in [-1, 1], of numpy or JAX.
+
+    Returns:
+      Points [..., 3] of the same library and dtype.
 
     >>> import numpy as np
     >>> helix_curve(np.array(0.0)).round(3).tolist()
     [-0.625, 0.0, 0.625]
     """
-    u = np.pi * (5.0 + 3.0 * x)
-    return np.stack([u * np.cos(u), u * np.sin(u), u], axis=-1) / (8.0 * np.pi)
+    library: Any = jnp if isinstance(x, jax.Array) else np
+    u: Any = np.pi * (5.0 + 3.0 * x)
+    curve = library.stack([u * library.cos(u), u * library.sin(u), u], axis=-1)
+    return curve / (8.0 * np.pi)
 
 
 def relu(depth: int) -> Params:
-    """The target max(x, 0): one unit a layer, weights 1, biases 0; widths (1, ..., 1).
+    """The target max(x, 0): one unit per layer, weights 1, biases 0; widths (1, ..., 1).
 
     Args:
       depth: layers of neurons, the input included, at least 3.
@@ -59,7 +81,7 @@ def relu(depth: int) -> Params:
 
 
 def helix(depth: int, knots: int = 30) -> Params:
-    """The Helix target: a curve in three dimensions, interpolated linearly between knots.
+    """The Helix target: a curve in three dimensions, interpolated linearly between its knots.
 
     Widths (1, knots, 3), (1, 1, knots, 3) or (1, 1, knots, 3, ..., 3).
 
@@ -91,12 +113,12 @@ def helix(depth: int, knots: int = 30) -> Params:
 def circle(depth: int, knots: int = 10) -> Params:
     """The Circle target: class scores that are linear in x1^2 + x2^2, equal at the ring boundaries.
 
-    Widths (2, 2 N, 4), (2, 4, 2 N, 4), (2, 4, 2, 2 N, 4), then one mirroring layer of three units
-    per further layer, which halves the angle that the point can have to the first axis.
+    Widths (2, 2 N, 4), (2, 4, 2 N, 4), (2, 4, 2, 2 N, 4). Each layer beyond is a mirroring layer of
+    three units, which halves the largest angle between the point and the first axis.
 
     Args:
       depth: layers of neurons, the input included, at least 3.
-      knots: N, knots of x^2 per coordinate, at least 2, at least 3 from depth 6 on.
+      knots: number N of knots of x^2 per coordinate, at least 2, from depth 6 on at least 3.
 
     Returns:
       Params of depth - 1 layers.
@@ -117,19 +139,17 @@ def circle(depth: int, knots: int = 10) -> Params:
     coordinates = np.eye(2)
     if depth == 3:
         return to_params(_ring_layers([block, block], coordinates))
-    split = np.kron(np.eye(2), [[1.0, -1.0]])  # (x1+, x1-, x2+, x2-) before the ReLU
-    fold = np.abs(split).T  # |x| = x+ + x-
-    layers: Layers = [(split, np.zeros(4))]
+    layers: Layers = [(SPLIT, np.zeros(4))]
     if depth == 4:
-        return to_params(layers + _ring_layers([block, block], fold))
-    layers.append((fold, np.zeros(2)))
+        return to_params(layers + _ring_layers([block, block], ABSOLUTE))
+    layers.append((ABSOLUTE, np.zeros(2)))
     return to_params(layers + _ring_layers([block, block], coordinates))
 
 
 def _mirrored_circle(depth: int, knots: int) -> Layers:
-    split = np.kron(np.eye(2), [[1.0, -1.0]])
-    layers: Layers = [(split, np.zeros(4)), (np.abs(split).T, np.zeros(2))]
-    read = np.eye(2)  # how the current point is read from the layer's units
+    """The layers of Circle from depth 6 on: absolute values, mirrors, squares, class scores."""
+    layers: Layers = [(SPLIT, np.zeros(4)), (ABSOLUTE, np.zeros(2))]
+    read = np.eye(2)  # weights that read the current point from the layer's units
     angle = 0.0
     for k in range(1, depth - 4):
         angle = math.pi / 2 ** (k + 1)
@@ -152,7 +172,7 @@ def _square(x: np.ndarray) -> np.ndarray:
 
 
 def _ring_layers(blocks: Sequence[Block], read: np.ndarray) -> Layers:
-    """The last two layers of Circle: squares of the coordinates read [I, 2], then class scores."""
+    """The last two layers of Circle: squares of the coordinates (read [I, 2]), and class scores."""
     kernel, bias = abreast(blocks, read)
     outer = np.concatenate([block.outer for block in blocks])
     offset = sum(block.offset for block in blocks)

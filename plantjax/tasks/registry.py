@@ -1,7 +1,7 @@
 """Tasks with a known sparse solution: samples, loss, evaluation, and the target that solves them.
 
-Circle, ReLU and Helix are the paper's; the others are harder, and made by functions that take their
-sizes, so that a further one is a line of the registry.
+Circle, ReLU and Helix are from the paper. The others are harder and built by functions that take
+their sizes, so that a variant is one line in the registry.
 
 Source: Fischer and Burkholz, ICLR 2022, section 3.2, https://arxiv.org/abs/2111.11153
 """
@@ -18,7 +18,7 @@ from plantjax.tasks import samples
 from plantjax.types import Batch, Metrics, Params, Task
 
 SAMPLES = 10_000
-"""Samples of a data set; the last tenth is held out."""
+"""Number of samples in a data set; the last tenth is held out."""
 
 
 def split(data: Batch) -> tuple[Batch, Batch]:
@@ -53,7 +53,7 @@ def evaluate_classes(outputs: jax.Array, y: jax.Array) -> Metrics:
       y: int [N], labels in [0, O).
 
     Returns:
-      {"accuracy": share of right predictions in [0, 1]}.
+      {"accuracy": fraction of correct predictions}.
 
     Raises:
       ValueError: on wrong shapes or dtypes, or (concrete) labels out of range.
@@ -69,14 +69,14 @@ def evaluate_classes(outputs: jax.Array, y: jax.Array) -> Metrics:
 
 
 def evaluate_values(outputs: jax.Array, y: jax.Array) -> Metrics:
-    """Mean squared error, after the least-squares factor per output and without.
+    """Mean squared error with and without the least-squares factor per output.
 
     Args:
       outputs: float [N, O].
       y: float [N, O].
 
     Returns:
-      {"mse": after rescaling (see `losses.output_factors`), "mse_raw": as it is}.
+      {"mse": after rescaling (see `losses.output_factors`), "mse_raw": without rescaling}.
 
     Raises:
       ValueError: on wrong shapes or dtypes.
@@ -94,31 +94,22 @@ def evaluate_values(outputs: jax.Array, y: jax.Array) -> Metrics:
 
 
 def parity(name: str = "parity", k: int = 2, d: int = 10) -> Task:
-    """The parity of the signs of the first k of d inputs; depths from 2 + ceil(log2 k) on.
+    """The parity of the signs of the first k of d inputs; depth at least 2 + ceil(log2 k).
 
     >>> import plantjax as pj
-    >>> pj.TASKS["parity3"] = pj.tasks.parity("parity3", k=3, d=20)  # known to sweeps and scripts
+    >>> pj.TASKS["parity3"] = pj.tasks.parity("parity3", k=3, d=20)  # for sweeps and scripts
     >>> pj.TASKS.pop("parity3").n_in
     20
     """
-    return Task(
-        name=name,
-        n_in=d,
-        n_out=2,
-        metric="accuracy",
-        target=partial(targets.parity, k=k, d=d),
-        sample=partial(samples.parity, k=k, d=d),
-        loss=losses.cross_entropy,
-        evaluate=evaluate_classes,
-    )
+    target, sample = (partial(part, k=k, d=d) for part in (targets.parity, samples.parity))
+    return _classification(name, d, 2, target, sample)
 
 
 def product(name: str = "product", knots: int = 10) -> Task:
-    """The product of two inputs; its target interpolates two squares at so many knots.
+    """The product of two inputs; the target interpolates two squares with this many knots.
 
-    >>> import plantjax as pj
-    >>> [pj.masks.count(pj.masks.nonzero(product(knots=n).target(5))).item() for n in (10, 20)]
-    [64, 124]
+    >>> [nets.widths(product(knots=n).target(5)) for n in (10, 20)]
+    [(2, 4, 2, 18, 1), (2, 4, 2, 38, 1)]
     """
     target = partial(targets.product, knots=knots)
     return regression(name, 2, 1, target, lambda x: x[:, :1] * x[:, 1:])
@@ -127,9 +118,8 @@ def product(name: str = "product", knots: int = 10) -> Task:
 def piecewise(name: str = "piecewise", knots: int = 10, seed: int = 0) -> Task:
     """A random piecewise-linear function of one input, see `targets.piecewise`.
 
-    >>> import plantjax as pj
-    >>> [pj.masks.count(pj.masks.nonzero(piecewise(knots=n).target(4))).item() for n in (10, 20)]
-    [29, 59]
+    >>> [nets.widths(piecewise(knots=n).target(4)) for n in (10, 20)]
+    [(1, 1, 9, 1), (1, 1, 19, 1)]
     """
 
     def truth(x: jax.Array) -> jax.Array:
@@ -142,7 +132,7 @@ def piecewise(name: str = "piecewise", knots: int = 10, seed: int = 0) -> Task:
 def teacher(
     name: str = "teacher", widths: Sequence[int] = (5, 10, 2), density: float = 0.4, seed: int = 0
 ) -> Task:
-    """What a random sparse teacher computes, see `targets.teacher`; depths from len(widths) on.
+    """The outputs of a random sparse teacher, see `targets.teacher`; depth at least len(widths).
 
     >>> task = teacher(widths=(3, 8, 1), density=0.5)
     >>> task.n_in, task.n_out, int((task.target(depth=3)["layer_00"]["kernel"] != 0).sum())
@@ -160,14 +150,14 @@ def regression(
     target: Callable[[int], Params],
     truth: Callable[[jax.Array], jax.Array],
 ) -> Task:
-    """A task of values with noise.
+    """A regression task on noisy values of a function.
 
     Args:
-      name: its name in the registry.
+      name: name of the task in the registry.
       n_in: number of inputs I.
       n_out: number of outputs O.
       target: `(depth) -> Params`.
-      truth: `x [N, I] -> [N, O]`, what the target computes, or nearly so.
+      truth: `x [N, I] -> [N, O]`, the function that the target computes or approximates.
 
     Returns:
       The Task.
@@ -176,49 +166,27 @@ def regression(
     >>> task.metric, task.sample(jax.random.key(0), 10, 0.0).y.shape
     ('mse', (10, 1))
     """
-    return Task(
-        name=name,
-        n_in=n_in,
-        n_out=n_out,
-        metric="mse",
-        target=target,
-        sample=partial(samples.values, truth=truth, n_in=n_in),
-        loss=losses.mean_squared_error,
-        evaluate=evaluate_values,
-    )
+    return _regression(name, n_in, n_out, target, partial(samples.values, truth=truth, n_in=n_in))
+
+
+def _regression(
+    name: str, n_in: int, n_out: int, target: Callable[[int], Params], sample: Callable[..., Batch]
+) -> Task:
+    loss, evaluate = losses.mean_squared_error, evaluate_values
+    return Task(name, n_in, n_out, "mse", target, sample, loss, evaluate)
+
+
+def _classification(
+    name: str, n_in: int, n_out: int, target: Callable[[int], Params], sample: Callable[..., Batch]
+) -> Task:
+    loss, evaluate = losses.cross_entropy, evaluate_classes
+    return Task(name, n_in, n_out, "accuracy", target, sample, loss, evaluate)
 
 
 TASKS = {
-    "circle": Task(
-        name="circle",
-        n_in=2,
-        n_out=4,
-        metric="accuracy",
-        target=targets.circle,
-        sample=samples.circle,
-        loss=losses.cross_entropy,
-        evaluate=evaluate_classes,
-    ),
-    "relu": Task(
-        name="relu",
-        n_in=1,
-        n_out=1,
-        metric="mse",
-        target=targets.relu,
-        sample=samples.relu,
-        loss=losses.mean_squared_error,
-        evaluate=evaluate_values,
-    ),
-    "helix": Task(
-        name="helix",
-        n_in=1,
-        n_out=3,
-        metric="mse",
-        target=targets.helix,
-        sample=samples.helix,
-        loss=losses.mean_squared_error,
-        evaluate=evaluate_values,
-    ),
+    "circle": _classification("circle", 2, 4, targets.circle, samples.circle),
+    "relu": _regression("relu", 1, 1, targets.relu, samples.relu),
+    "helix": _regression("helix", 1, 3, targets.helix, samples.helix),
     "xor": parity("xor", k=2, d=10),
     "product": product(),
     "piecewise": piecewise(),
@@ -227,4 +195,4 @@ TASKS = {
 """The registry of tasks: a new one takes its functions and one entry here."""
 
 PAPER_TASKS = ("circle", "relu", "helix")
-"""The tasks of the paper."""
+"""The tasks from the paper."""

@@ -1,4 +1,4 @@
-"""Samples of the tasks: inputs, uniform on [-1, 1], and what is to be learned of them, with noise.
+"""Samples of the tasks: inputs, uniform on [-1, 1], and noisy labels or values to be learned.
 
 Source: Fischer and Burkholz, ICLR 2022, section 3.2, https://arxiv.org/abs/2111.11153
 """
@@ -31,12 +31,11 @@ def relu(key: Key, n: int, noise: chex.Numeric = 0.01) -> Batch:
     >>> data.x.shape, bool((data.y == jax.nn.relu(data.x)).all())
     ((100, 1), True)
     """
-    x, noise_key = _inputs(key, n, 1, noise)
-    return Batch(x, jax.nn.relu(x) + noise * jax.random.normal(noise_key, x.shape))
+    return values(key, n, noise, truth=jax.nn.relu, n_in=1)
 
 
 def circle(key: Key, n: int, noise: chex.Numeric = 0.01) -> Batch:
-    """Samples ring labels of g = x1^2 + x2^2, some of them moved to their second-best class.
+    """Samples ring labels of g = x1^2 + x2^2; noise replaces some by their second-best class.
 
     Args:
       key: consumed.
@@ -66,7 +65,7 @@ def circle(key: Key, n: int, noise: chex.Numeric = 0.01) -> Batch:
 
 
 def helix(key: Key, n: int, noise: chex.Numeric = 0.01) -> Batch:
-    """Samples the Helix curve plus N(0, noise) per output.
+    """Samples the Helix curve (`targets.helix_curve`) plus N(0, noise) per output.
 
     Args:
       key: consumed.
@@ -83,10 +82,7 @@ def helix(key: Key, n: int, noise: chex.Numeric = 0.01) -> Batch:
     >>> data.y.shape, bool(jnp.allclose(jnp.hypot(data.y[:, 0], data.y[:, 1]), data.y[:, 2]))
     ((100, 3), True)
     """
-    x, noise_key = _inputs(key, n, 1, noise)
-    u = jnp.pi * (5.0 + 3.0 * x[:, 0])
-    curve = jnp.stack([u * jnp.cos(u), u * jnp.sin(u), u], axis=1) / (8.0 * jnp.pi)
-    return Batch(x, curve + noise * jax.random.normal(noise_key, curve.shape))
+    return values(key, n, noise, truth=lambda x: targets.helix_curve(x[:, 0]), n_in=1)
 
 
 def parity(key: Key, n: int, noise: chex.Numeric = 0.01, *, k: int = 2, d: int = 10) -> Batch:
@@ -96,7 +92,7 @@ def parity(key: Key, n: int, noise: chex.Numeric = 0.01, *, k: int = 2, d: int =
       key: consumed.
       n: number of samples N.
       noise: probability that a label is flipped, in [0, 1]; may be traced.
-      k: number of inputs that count.
+      k: number of inputs whose signs count.
       d: number of inputs.
 
     Returns:
@@ -148,6 +144,7 @@ def values(
 
 
 def _inputs(key: Key, n: int, width: int, noise: chex.Numeric) -> tuple[jax.Array, Key]:
+    """Inputs x [n, width] and the key of the noise, after checking n and noise."""
     checks.integer("n", n, 1)
     checks.interval("noise", noise, 0.0, 1.0)
     input_key, noise_key = jax.random.split(key)

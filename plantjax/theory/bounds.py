@@ -1,9 +1,9 @@
-"""Theory: how close a ticket must be to its target, and how likely a mother contains one.
+"""Bounds: how likely a random mother contains a ticket, and how wide a mother must be.
 
-Lemma 1 turns an error of the outputs into tolerances of the parameters, Theorem 2 bounds the
-probability that a random mother has parameters within them. All in float64 numpy and in logarithms:
-widths of 1e9 and errors of 1e-6 neither underflow nor overflow. `sampled` estimates the same
-probability by sampling.
+Lemma 1 turns an error of the outputs into tolerances of the parameters (`tolerances`). Theorem 2
+bounds the probability that a random mother has parameters within them. Computed in float64 numpy
+and in logarithms, so widths of 1e9 and errors of 1e-6 neither underflow nor overflow. `sampled`
+estimates the same probability by sampling.
 
 Source: Fischer and Burkholz, ICLR 2022, section 2 and supplement, https://arxiv.org/abs/2111.11153
 """
@@ -24,16 +24,16 @@ from plantjax.theory.tolerances import (
 from plantjax.types import Params
 
 INITS = ("uniform", "normal")
-"""Mothers after their own rescaling: all parameters U[-1, 1] or N(0, 1)."""
+"""Distribution of the mother's parameters after rescaling: U[-1, 1] or N(0, 1)."""
 LAST_LAYERS = ("in_place", "trained")
-"""What the output layer must do: be within tolerance where it stands, or nothing."""
+"""Whether the output layer must be within tolerance in place, or is trained and always fits."""
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(20)
-_SMALL = -30.0  # below exp(_SMALL), log(1 + x) = x to float64 rounding
+_SMALL = -30.0  # for x below exp(_SMALL), log(1 + x) = x up to float64 rounding
 
 
 class Existence(NamedTuple):
-    """A probability, its logarithm (finite where exp underflows), and "" or why it is 0."""
+    """A probability, its logarithm (finite if exp underflows), and the reason if it is 0, or ""."""
 
     probability: float
     log_probability: float
@@ -53,34 +53,34 @@ def existence_probability(
 ) -> Existence:
     """Lower bound on the probability that a random mother contains the target (Theorem 2).
 
-    A ticket exists if, layer by layer, distinct mother neurons meet all nonzero parameters of the
-    rescaled target's neurons within eps_l. A mother neuron does so for target neuron i with
-    probability p_i, the product over its k_i nonzero parameters (bias included) of eps_l, or, for
-    normal mothers, of Phi(t + eps_l) - Phi(t - eps_l). With n mother and T target neurons,
+    A ticket exists if, in every layer, distinct mother neurons match all nonzero parameters of the
+    rescaled target's neurons within eps_l. A mother neuron matches target neuron i with probability
+    p_i. For uniform mothers this is the product over the k_i nonzero parameters (bias included) of
+    eps_l; for normal ones, of Phi(t + eps_l) - Phi(t - eps_l). With n mother and T target neurons,
 
-        rigorous: prod_i (1 - (1 - p_i)^floor(n / T)), each neuron having candidates of its own;
-        as printed: 1 - sum_i (1 - p_i)^n, at least 0. It lets target neurons share a mother neuron
-        and may exceed the truth, by far where they resemble each other.
+        rigorous: prod_i (1 - (1 - p_i)^floor(n / T)); each target neuron has its own candidates;
+        as printed: 1 - sum_i (1 - p_i)^n, at least 0. Target neurons may share a mother neuron, so
+        it may exceed the true probability, by far if they are similar.
 
-    In the output layer every neuron has one candidate: prod_i p_i, for both.
+    In the output layer every neuron has one candidate, so both factors are prod_i p_i.
 
     Args:
       target: a chain of L dense layers.
-      widths: (I, hidden widths, O) of the mother, any integers.
+      widths: (I, hidden widths, O) of the mother, integers of any size.
       epsilon: in (0, 1), largest error of an unscaled output on [-1, 1]^I.
       init: "uniform" or "normal", see INITS.
       rigorous: False for the bound as printed.
-      paper: for normal mothers, the paper's eps_l / 2 per parameter (slightly more than the least,
-        0.484 eps_l at t = 1). Without effect for uniform ones.
-      last_layer: "in_place", or "trained": it costs nothing.
+      paper: for normal mothers, use the paper's eps_l / 2 per parameter, which is slightly more
+        than the smallest value, 0.484 eps_l at t = 1. No effect on uniform mothers.
+      last_layer: "in_place", or "trained", for a factor of 1.
       norm: as in `tolerances`.
 
     Returns:
       An Existence.
 
     Raises:
-      ValueError: as `rescaled`; if widths are not the target's in inputs, outputs and number of
-        layers, or narrower than the target, or init or last_layer is unknown.
+      ValueError: as `rescaled`; also if widths differ from the target's in inputs, outputs or
+        number of layers, or are narrower, or if init or last_layer is unknown.
 
     >>> from plantjax import targets
     >>> bound = existence_probability(
@@ -109,25 +109,25 @@ def width_needed(
     last_layer: str = "in_place",
     norm: str = "spectral",
 ) -> int:
-    """The smallest common hidden width for which the bound reaches a probability.
+    """The smallest common hidden width at which the bound reaches a probability.
 
-    An output layer in place caps the probability whatever the width; "trained" has no such cap.
+    An output layer in place limits the probability at any width; "trained" has no such limit.
 
     Args:
       target: a chain of L dense layers.
-      probability: wanted, in (0, 1).
-      epsilon: as all that follow, see `existence_probability`.
-      init: "uniform" or "normal".
-      rigorous: False for the bound as printed.
-      paper: the paper's eps_l / 2 for normal mothers.
-      last_layer: "in_place" or "trained".
+      probability: the probability to reach, in (0, 1).
+      epsilon: as in `existence_probability`.
+      init: as in `existence_probability`.
+      rigorous: as in `existence_probability`.
+      paper: as in `existence_probability`.
+      last_layer: as in `existence_probability`.
       norm: as in `tolerances`.
 
     Returns:
       A Python integer of any size, at least the target's own width.
 
     Raises:
-      ValueError: as `existence_probability`; if no width reaches the probability.
+      ValueError: as `existence_probability`; also if no width reaches the probability.
 
     >>> from plantjax import targets
     >>> width_needed(targets.relu(depth=3), 0.99, 0.1, last_layer="trained")
@@ -162,14 +162,14 @@ def width_needed(
 
 
 def check(target: Params, epsilon: float, init: str, last_layer: str, norm: str) -> None:
-    """Raises ValueError unless these are valid arguments of the functions of this file."""
+    """Raises ValueError unless these are valid arguments of the functions in this file."""
     checks.choice("init", init, INITS)
     checks.choice("last_layer", last_layer, LAST_LAYERS)
     check_target(target, epsilon, norm)
 
 
 def check_widths(target: Params, widths: Sequence[int]) -> None:
-    """Raises ValueError unless mothers of these widths (I, ..., O) have room for the target."""
+    """Raises ValueError unless the target fits into mothers of these widths (I, ..., O)."""
     small = nets.widths(target)
     for width in widths:
         checks.integer("widths", width, 1)
@@ -184,7 +184,7 @@ def check_widths(target: Params, widths: Sequence[int]) -> None:
 
 
 def _log_meets(scaled: Rescaled, init: str, paper: bool) -> list[np.ndarray]:
-    """By layer, log p_i of its live neurons [T]: one mother neuron meets all of theta_i."""
+    """Per layer, log p_i of its live neurons [T]: one mother neuron matches all of theta_i."""
     result = []
     for theta, tolerance in zip(scaled.layers, scaled.tolerances, strict=True):
         used = theta != 0
@@ -192,7 +192,7 @@ def _log_meets(scaled: Rescaled, init: str, paper: bool) -> list[np.ndarray]:
         if init == "normal" and paper:
             each -= math.log(2.0)
         elif init == "normal":
-            # The mean density over the interval: a difference of two Phi would lose all digits.
+            # The mean density over the interval, because a difference of two Phi loses all digits.
             points = theta[:, :, None] + tolerance * _NODES
             each += np.log(np.exp(-0.5 * points**2) @ _WEIGHTS) - 0.5 * math.log(2.0 * math.pi)
         result.append(np.where(used, each, 0.0).sum(axis=1)[used.any(axis=1)])
@@ -202,7 +202,7 @@ def _log_meets(scaled: Rescaled, init: str, paper: bool) -> list[np.ndarray]:
 def _bound(
     meets: list[np.ndarray], hidden: list[int], rigorous: bool, last_layer: str
 ) -> Existence:
-    """The product over the layers; `meets` as of `_log_meets`, `hidden` widths of the mother."""
+    """The product over the layers, with `meets` of `_log_meets` and `hidden` mother widths."""
     total = float(meets[-1].sum()) if last_layer == "in_place" else 0.0
     for index, (log_p, width) in enumerate(zip(meets[:-1], hidden, strict=True)):
         if log_p.size == 0:
@@ -224,7 +224,7 @@ def _log_rigorous(log_p: np.ndarray, width: int) -> float:
 @np.errstate(over="ignore", under="ignore")
 def _log_printed(log_p: np.ndarray, width: int) -> float:
     hazard = _log_hazard(log_p, width)
-    if hazard.size == 1:  # one minus the sum would lose a small p
+    if hazard.size == 1:  # avoids the cancellation of one minus the sum
         return float(_log_one_minus(hazard)[0])
     missed = float(np.exp(-np.exp(hazard)).sum())
     return math.log1p(-missed) if missed < 1.0 else -math.inf

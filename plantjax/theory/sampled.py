@@ -1,4 +1,4 @@
-"""Existence by sampling: the share of random mothers that contain a target, beside `bounds`.
+"""Existence by sampling: the share of random mothers that contain a target; see also `bounds`.
 
 Source: Fischer and Burkholz, ICLR 2022, Theorem 2, https://arxiv.org/abs/2111.11153
 """
@@ -16,14 +16,14 @@ from plantjax.theory import bounds
 from plantjax.theory.tolerances import check_unit, rescaled
 from plantjax.types import Key, Params
 
-_CHUNK = 2**23  # comparisons of parameters in flight, which bounds the memory
+_CHUNK = 2**23  # parameters compared at a time, to bound the memory
 
 
 _Move = tuple[jax.Array, jax.Array, jax.Array]  # held [T], the row that moves, its new column
 
 
 class Estimate(NamedTuple):
-    """How many of the sampled mothers hold the target, their share, and its confidence interval."""
+    """Number of sampled mothers that contain the target, their share, and a confidence interval."""
 
     found: int
     probability: float
@@ -45,29 +45,30 @@ def monte_carlo_existence(
 ) -> Estimate:
     """Estimates the probability that `bounds.existence_probability` bounds from below.
 
-    A mother holds the target if in every hidden layer distinct neurons can be matched to all live
-    target neurons, each within eps_l in all their nonzero parameters, and the output layer is
-    within eps_L in place. Which matching a layer takes decides only whose columns the next layer
-    reads. All columns are independent and alike, so any matching will do, and only the matched
-    neurons' columns are drawn. In float64: tolerances may be far below float32 resolution.
+    A mother contains the target if, in every hidden layer, all live target neurons can be matched
+    to distinct mother neurons, within eps_l in all their nonzero parameters, and the output layer
+    is within eps_L in place. The matching of a layer only determines which columns the next layer
+    reads. All columns are independent and identically distributed, so any matching will do, and
+    only the columns of matched neurons are drawn. Computed in float64, because tolerances may be
+    far below float32 resolution.
 
     Args:
       key: consumed.
       target: a chain of L dense layers.
       widths: (I, hidden widths, O) of the mother.
       epsilon: in (0, 1), largest error of an unscaled output on [-1, 1]^I.
-      mothers: how many to draw; in chunks of bounded memory.
+      mothers: number of mothers to draw, in chunks of bounded memory.
       init: "uniform" U[-1, 1] or "normal" N(0, 1).
-      last_layer: "in_place", or "trained": anything will do.
+      last_layer: "in_place", or "trained", which always fits.
       norm: as in `tolerances`.
-      confidence: of the interval, in (0, 1).
+      confidence: level of the interval, in (0, 1).
 
     Returns:
       An Estimate; its interval is the exact one of Clopper and Pearson.
 
     Raises:
-      ValueError: as `bounds.existence_probability`; if mothers is below 1 or confidence outside
-        (0, 1), or the target cannot be rescaled into [-1, 1].
+      ValueError: as `bounds.existence_probability`; also if mothers is below 1, confidence is
+        outside (0, 1), or the target cannot be rescaled into [-1, 1].
 
     >>> import jax
     >>> from plantjax import targets
@@ -84,7 +85,7 @@ def monte_carlo_existence(
     scaled = rescaled(target, epsilon, norm)
     if scaled.reason:
         raise ValueError(f"target must fit into [-1, 1]: {scaled.reason}.")
-    layers = [theta[:, theta.any(axis=0)] for theta in scaled.layers]  # unread ones are not drawn
+    layers = [theta[:, theta.any(axis=0)] for theta in scaled.layers]  # without unread columns
     neurons = [int(width) for width in widths[1:]]
     if last_layer == "trained":
         neurons[-1] = 0
@@ -111,15 +112,15 @@ def _holds(
     uniform: bool,
     chunk: int,
 ) -> jax.Array:
-    """Whether each key's mother holds the target, bool [mothers].
+    """Whether the mother of each key contains the target, bool [mothers].
 
     Args:
       keys: [mothers], consumed.
-      layers: the target's, [T, K] each.
+      layers: of the target, [T, K] each.
       tolerances: [L].
-      neurons: of the mother by layer; 0 outputs if the last layer is trained.
-      uniform: U[-1, 1], else N(0, 1).
-      chunk: mothers at a time.
+      neurons: number of mother neurons per layer; 0 outputs if the last layer is trained.
+      uniform: draw from U[-1, 1], else from N(0, 1).
+      chunk: number of mothers at a time.
     """
     shapes = [(n, theta.shape[1]) for n, theta in zip(neurons, layers, strict=True)]
 
@@ -140,9 +141,9 @@ def _holds(
 
 
 def perfect_matching(near: jax.Array) -> jax.Array:
-    """Whether every row can have a column of its own among its True entries; bool [].
+    """Whether every row can have a column of its own among its True entries, bool [].
 
-    Kuhn's algorithm: one augmenting path for each row. Exact; jits and vmaps; fast for few rows and
+    Exact, by Kuhn's algorithm (one augmenting path per row). Jits and vmaps; fast for few rows and
     many columns.
 
     Args:
@@ -153,7 +154,7 @@ def perfect_matching(near: jax.Array) -> jax.Array:
     False
     """
     rows, columns = near.shape
-    unheld = jnp.full(rows, columns)  # the column that a row holds; out of range for none
+    unheld = jnp.full(rows, columns)  # the column of each row; out of range if it has none
     held, _ = jax.lax.scan(
         lambda held, row: (_augment(near, held, row), None), unheld, jnp.arange(rows)
     )
@@ -161,10 +162,10 @@ def perfect_matching(near: jax.Array) -> jax.Array:
 
 
 def _augment(near: jax.Array, held: jax.Array, start: jax.Array) -> jax.Array:
-    """Gives row `start` a column, if rows that hold one can move on to others; int [T]."""
+    """Gives row `start` a column, if necessary by moving other rows; the new columns int [T]."""
     rows, columns = near.shape
     spare = near & ~jnp.zeros(columns, bool).at[held].set(True, mode="drop")[None, :]
-    takes = near.at[:, held].get(mode="fill", fill_value=False)  # [T, T], from whom a row may take
+    takes = near.at[:, held].get(mode="fill", fill_value=False)  # [T, T], which row may take whose
 
     def visit(_: int, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         reached, parent = state
@@ -181,12 +182,12 @@ def _augment(near: jax.Array, held: jax.Array, start: jax.Array) -> jax.Array:
     ends = reached & jnp.any(spare, axis=1)
     end = jnp.argmax(ends)
     column = jnp.where(ends[end], jnp.argmax(spare[end]), columns)
-    # Back along the path each row takes the column its successor left; `start` held none.
+    # Back along the path, each row takes the column that its successor gave up; `start` had none.
     return jax.lax.while_loop(lambda state: state[2] < columns, move, (held, end, column))[0]
 
 
 def clopper_pearson(found: int, trials: int, confidence: float) -> tuple[float, float]:
-    """The exact confidence interval (low, high) of a share, of which `found` of `trials` were seen.
+    """The exact confidence interval (low, high) of a probability, for `found` of `trials`.
 
     >>> low, high = clopper_pearson(0, 10, 0.95)
     >>> low, round(high, 3)  # 1 - 0.025^(1 / 10)

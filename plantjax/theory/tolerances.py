@@ -1,6 +1,6 @@
-"""Lemma 1: how close a ticket's parameters must be to its target's, and the target at unit scale.
+"""Tolerances: how close a ticket's parameters must be to its target's (Lemma 1).
 
-All in float64 numpy, at trace time.
+`rescaled` also scales the target into [-1, 1]. Computed in float64 numpy, at trace time.
 
 Source: Fischer and Burkholz, ICLR 2022, section 2 and supplement, https://arxiv.org/abs/2111.11153
 """
@@ -14,16 +14,19 @@ from plantjax import checks, masks, nets
 from plantjax.types import Mask, Params
 
 NORMS = ("spectral", "paper")
-"""How far a layer may stretch an error: its spectral norm, or its largest entry plus eps / L."""
+"""Bound on how a layer stretches an error: spectral norm, or largest entry plus eps / L."""
 
 _STEPS = 1000
 
 
 class Rescaled(NamedTuple):
-    """A cleaned target scaled into [-1, 1], and how close its parameters must be met.
+    """A cleaned target scaled into [-1, 1], and the tolerances of its parameters.
 
-    `layers` are float64 [O, 1 + I], biases first; `factors` [L] is c_l in (0, 1]: kernels were
-    multiplied by c_l, biases by c_1 ... c_l; `reason` is "" or why there is no such scaling.
+    Attributes:
+      layers: float64 [O, 1 + I] each, biases first.
+      factors: c_l in (0, 1], float64 [L]; kernels are multiplied by c_l, biases by c_1 ... c_l.
+      tolerances: float64 [L].
+      reason: "", or why there is no such scaling.
     """
 
     layers: list[np.ndarray]
@@ -33,28 +36,28 @@ class Rescaled(NamedTuple):
 
 
 def tolerances(target: Params, epsilon: float, norm: str = "spectral") -> np.ndarray:
-    """How close each parameter must be met for outputs within epsilon, by layer (Lemma 1).
+    """Tolerance of the parameters of each layer for outputs within epsilon (Lemma 1).
 
-    If every nonzero parameter of layer l changes by at most eps_l, and the zeros stay, no output
+    If every nonzero parameter of layer l changes by at most eps_l, and zeros stay zero, no output
     changes by more than epsilon at any x in [-1, 1]^I. Backwards from the last layer,
 
         eps_l = epsilon / (L sqrt(m_l) (1 + s_l) prod_{k>l} N_k),   N_k = ||W_k|| + eps_k sqrt(m_k)
 
-    with m_l the nonzero parameters of layer l (a layer without any counts as one), ||W|| the
-    spectral norm, and s_l the largest ||x||_1 of the layer's inputs, I for the first layer and by
-    interval arithmetic for the others. The target is cleaned first (`masks.live`).
+    where m_l is the number of nonzero parameters of layer l (at least 1), ||W|| the spectral norm,
+    and s_l a bound on ||x||_1 for the inputs of the layer: I for the first layer, by interval
+    arithmetic for the others. Dead parameters of the target are removed first (`masks.live`).
 
     Args:
       target: a chain of L dense layers.
       epsilon: in (0, 1).
-      norm: "paper": N_k = max |W_k| + epsilon / L, as the paper has it (its indices put right). It
-        guarantees nothing: the error of a wide layer may be many times epsilon.
+      norm: "spectral", or "paper": N_k = max |W_k| + epsilon / L, as in the paper with its indices
+        corrected. "paper" guarantees nothing; the error of a wide layer may be many times epsilon.
 
     Returns:
       float64 [L].
 
     Raises:
-      ValueError: if the target is no chain or not finite, epsilon is outside (0, 1), the norm is
+      ValueError: if the target is not a chain or not finite, epsilon is outside (0, 1), the norm is
         unknown, or the target is so large that a tolerance underflows.
 
     >>> from plantjax import targets
@@ -71,23 +74,23 @@ def tolerances(target: Params, epsilon: float, norm: str = "spectral") -> np.nda
 def rescaled(target: Params, epsilon: float, norm: str = "spectral") -> Rescaled:
     """Scales a target by positive factors until every parameter is at most 1 - eps_l in size.
 
-    Kernels are multiplied by c_l and biases by c_1 ... c_l, so the outputs, and epsilon with them,
-    grow by c_1 ... c_L. Only shrinks: c_l = 1 where a layer fits. The tolerances are those of the
-    scaled target and depend on all factors, so both are found together, as the fixpoint of
-    c_l <- min(1, c_l / (p_l + eps_l)) from c = 1, with p_l the largest parameter of scaled layer l.
-    Errors shrink by about eps_l a step, so it takes a handful; where kernels are far below epsilon,
-    it may take too many, and `reason` says so.
+    Kernels are multiplied by c_l and biases by c_1 ... c_l, so outputs and epsilon are multiplied
+    by c_1 ... c_L. Layers that fit keep c_l = 1; the others shrink. The tolerances are those of the
+    scaled target and depend on all factors, so we compute both as the fixed point of
+    c_l <- min(1, c_l / (p_l + eps_l)) from c = 1, where p_l is the largest parameter of the scaled
+    layer l. The error shrinks by a factor of about eps_l per step, so a few steps suffice. If
+    kernels are far below epsilon, it may take too many, and `reason` says so.
 
     Args:
       target: a chain of L dense layers.
-      epsilon: in (0, 1), of the unscaled outputs.
+      epsilon: in (0, 1), error of the unscaled outputs.
       norm: as in `tolerances`.
 
     Returns:
       A Rescaled.
 
     Raises:
-      ValueError: as `tolerances`, but for the last.
+      ValueError: as `tolerances`, except that a tolerance may underflow.
 
     >>> from plantjax import targets
     >>> scaled = rescaled(targets.relu(depth=3), 0.1)
@@ -105,7 +108,7 @@ def rescaled(target: Params, epsilon: float, norm: str = "spectral") -> Rescaled
         found = _tolerances(layers, epsilon * size, norm)
         if not _usable(found):
             return Rescaled(layers, factors, found, "the target's tolerances underflow")
-        # A layer without parameters needs no room.
+        # A layer without parameters always fits.
         reach = np.array([np.abs(theta).max() for theta in layers])
         reach = np.where(reach > 0, reach + found, 1.0)
         tight = (factors == 1.0) | (reach > 1.0 - 1e-9)
@@ -117,7 +120,7 @@ def rescaled(target: Params, epsilon: float, norm: str = "spectral") -> Rescaled
 
 
 def check_target(target: Params, epsilon: float, norm: str) -> None:
-    """Raises ValueError unless target is a finite chain, epsilon in (0, 1) and the norm known."""
+    """Raises ValueError unless target is a finite chain, epsilon in (0, 1), and the norm known."""
     checks.choice("norm", norm, NORMS)
     check_unit("epsilon", epsilon)
     nets.layers(target)
@@ -147,13 +150,13 @@ def _cleaned(target: Params) -> list[np.ndarray]:
 
 @jax.jit
 def _live(target: Params) -> Mask:
-    """Jitted, for its many small operations would each compile on their own."""
+    """Jitted, because its many small operations would compile one by one."""
     return masks.live(target, masks.nonzero(target))
 
 
 @np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore")
 def _tolerances(layers: list[np.ndarray], epsilon: float, norm: str) -> np.ndarray:
-    """Lemma 1 for layers [O, 1 + I]; not `_usable` where it over- or underflows."""
+    """Lemma 1 for layers [O, 1 + I]; not `_usable` if it over- or underflows."""
     depth, sizes = len(layers), []
     high = np.ones(layers[0].shape[1] - 1)
     low = -high

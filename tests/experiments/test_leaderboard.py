@@ -1,7 +1,8 @@
-"""The leaderboard: who takes part, a tiny run, its page and figure, resuming and publishing."""
+"""The leaderboard: who takes part, a tiny run with a plugin, its page and figure, publishing."""
 
 import inspect
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,29 +10,30 @@ import pandas as pd
 import pytest
 
 import leaderboard
+import scripting
 from plantjax.finders import FINDERS, REFERENCES
-from plantjax.jobs import cli
-from plantjax.jobs.grids import HALF, TICKET
+from plantjax.jobs import HALF, TICKET, InputError
 from plantjax.sweeps import worlds
 from plantjax.tasks import PAPER_TASKS, TASKS
 from ranking import page, statistics
 
-SMOKE = ["--budget", "smoke", "--tasks", "xor"]
+PLUGIN = scripting.ROOT / "examples" / "own_plugin.py"
+SMOKE = ["--budget", "smoke", "--tasks", "xor", "--finders", "magnitude", "largest"]
+SMOKE += ["--controls", "shuffled", "--plugin", str(PLUGIN)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory):
-    """One compilation cache for all tests, not the user's."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "xla"))
+@pytest.fixture(scope="module")
+def plugin(cache):
+    """Forgets the plugin in the end."""
+    with scripting.restored():
         yield
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("board") / "run"
-    leaderboard.main([*SMOKE, "--out", str(folder), "--controls", "shuffled"])
-    return folder
+def finished(plugin: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("board") / "run"
+    leaderboard.main([*SMOKE, "--out", str(out)])
+    return out
 
 
 def cells(budget: str, **options: object) -> pd.DataFrame:
@@ -62,16 +64,6 @@ def test_full_has_ten_mothers_and_all_densities() -> None:
     assert found[HALF] == ticket / 2
     assert found.max() == 0.5
     assert {"0.5", "0.1", "0.02"} < set(found.index)
-
-
-@pytest.mark.slow
-def test_a_finder_joins_by_its_registry_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(FINDERS, "mine", FINDERS["magnitude"])
-    for budget in ("full", "quick"):
-        assert "mine" in set(cells(budget)["finder"])
-    assert (
-        "mine+shuffled" in leaderboard.Settings(finders=("mine",), controls=("shuffled",)).names()
-    )
 
 
 def test_options_of_budgets_exist_and_are_told() -> None:
@@ -106,8 +98,7 @@ def test_a_run_writes_page_tables_and_figure(finished: Path) -> None:
     assert (finished / "leaderboard.png").stat().st_size > 10_000
     table, summary = (pd.read_csv(finished / f"{n}.csv") for n in ("results", "summary"))
     assert set(table["density_name"]) == {"0.5", "ticket", "1"}
-    wanted = statistics.cases(table)
-    pd.testing.assert_frame_equal(summary, wanted, check_dtype=False)
+    pd.testing.assert_frame_equal(summary, statistics.cases(table), check_dtype=False)
     assert set(table["status"]) == {"ok"}
     planted = table.query("finder == 'planted' and stage == 'pruned'")
     np.testing.assert_allclose(planted["value"], planted["ticket_value"])
@@ -115,36 +106,32 @@ def test_a_run_writes_page_tables_and_figure(finished: Path) -> None:
 
 @pytest.mark.slow
 def test_the_page_tells_what_it_rests_on(finished: Path) -> None:
-    page = (finished / "LEADERBOARD.md").read_text()
+    text = (finished / "LEADERBOARD.md").read_text()
     assert (
-        "experiments/leaderboard.py --budget smoke --tasks xor --controls shuffled --publish"
-        in page
-    )
-    assert "seeds 0 to 1" in page
-    assert "`search_epochs=2` of `edge_popup`" in page
+        "experiments/leaderboard.py --budget smoke --tasks xor --finders magnitude largest "
+        "--controls shuffled --publish"
+    ) in text
+    assert "seeds 0 to 1" in text
     config = json.loads((finished / "config.json").read_text())
-    assert config["device"] in page
-    assert f"jax {config['versions']['jax']}" in page
-    for name in ("magnitude", "magnitude+shuffled", "edge_popup+shuffled", "oracle_random"):
-        assert f"| `{name}` |" in page
-    assert "\n## xor\n" in page
+    assert config["device"] in text
+    assert f"jax {config['versions']['jax']}" in text
+    assert list(config["settings"]["plugin"]) == [PLUGIN.name]
+    for name in ("magnitude", "magnitude+shuffled", "largest+shuffled", "oracle_random"):
+        assert f"| `{name}` |" in text
+    assert "\n## xor\n" in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in tables} == {3, 4, 7}  # one task; two densities; recovery
-    assert "nan" not in page
-
-
-@pytest.mark.slow
-def test_scores_on_the_page_have_their_spread(finished: Path) -> None:
-    page = (finished / "LEADERBOARD.md").read_text()
+    # one task; two densities; recovery with the plugin's metric
+    assert {line.count("|") for line in tables} == {3, 4, 8}
+    assert "nan" not in text
     row = pd.read_csv(finished / "summary.csv").query(
         "task == 'xor' and finder == 'magnitude' and stage == 'trained' and density_name == '0.5'"
     )
     middle, low, high = row[["value", "value_low", "value_high"]].to_numpy()[0]
-    assert f"{middle:.3f} ({low:.3f}-{high:.3f})" in page
+    assert f"{middle:.3f} ({low:.3f}-{high:.3f})" in text
 
 
 @pytest.mark.slow
-def test_a_second_run_computes_nothing_and_publishes(
+def test_what_is_missing_is_computed_again_and_published(
     finished: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -152,30 +139,21 @@ def test_a_second_run_computes_nothing_and_publishes(
 ) -> None:
     (tmp_path / "docs").mkdir()
     monkeypatch.setattr(leaderboard, "ROOT", tmp_path)
-    before = (finished / "LEADERBOARD.md").read_text()
-    words = [*SMOKE, "--out", str(finished), "--controls", "shuffled", "--publish"]
-    leaderboard.main(words)
+    out = Path(shutil.copytree(finished, tmp_path / "copy"))
+    removed = next((out / "chunks").glob("*.npz"))
+    removed.unlink()
+    leaderboard.main([*SMOKE, "--out", str(out)])
+    assert "cells are done; going on with the others" in capsys.readouterr().out
+    assert removed.exists()
+    found, wanted = scripting.table(out), scripting.table(finished)
+    pd.testing.assert_frame_equal(found, wanted, check_exact=True)
+    assert not (tmp_path / "LEADERBOARD.md").exists()
+    leaderboard.main([*SMOKE, "--out", str(out), "--publish"])
     assert "nothing was computed" in capsys.readouterr().out
-    published = (tmp_path / "LEADERBOARD.md").read_text()
-    assert published == before.replace("](leaderboard.png)", "](docs/leaderboard.png)")
+    published, written = ((path / "LEADERBOARD.md").read_text() for path in (tmp_path, out))
+    assert published == written.replace("](leaderboard.png)", "](docs/leaderboard.png)")
     for name in ("leaderboard.png", "leaderboard.csv"):
         assert (tmp_path / "docs" / name).stat().st_size > 0
-
-
-@pytest.mark.slow
-def test_what_is_missing_is_computed_again(finished: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    words = [*SMOKE, "--out", str(folder), "--finders", "magnitude"]
-    leaderboard.main([*words, "--chunk", "3"])
-    first = pd.read_csv(folder / "results.csv").drop(columns="seconds")
-    next((folder / "chunks").glob("*.npz")).unlink()
-    leaderboard.main(words)
-    again = pd.read_csv(folder / "results.csv").drop(columns="seconds")
-    pd.testing.assert_frame_equal(first, again, check_exact=True)
-    assert len(list(folder.load(folder))) > 1
-    whole = pd.read_csv(finished / "results.csv").drop(columns="seconds")
-    part = whole[whole["finder"].isin(["magnitude", *REFERENCES])].reset_index(drop=True)
-    pd.testing.assert_frame_equal(first, part, check_exact=True)
 
 
 def synthetic(task: str, metric: str, good: float, bad: float) -> list[dict[str, object]]:
@@ -211,8 +189,8 @@ def test_pages_of_several_tasks_and_metrics() -> None:
     assert f"| `snip` | {score} | {score} |" in rows
     score = "**1.5e-4 (1.5e-4 to 1.5e-4)**"
     assert f"| `seek` | {score} | {score} |" in rows
-    assert page.index("## circle") < page.index("## helix")
-    assert "nan" not in page
+    assert text.index("## circle") < text.index("## helix")
+    assert "nan" not in text
 
 
 def test_what_is_no_subnetwork_stands_apart() -> None:
@@ -220,8 +198,8 @@ def test_what_is_no_subnetwork_stands_apart() -> None:
     text = page.page(statistics.by_kind(table, {"seek": "signed", "snip": "trained"}), [], "")
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     assert rows[:2] == ["| `seek` | ticket |", "| `snip` | none |"]  # weak only
-    assert "**Strong" not in page
-    signed = page[page.index("**Signed") :]
+    assert "**Strong" not in text
+    signed = text[text.index("**Signed") :]
     assert "`seek`" in signed
     assert "`snip`" not in signed
 
@@ -240,6 +218,6 @@ def test_what_is_no_subnetwork_stands_apart() -> None:
     ],
 )
 def test_bad_input_is_refused(words: list[str], message: str, tmp_path: Path) -> None:
-    with pytest.raises(cli.InputError, match=message):
-        leaderboard.main([*SMOKE, *words, "--out", str(tmp_path / "out")])
+    with pytest.raises(InputError, match=message):
+        leaderboard.main(["--budget", "smoke", *words, "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()

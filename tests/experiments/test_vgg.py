@@ -1,12 +1,7 @@
 """Tickets in a tiny VGG on real digits: the table, resuming after a kill, planting, bad input."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +9,13 @@ import pandas as pd
 import pytest
 
 import paper
+import scripting
 import vgg
 from images import plan
 from images.groups import ImageGroup
 from images.sources import SOURCES
 from plantjax.finders import FINDERS
-from plantjax.jobs import cli, figures, folder
+from plantjax.jobs import InputError, cli, folder
 from plantjax.jobs.checkpoints import Checkpoint
 from plantjax.nets import convnets
 
@@ -37,27 +33,16 @@ def small_vgg():
         yield
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One compilation cache for all tests and their subprocesses, not the user's."""
-    folder = tmp_path_factory.getbasetemp() / "xla"
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
-
-
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("vgg") / "run"
     vgg.main([*TINY, "--out", str(folder)])
     return folder
 
 
-def table(folder: Path) -> pd.DataFrame:
-    return pd.read_csv(folder / "results.csv").drop(columns="seconds")
-
-
 @pytest.mark.slow
 def test_a_run_writes_table_settings_and_figure(finished: Path) -> None:
-    rows = table(finished)
+    rows = scripting.table(finished)
     plain, planted = (rows[rows["mother"] == name] for name in ("plain", "planted"))
     assert set(plain["finder"]) == {"multishot_synflow", "dense", "magnitude"}
     assert set(plain["stage"]) == {"pruned", "trained"}
@@ -82,7 +67,7 @@ def test_a_run_writes_table_settings_and_figure(finished: Path) -> None:
 
 @pytest.mark.slow
 def test_the_planted_ticket_is_as_good_as_the_trained_one(finished: Path) -> None:
-    rows = table(finished)
+    rows = scripting.table(finished)
     trained = rows[(rows["finder"] == "multishot_synflow") & (rows["stage"] == "trained")]
     planted = rows[rows["finder"] == "planted"]
     wanted = trained.set_index("seed")["value"]
@@ -99,34 +84,23 @@ def test_the_planted_ticket_is_as_good_as_the_trained_one(finished: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_second_run_computes_nothing(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_run_computes_nothing_and_figure_5_is_the_same(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     vgg.main([*TINY, "--out", str(finished)])
     shown = capsys.readouterr().out
     assert "nothing was computed" in shown
     assert shown.count("planted") >= 4
     assert "popup_levels_global" in shown
-
-
-@pytest.mark.slow
-def test_what_is_missing_is_computed_again(finished: Path, tmp_path: Path) -> None:
-    """Without the chunk of the tickets, the cells that need them make them anew."""
-    shutil.copytree(finished, tmp_path / "run")
-    removed = []
-    for chunk in folder.load(finished):
-        if chunk.labels["finder"][0] in ("multishot_synflow", "planted", "edge_popup_levels"):
-            removed.append(tmp_path / "run" / "chunks" / f"{folder.name_of(chunk.ids)}.npz")
-            removed[-1].unlink()
-    assert len(removed) == 3
-    planted = next(g for g in plan().groups() if g.finder == "planted").at(tmp_path / "run")
-    chunk = planted.compute(planted.run(), planted.cells(), 2)
-    wanted = table(finished).query("finder == 'planted'")["value"]
-    np.testing.assert_allclose(chunk.results["pruned/value"], wanted, rtol=1e-6)
-    vgg.main([*TINY, "--out", str(tmp_path / "run")])
-    pd.testing.assert_frame_equal(table(tmp_path / "run"), table(finished), check_exact=True)
-
-
-def plan() -> plan.Plan:
-    return cli.parse(vgg.Settings, TINY, "vgg.py").plan()
+    monkeypatch.setitem(plan.BUDGETS, "smoke", plan.BUDGETS["smoke"] | SMALL)
+    paper.main(["fig5", "--budget", "smoke", "--seeds", "2", "--out", str(tmp_path)])
+    found, wanted = scripting.table(tmp_path), scripting.table(finished)
+    pd.testing.assert_frame_equal(found, wanted, check_exact=True)
+    assert len(pd.read_csv(tmp_path / "summary.csv")) == 9
+    assert json.loads((tmp_path / "config.json").read_text())["settings"]["name"] == "fig5"
 
 
 class StopError(Exception):
@@ -134,26 +108,36 @@ class StopError(Exception):
 
 
 @pytest.mark.slow
-def test_searches_go_on_between_levels(
+def test_what_is_missing_is_computed_again_and_searches_go_on_between_levels(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Without the chunk of the tickets, the cells that need them make them anew."""
+    out = Path(shutil.copytree(finished, tmp_path / "run"))
+    for chunk in folder.load(finished):
+        if chunk.labels["finder"][0] in ("multishot_synflow", "planted", "edge_popup_levels"):
+            (out / "chunks" / f"{folder.name_of(chunk.ids)}.npz").unlink()
+    assert len(list((out / "chunks").iterdir())) == 3
+    groups = cli.parse(vgg.Settings, TINY, "vgg.py").plan().groups()
+    (planted,) = [group.at(out) for group in groups if group.finder == "planted"]
+    values = planted.compute(planted.cells(), 2).results["pruned/value"]
+    wanted = scripting.table(finished)
+    np.testing.assert_allclose(values, wanted.query("finder == 'planted'")["value"], rtol=1e-6)
     save, levels = Checkpoint.save, []
 
     def stopping(self: Checkpoint, level: int, tree: object) -> None:
         save(self, level, tree)
         levels.append(level)
-        if len(levels) in (1, 4, 5):
+        if len(levels) in (1, 3):
             raise StopError
 
     monkeypatch.setattr(Checkpoint, "save", stopping)
-    for _ in range(3):
+    for _ in range(2):
         with pytest.raises(StopError):
-            vgg.main([*TINY, "--out", str(tmp_path)])
-        assert list((tmp_path / "levels").iterdir())
-    vgg.main([*TINY, "--out", str(tmp_path)])
-    assert sum(level == 1 for level in levels) == 3  # no level twice
-    assert len(levels) == 6
-    pd.testing.assert_frame_equal(table(tmp_path), table(finished), check_exact=True)
+            vgg.main([*TINY, "--out", str(out)])
+        assert list((out / "levels").iterdir())
+    vgg.main([*TINY, "--out", str(out)])
+    assert levels == [1, 2, 1, 2]  # of the tickets, of edge-popup: no level twice
+    pd.testing.assert_frame_equal(scripting.table(out), wanted, check_exact=True)
 
 
 BAD = {
@@ -181,11 +165,11 @@ BAD = {
 
 @pytest.mark.parametrize("words", BAD)
 def test_bad_input_names_argument_value_and_allowed(words: str, tmp_path: Path) -> None:
-    folder = tmp_path / "out"
+    out = tmp_path / "out"
     given = words.format(tmp=tmp_path).split()
-    with pytest.raises(cli.InputError, match=BAD[words]):
-        vgg.main([*given, "--out", str(folder)])
-    assert not folder.exists()
+    with pytest.raises(InputError, match=BAD[words]):
+        vgg.main([*given, "--out", str(out)])
+    assert not out.exists()
 
 
 def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,9 +180,9 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("words", [["--data", "cifar10"], ["--data-dir", "."]])
 def test_image_data_goes_with_figure_5(words: list[str], tmp_path: Path) -> None:
-    with pytest.raises(cli.InputError, match=f"{words[0]} goes with fig5"):
+    with pytest.raises(InputError, match=f"{words[0]} goes with fig5"):
         paper.main(["fig3", *words, "--out", str(tmp_path / "out")])
-    with pytest.raises(cli.InputError, match=r"cifar10 needs|mnist5k expects"):
+    with pytest.raises(InputError, match=r"cifar10 needs|mnist5k expects"):
         paper.main(["fig5", *words, "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 
@@ -210,25 +194,14 @@ def test_the_full_plan_is_the_papers() -> None:
     assert isinstance(popup, ImageGroup)
     assert (popup.depth, popup.width, len(popup.seeds)) == (16, 1.0, 3)
     assert [name for name, _ in popup.densities] == ["0.01", "0.05", "0.1", "0.2", "0.5"]
-    run = popup.run()
-    assert (run.scope, run.rounds, popup.static["level_epochs"]) == ("layer", 5, 50)
+    run = popup.run
+    assert (run.finder.scope, run.finder.rounds, popup.static["level_epochs"]) == ("layer", 5, 50)
     assert SOURCES["cifar10"].batch_size == 128
     tickets = [group for group in full.groups() if group.finder == "multishot_synflow"]
     assert [len(group.densities) for group in tickets] == [1, 4]  # 0.01 is the target itself
     assert {f"{p}{name}" for p in ("", "multishot_") for name in ("snip", "grasp", "synflow")} <= {
         group.finder for group in full.groups()
     }
-
-
-@pytest.mark.slow
-def test_figure_5_is_the_same_implementation(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(plan.BUDGETS, "smoke", plan.BUDGETS["smoke"] | SMALL)
-    paper.main(["fig5", "--budget", "smoke", "--seeds", "2", "--out", str(tmp_path)])
-    pd.testing.assert_frame_equal(table(tmp_path), table(finished), check_exact=True)
-    assert len(pd.read_csv(tmp_path / "summary.csv")) == 9
-    assert json.loads((tmp_path / "config.json").read_text())["settings"]["name"] == "fig5"
 
 
 def test_figure_of_all_finders(tmp_path: Path) -> None:
@@ -246,37 +219,3 @@ def test_figure_of_all_finders(tmp_path: Path) -> None:
     ]
     plan.draw(pd.DataFrame(rows), tmp_path / "figure.png", full.about())
     assert (tmp_path / "figure.png").stat().st_size > 20_000
-    assert figures.COLORS
-
-
-def start(folder: Path) -> subprocess.Popen[str]:
-    program = (
-        f"from plantjax import convnets; convnets.VGGS[11] = {BLOCKS!r}; "
-        "from experiments import cli, vgg; cli.run(vgg.main)"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", program, *TINY, "--out", str(folder)],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "COLUMNS": "200"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-@pytest.mark.slow
-def test_killed_twice_then_finished(finished: Path, tmp_path: Path) -> None:
-    for pattern in ("levels/*/1", "chunks/*.npz"):
-        process = start(tmp_path)
-        deadline = time.monotonic() + 300
-        while not list(tmp_path.glob(pattern)):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    process = start(tmp_path)
-    out, err = process.communicate(timeout=600)
-    assert process.returncode == 0, err
-    assert "cells are done; going on with the others" in out
-    pd.testing.assert_frame_equal(table(tmp_path), table(finished), check_exact=True)

@@ -7,25 +7,25 @@ import pytest
 
 from plantjax import finders, masks, nets
 from plantjax.finders import schedules
-from plantjax.finders.edge_popup import sgd
+from plantjax.finders.edge_popup_scores import sgd
 from plantjax.tasks import TASKS
-from plantjax.types import Batch
-from shared import flat, jit
+from shared import flat
 
 CIRCLE = TASKS["circle"]
-WIDTHS = (2, 12, 12, 4)
+WIDTHS = (2, 12, 4)
 KEY = jax.random.key(3)
 MOTHER = nets.init(jax.random.key(0), WIDTHS)
 DATA = CIRCLE.sample(jax.random.key(1), 96)
-BRIEF = {"rounds": 3, "level_epochs": 2, "batch_size": 16}
+BRIEF = {"rounds": 3, "level_epochs": 1, "batch_size": 16}
 
 
+@pytest.mark.slow
 def test_one_level_on_whole_batches_is_edge_popup():
     """Where a batch is the whole data, the order of samples does not matter."""
     whole = {"scope": "layer", "batch_size": 96}
     one = finders.edge_popup(CIRCLE, search_epochs=6, **whole)
     other = finders.edge_popup_levels(CIRCLE, rounds=1, level_epochs=6, warmup=0.0, **whole)
-    wanted, found = (jit(f)(KEY, MOTHER, DATA, 0.3) for f in (one, other))
+    wanted, found = (jax.jit(f)(KEY, MOTHER, DATA, 0.3) for f in (one, other))
     np.testing.assert_array_equal(flat(found.mask), flat(wanted.mask))
     np.testing.assert_allclose(found.info["loss"][-1], wanted.info["losses"][-1], rtol=1e-4)
 
@@ -36,9 +36,9 @@ def test_one_level_on_whole_batches_is_edge_popup():
 def test_levels_one_by_one_are_the_search(scope):
     finder = finders.edge_popup_levels(CIRCLE, scope=scope, **BRIEF)
     arguments = (KEY, MOTHER, DATA, jnp.float32(0.2))
-    wanted = jit(finder)(*arguments)
-    state = jit(finder.levels.begin)(*arguments)
-    advance, told, scores = jit(finder.levels.advance), [], []
+    wanted = jax.jit(finder)(*arguments)
+    state = jax.jit(finder.levels.begin)(*arguments)
+    advance, told, scores = jax.jit(finder.levels.advance), [], []
     for level in (1, 2, 3):
         state, metrics = advance(*arguments, state, jnp.int32(level))
         told.append(metrics)
@@ -62,7 +62,7 @@ def test_the_search_learns():
     data = CIRCLE.sample(jax.random.key(2), 1000)
     finder = finders.edge_popup_levels(CIRCLE, level_epochs=8, rounds=2, scope="global")
     mother = nets.init(jax.random.key(0), (2, 40, 40, 4))
-    found = jit(finder)(KEY, mother, data, 0.5)
+    found = jax.jit(finder)(KEY, mother, data, 0.5)
     outputs = nets.apply(masks.apply(mother, found.mask), data.x)
     chance = np.bincount(data.y).max() / len(data.y)
     assert float(CIRCLE.evaluate(outputs, data.y)["accuracy"]) > chance + 0.15
@@ -84,12 +84,8 @@ def test_the_learning_rate_rises_and_falls():
     ("static", "message"),
     [
         ({"rounds": 0}, "rounds must be an integer of at least 1, got 0"),
-        ({"level_epochs": 0}, "level_epochs must be an integer of at least 1, got 0"),
         ({"warmup": 1.0}, r"warmup must lie in \[0, 0.99\], got 1.0"),
-        ({"scope": "row"}, "scope must be one of global"),
-        ({"loss": "mse"}, "loss must be one of"),
         ({"init": "zero"}, "init must be one of"),
-        ({"search_learning_rate": 0.0}, "search_learning_rate must lie in"),
     ],
 )
 def test_bad_options_are_refused(static, message):
@@ -97,7 +93,7 @@ def test_bad_options_are_refused(static, message):
         finders.edge_popup_levels(CIRCLE, **static)
 
 
-def test_larger_batches_than_data_are_refused():
+def test_batches_larger_than_the_data_are_refused():
     finder = finders.edge_popup_levels(CIRCLE, batch_size=97)
     with pytest.raises(ValueError, match=r"batch_size must be .* at most 96, got 97"):
-        finder(KEY, MOTHER, Batch(DATA.x, DATA.y), 0.5)
+        finder(KEY, MOTHER, DATA, 0.5)

@@ -15,7 +15,7 @@ from plantjax.finders import FINDERS, common
 from plantjax.scores import SCORES
 from plantjax.sweeps import worlds
 from plantjax.types import Batch
-from shared import flat, jit
+from shared import flat
 
 CIRCLE, RELU = tasks.TASKS["circle"], tasks.TASKS["relu"]
 DEPTH, WIDTH = 4, 20
@@ -51,10 +51,14 @@ CASES = {  # 180 samples: 5 steps an epoch, 3 for a batch size of 50
 }
 
 
+QUICK = ["snip"]
+RUN = [pytest.param(case, marks=[] if case in QUICK else [pytest.mark.slow]) for case in CASES]
+
+
 @functools.cache
 def world():
     make = functools.partial(worlds.make_world, task=CIRCLE, depth=DEPTH, width=WIDTH, samples=200)
-    return jit(make)(worlds.cell_key(CIRCLE, 0))
+    return jax.jit(make)(worlds.cell_key(CIRCLE, 0))
 
 
 @functools.cache
@@ -76,7 +80,7 @@ def program(case):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SCORES, "spied", spied)
         finder = finders.multishot(CIRCLE, **DEFAULTS | CASES[case] | {"score": "spied"})
-    return jit(finder.search), recorded
+    return jax.jit(finder.search), recorded
 
 
 @functools.cache
@@ -91,7 +95,7 @@ def ran(case, density=DENSITY):
 
 @functools.cache
 def trainer(optimizer, epochs, batch_size, steps):
-    return jit(
+    return jax.jit(
         functools.partial(
             training.fit,
             apply=nets.apply,
@@ -111,12 +115,12 @@ def adam(learning_rate):
 
 @functools.cache
 def scorer(score):
-    return jit(SCORES[score](nets.apply, CIRCLE.loss))
+    return jax.jit(SCORES[score](nets.apply, CIRCLE.loss))
 
 
 @functools.cache
 def selector(scope):
-    return jit(functools.partial(masks.select, scope=scope))
+    return jax.jit(functools.partial(masks.select, scope=scope))
 
 
 @functools.cache
@@ -168,7 +172,7 @@ def trail(case, density=DENSITY):
     return np.stack([flat(mask) for _, mask, _ in levels] + [flat(found.mask)])
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", RUN)
 def test_levels_equal_a_loop_by_hand(case):
     found, levels = ran(case)
     wanted, rewound = by_hand(case)
@@ -183,7 +187,7 @@ def test_levels_equal_a_loop_by_hand(case):
     chex.assert_trees_all_close(found.params, rewound, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", RUN)
 def test_levels_follow_the_schedule_with_exact_counts(case):
     static = DEFAULTS | CASES[case]
     found, levels = ran(case)
@@ -206,13 +210,13 @@ def test_levels_follow_the_schedule_with_exact_counts(case):
         np.testing.assert_allclose(layers, k * np.array(COUNTS) / sum(COUNTS), atol=1)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", RUN)
 def test_pruned_stays_pruned(case):
     rows = trail(case)
     assert not (rows[1:] & ~rows[:-1]).any()
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", RUN)
 def test_pruned_parameters_are_zero_when_scored_and_the_others_are_trained(case):
     _, levels = ran(case)
     for trained, mask, _ in levels:
@@ -223,7 +227,7 @@ def test_pruned_parameters_are_zero_when_scored_and_the_others_are_trained(case)
         assert moved.mean() > 0.2  # a dead unit stands still
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", RUN)
 def test_info_tells_every_level(case):
     found, levels = ran(case)
     rows, rounds = trail(case)[1:], (DEFAULTS | CASES[case])["rounds"]
@@ -239,11 +243,13 @@ def test_info_tells_every_level(case):
     assert (found.info["loss"] > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["random", "synflow", "grasp"])
 def test_rewinding_gives_the_bits_of_the_mother(case):
     chex.assert_trees_all_equal(ran(case)[0].params, jax.device_get(world().planted.params))
 
 
+@pytest.mark.slow
 def test_rewinding_to_a_step_gives_the_mother_after_so_many_steps():
     found, levels = ran("magnitude")
     first = jax.random.fold_in(jax.random.split(KEY)[0], 1)
@@ -302,7 +308,7 @@ def toy():
     )
     params = {"gain": jnp.linspace(0.5, 1.5, 10)[None, :]}
     data = Batch(jnp.linspace(-1.0, 1.0, 20)[:, None], jnp.ones((20, 10)))
-    found = jax.device_get(jit(finder.search)(KEY, params, data, 0.3))
+    found = jax.device_get(jax.jit(finder.search)(KEY, params, data, 0.3))
     jax.effects_barrier()
     return found, counts, np.stack(gains).reshape(4, 8, 10), params
 
@@ -334,6 +340,7 @@ def test_networks_that_are_no_chain_have_no_live_density():
 
 
 @pytest.mark.parametrize("case", ["random", "synflow"])
+@pytest.mark.slow
 def test_collapse_is_told_where_it_happens(case):
     """A density of three parameters cannot keep a weight in all layers and a bias as well."""
     found, levels = ran(case, 2 / 564)
@@ -349,10 +356,10 @@ def test_collapse_is_told_where_it_happens(case):
 
 
 def test_the_key_decides():
-    search, _ = program("synflow")
+    search, _ = program("snip")
     arguments = (world().planted.params, world().train, DENSITY)
     again, other = search(KEY, *arguments), search(jax.random.key(6), *arguments)
-    chex.assert_trees_all_equal(jax.device_get(again.mask), ran("synflow")[0].mask)
+    chex.assert_trees_all_equal(jax.device_get(again.mask), ran("snip")[0].mask)
     assert (flat(other.mask) != flat(again.mask)).any()
     jax.effects_barrier()
 
@@ -371,18 +378,10 @@ def test_a_multishot_of_every_score_is_registered_with_ten_levels():
     ("static", "message"),
     [
         ({"score": "snap"}, r"score must be one of random, .*, got 'snap'"),
-        ({"scope": "all"}, r"scope must be one of global, .*, got 'all'"),
         ({"schedule": "cubic"}, r"schedule must be one of exponential, linear, got 'cubic'"),
         ({"rewind": "back"}, r"rewind must be one of init, step, learning_rate, got 'back'"),
         ({"rounds": 0}, r"rounds must be an integer of at least 1, got 0"),
-        ({"rounds": 2.0}, r"rounds must be an integer of at least 1, got 2.0"),
-        ({"level_epochs": 0}, r"level_epochs must be an integer of at least 1, got 0"),
-        ({"batch_size": 0}, r"batch_size must be an integer of at least 1, got 0"),
         ({"rewind_step": -1}, r"rewind_step must be an integer of at least 0, got -1"),
-        ({"search_learning_rate": 0.0}, r"search_learning_rate must lie in \(0, .*, got 0.0"),
-        ({"search_learning_rate": -1e-3}, r"search_learning_rate must lie in \(0, .*, got -0.001"),
-        ({"search_learning_rate": np.inf}, r"search_learning_rate must lie in \(0, .*, got inf"),
-        ({"search_learning_rate": np.nan}, r"search_learning_rate must lie in \(0, .*, got nan"),
     ],
 )
 def test_bad_options_are_refused(static, message):
@@ -422,11 +421,15 @@ def test_what_is_pruned_competes_with_its_starting_value_where_that_is_allowed()
     options = {"score": "magnitude", "level_epochs": 1}
     params, train = world().planted.params, world().train
     n = masks.size(params)
-    first = flat(jit(finders.multishot(CIRCLE, rounds=1, **options))(KEY, params, train, 0.1).mask)
+    first = flat(
+        jax.jit(finders.multishot(CIRCLE, rounds=1, **options))(KEY, params, train, 0.1).mask
+    )
     options |= {"rounds": 2, "schedule": up_again}
-    stays = jit(finders.multishot(CIRCLE, **options))(KEY, params, train, 0.5)
+    stays = jax.jit(finders.multishot(CIRCLE, **options))(KEY, params, train, 0.5)
     np.testing.assert_array_equal(flat(stays.mask), first)
-    found = jit(finders.multishot(CIRCLE, allow_revive=True, **options))(KEY, params, train, 0.5)
+    found = jax.jit(finders.multishot(CIRCLE, allow_revive=True, **options))(
+        KEY, params, train, 0.5
+    )
     kept, sizes = flat(found.mask), np.abs(flat(params))
     assert kept.sum() == int(masks.number_kept(0.5, n))
     revived, left = kept & ~first, ~kept & ~first

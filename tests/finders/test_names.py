@@ -22,8 +22,8 @@ EDGE_POPUP = {
         ("synflow100", SINGLESHOT),
         ("multishot_grasp", MULTISHOT),
         ("edge_popup", EDGE_POPUP),
-        ("edge_popup_annealed", EDGE_POPUP),
-        ("edge_popup_global", EDGE_POPUP),
+        ("edge_popup_annealed", EDGE_POPUP - {"anneal"}),
+        ("edge_popup_global", EDGE_POPUP - {"scope", "anneal", "anneal_share", "init"}),
         *((name, {"apply"}) for name in REFERENCES),
     ],
 )

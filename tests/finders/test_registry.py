@@ -4,8 +4,9 @@ from functools import partial
 
 import pytest
 
-from plantjax import scores, sweeps
-from plantjax.finders import FINDERS, multishot, singleshot
+import contract
+from plantjax import scores, tasks
+from plantjax.finders import FINDERS, multishot, names, singleshot
 from plantjax.finders.registry import Registry
 from plantjax.scores import SCORES
 
@@ -80,8 +81,8 @@ def test_finders_come_from_the_scores():
     for name in SCORES:
         assert FINDERS[f"multishot_{name}"].func is multishot
         assert FINDERS[f"multishot_{name}"].keywords == {"score": name}
-        assert FINDERS[name].func is singleshot
-    assert FINDERS["ntk_sap"].keywords == {"score": "ntk_sap", "rounds": 100}
+        assert contract.function_of(FINDERS[name]) is singleshot
+    assert FINDERS["ntk_sap"](tasks.TASKS["relu"]).rounds == 100
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_finders_come_from_the_scores():
 )
 def test_a_name_registered_anew_is_another_finder(registry, first, second, monkeypatch):
     def search(name):
-        return sweeps.make_run("relu", 3, 8, name, epochs=0, samples=100).search
+        return names.make(tasks.TASKS["relu"], name).search
 
     found = []
     for function in (first, second, first):

@@ -4,16 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from plantjax import finders, masks, nets, tasks
-from plantjax.finders.edge_popup import begin
+from plantjax.finders.edge_popup_scores import begin
 from plantjax.sweeps import evaluation, runs
 from plantjax.sweeps.worlds import cell_key
-from shared import flat, jit
+from shared import flat
 
 CIRCLE = tasks.TASKS["circle"]
 KEY, RATE, DENSITY = jax.random.key(3), 3.0, jnp.float32(0.4)
-MOTHER = nets.init(jax.random.key(0), (2, 12, 12, 4))
+MOTHER = nets.init(jax.random.key(0), (2, 12, 4))
 DATA = CIRCLE.sample(jax.random.key(1), 64)
 
 
@@ -21,12 +22,12 @@ def test_one_step_by_hand():
     """One batch of all data: scores lose RATE theta dL/d(m theta), and their signs flip theta."""
     options = {"search_epochs": 1, "batch_size": 64, "optimizer": optax.sgd(RATE), "loss": "plain"}
     finder = finders.FINDERS["signed_supermask"](CIRCLE, anneal="none", **options)
-    found = jit(finder)(KEY, MOTHER, DATA, DENSITY)
+    found = jax.jit(finder)(KEY, MOTHER, DATA, DENSITY)
     init_key, select_key, _ = jax.random.split(KEY, 3)
     scores = begin(init_key, MOTHER, "equal")["scores"]
     kept = masks.select(jax.random.fold_in(select_key, 0), scores, DENSITY)
     slope = jax.grad(lambda p: CIRCLE.loss(nets.apply(p, DATA.x), DATA.y))
-    slope = jit(slope)(masks.apply(MOTHER, kept))
+    slope = jax.jit(slope)(masks.apply(MOTHER, kept))
     moved = jax.tree.map(lambda s, p, g: s - RATE * p * g, scores, MOTHER, slope)
     flipped = flat(moved) < 0
     assert 0.02 < flipped.mean() < 0.98
@@ -35,17 +36,21 @@ def test_one_step_by_hand():
     np.testing.assert_array_equal(flat(found.mask), rank < round(0.4 * rank.size))
 
 
+@pytest.mark.slow
 def test_before_training_it_is_judged_with_its_signs():
     relu = tasks.TASKS["relu"]
     run = runs.make_run("relu", 3, 20, "signed_supermask", samples=300, epochs=0, search_epochs=2)
-    assert run.kind == "signed"
+    assert run.finder.kind == "signed"
     cell = runs.Cell(cell_key(relu, 0), DENSITY, jnp.float32(0.0), jnp.float32(1e-3))
-    world = jit(run.world)(cell)
-    found, metrics = jit(run.seek)(cell)
+    world = jax.jit(run.world)(cell)
+    found, metrics = jax.jit(run.seek)(cell)
     mother = world.planted.params
     assert (flat(found.params) != flat(mother)).any()
     np.testing.assert_array_equal(np.abs(flat(found.params)), np.abs(flat(mother)))
-    judge = jit(lambda p, test: evaluation.evaluate(relu, nets.apply(p, test.x), test)["value_raw"])
+
+    def judge(params, test):
+        return evaluation.evaluate(relu, nets.apply(params, test.x), test)["value_raw"]
+
     signed, unsigned = (
         float(judge(masks.apply(params, found.mask), world.test))
         for params in (found.params, mother)

@@ -1,4 +1,4 @@
-"""Searches in levels: the same bits in one program and level by level, stopped and resumed."""
+"""Searches in levels: stopped and resumed between two levels they give the same bits."""
 
 import shutil
 from pathlib import Path
@@ -8,10 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from plantjax import sweeps, tasks
+from plantjax import jobs
+from plantjax.jobs import folder
 from plantjax.jobs.checkpoints import Checkpoint
-
-pytestmark = pytest.mark.optimised
 
 ROUNDS = 4
 
@@ -20,48 +19,47 @@ class StopError(Exception):
     """Ends a search after a level, as a kill would."""
 
 
-class Stopping(Checkpoint):
-    def __init__(self, folder: Path, seconds: float = 0.0, last: int = ROUNDS + 1) -> None:
-        super().__init__(folder, seconds)
-        self.last, self.levels = last, []
+def test_a_search_resumed_between_levels_gives_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a search in one program."""
+    grid = jobs.Grid(
+        tasks=["relu"],
+        finders=["multishot_magnitude"],
+        densities=["0.1", "0.4"],
+        seeds=[0, 1],
+        depth=4,
+        width=8,
+        references=(),
+        static={"epochs": 0, "samples": 300},
+        finder_options={"rounds": ROUNDS, "level_epochs": 1},
+    )
+    (group,) = grid.groups()
+    wanted = group.compute(group.cells(), 2)
+    save, levels = Checkpoint.save, []
 
-    def save(self, level: int, tree: Any) -> None:
-        super().save(level, tree)
-        self.levels.append(level)
-        if level == self.last:
+    def stopping(self: Checkpoint, level: int, tree: object) -> None:
+        save(self, level, tree)
+        levels.append(level)
+        if len(levels) == 2:
             raise StopError
 
-
-@pytest.mark.parametrize(
-    ("task", "width", "score"),
-    [
-        ("relu", 8, "magnitude"),
-        pytest.param("circle", 24, "synflow", marks=pytest.mark.slow),
-        pytest.param("circle", 24, "snip", marks=pytest.mark.slow),
-    ],
-)
-def test_a_search_resumed_between_levels_gives_the_same_bits(
-    task: str, width: int, score: str, tmp_path: Path
-) -> None:
-    options = {"epochs": 1, "samples": 300, "rounds": ROUNDS, "level_epochs": 1}
-    run = sweeps.make_run(task, 4, width, f"multishot_{score}", **options)
-    cells = sweeps.make_cells(tasks.TASKS[task], [0, 1], [0.1, 0.4])
-    wanted = sweeps.sweep(run, cells, devices=1)
-    keepers = []
-
-    def keep(start: int, last: int = ROUNDS + 1) -> Checkpoint:
-        keepers.append(Stopping(tmp_path / str(start), last=last))
-        return keepers[-1]
-
+    monkeypatch.setattr(Checkpoint, "save", stopping)
+    operation = jobs.Operation(out=tmp_path, checkpoint_seconds=0.0)
     with pytest.raises(StopError):
-        sweeps.sweep(run, cells, devices=1, keep=lambda start: keep(start, 2))
-    found = sweeps.sweep(run, cells, devices=1, keep=keep)
-    assert [keeper.levels for keeper in keepers] == [[1, 2], [3, 4], [1, 2, 3, 4]]
-    assert list(tmp_path.iterdir()) == []
-    for name in wanted:
+        jobs.run(grid, operation)
+    assert len(list((tmp_path / "levels").iterdir())) == 1
+    table = jobs.run(grid, operation)
+    assert levels == [1, 2, 3, 4]
+    assert list((tmp_path / "levels").iterdir()) == []
+    (found,) = folder.load(tmp_path)
+    assert found.labels == wanted.labels
+    assert found.results.keys() == wanted.results.keys()
+    for name, values in wanted.results.items():
         if not name.endswith("seconds"):
-            np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
-            assert found[name].dtype == wanted[name].dtype
+            np.testing.assert_array_equal(found.results[name], values, err_msg=name)
+            assert found.results[name].dtype == values.dtype
+    assert len(table) == 4
 
 
 def test_checkpoints_come_back_as_they_were(tmp_path: Path) -> None:
@@ -79,32 +77,27 @@ def test_checkpoints_come_back_as_they_were(tmp_path: Path) -> None:
     assert not (tmp_path / "search").exists()
 
 
-def damaged(path: Path) -> None:
-    path.write_bytes(b"cos\nsystem\n(S'touch /tmp/never'\ntR.")
-
-
 @pytest.mark.parametrize("what", ["files", "shape", "folder"])
 def test_damaged_checkpoints_are_set_aside(
     what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "search"
+    out = tmp_path / "search"
     size = (3, 2) if what == "shape" else (2, 3)
-    Checkpoint(folder, 0.0).save(1, [np.ones(size, np.float32)])
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    Checkpoint(out, 0.0).save(1, [np.ones(size, np.float32)])
     if what == "files":
-        for path in files:
-            damaged(path)
+        for path in [path for path in out.rglob("*") if path.is_file()]:
+            path.write_bytes(b"cos\nsystem\n(S'touch /tmp/never'\ntR.")
     elif what == "folder":
-        shutil.rmtree(folder / "1")
-        (folder / "1").mkdir()
-    like = [np.zeros((2, 3), np.float32)]
-    level, found = Checkpoint(folder, 0.0).restore(like)
+        shutil.rmtree(out / "1")
+        (out / "1").mkdir()
+    like: list[Any] = [np.zeros((2, 3), np.float32)]
+    level, found = Checkpoint(out, 0.0).restore(like)
     assert level == 0
     np.testing.assert_array_equal(found[0], like[0])
     assert "search starts anew" in capsys.readouterr().err
-    assert not folder.exists()
+    assert not out.exists()
     assert (tmp_path / "search.damaged").is_dir()
-    keeper = Checkpoint(folder, 0.0)
+    keeper = Checkpoint(out, 0.0)
     keeper.save(1, [np.ones((2, 3), np.float32)])
     assert keeper.restore(like)[0] == 1
 

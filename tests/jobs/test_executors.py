@@ -1,30 +1,25 @@
-"""Executors: halves when memory does not suffice; Ray's workers give the same table."""
+"""Executors: memory that does not suffice, ways to run that are refused."""
 
 import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import jax
-import pandas as pd
 import pytest
 
+import scripting
 import seek
-from plantjax.jobs import cli, executors
+from plantjax.jobs import InputError, Operation, executors
 from plantjax.jobs.executors import Work
-
-TINY = ["--tasks", "relu", "--depth", "3", "--width", "8", "--seeds", "3", "--epochs", "1"]
-TINY += ["--finders", "snip", "--densities", "ticket", "0.5", "--chunk", "3"]
 
 
 def small_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> tuple[list[list[int]], Any]:
     """A group that cannot compute more than so many cells at once, and what gets saved."""
     saved: list[list[int]] = []
-    monkeypatch.setattr(store, "save", lambda folder, chunk: saved.append(chunk))
+    monkeypatch.setattr(executors, "save", lambda folder, chunk: saved.append(chunk))
 
-    def compute(run: Any, cells: list[int], devices: int, keep: Any) -> list[int]:
+    def compute(cells: list[int], devices: int, keep: Any) -> list[int]:
         if len(cells) > most:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
         return list(cells)
@@ -34,10 +29,8 @@ def small_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> tuple[list[list[
 
 def computed(group: Any, cells: int, devices: int = 1) -> tuple[list[str], int]:
     said: list[str] = []
-    work = Work(Path("nowhere"), group, [])
-    operation = cli.Operation(out=Path("nowhere"))
-    done = executors.compute(work, range(cells), None, devices, operation, said.append)
-    sizes = list(done)
+    work, operation = Work(Path("nowhere"), group, []), Operation(out=Path("nowhere"))
+    sizes = list(executors.compute(work, range(cells), devices, operation, said.append))
     assert sum(number for number, _ in sizes) == cells
     return said, sizes[-1][1]
 
@@ -51,28 +44,31 @@ def test_out_of_memory_halves_the_chunk_and_goes_on(monkeypatch: pytest.MonkeyPa
     assert size == 5
 
 
+def test_the_next_groups_start_with_what_memory_sufficed_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    saved, group = small_memory(monkeypatch, most=6)
+    group.prepare = lambda n, devices: None
+    blocks = [list(range(start, start + 20)) for start in (0, 20)]
+    said: list[str] = []
+    operation = Operation(out=Path("nowhere"), devices=1)
+    list(executors.here([Work(Path("nowhere"), group, blocks)] * 2, operation, said.append))
+    assert len(said) == 2
+    assert {len(part) for part in saved} == {5}
+
+
 def test_no_device_gets_less_than_two_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     _, group = small_memory(monkeypatch, most=3)
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
         computed(group, 20, devices=2)
 
 
-def test_other_errors_are_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_not_swallowed() -> None:
     def broken(*_: Any) -> None:
         raise jax.errors.JaxRuntimeError("INTERNAL: broken")
 
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
         computed(SimpleNamespace(compute=broken), 20)
-
-
-def test_a_missing_ray_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "ray" else find(name)
-    )
-    with pytest.raises(cli.InputError, match=r"--executor ray .*pip install 'plantjax\[ray\]'"):
-        seek.main([*TINY, "--out", str(tmp_path / "out"), "--executor", "ray"])
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -82,29 +78,25 @@ def test_a_missing_ray_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path
         ("--ray-address auto", "--ray-address goes with --executor ray"),
         (
             "--executor ray --coordinator a:1 --processes 2 --process 0",
-            "goes with --executor local",
+            "goes with --executor local|pip install",
         ),
         ("--ray-cpus -1 --executor ray", "--ray-cpus must lie in"),
         ("--checkpoint-seconds -1", "--checkpoint-seconds must lie in"),
         ("--devices 0", "--devices must be an integer of at least 1, got 0"),
+        ("--chunk 0", "--chunk must be an integer of at least 1, got 0"),
     ],
 )
 def test_bad_ways_to_run_are_refused(words: str, message: str, tmp_path: Path) -> None:
-    with pytest.raises(cli.InputError, match=message):
-        seek.main([*TINY, "--out", str(tmp_path / "out"), *words.split()])
+    with pytest.raises(InputError, match=message):
+        seek.main([*scripting.SHAPE, "--out", str(tmp_path / "out"), *words.split()])
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
-def test_ray_changes_nothing(tmp_path: Path) -> None:
-    for name in ("local", "ray"):  # in processes of their own, since Ray forks
-        command = [sys.executable, "experiments/seek.py", *TINY, "--executor", name]
-        command += ["--out", str(tmp_path / name)]
-        root = Path(__file__).parents[2]
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-    found, wanted = (
-        pd.read_csv(tmp_path / name / "results.csv", dtype=str).drop(columns="seconds")
-        for name in ("ray", "local")
+def test_a_missing_ray_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "ray" else find(name)
     )
-    pd.testing.assert_frame_equal(found, wanted, check_exact=True)
+    with pytest.raises(InputError, match=r"--executor ray .*pip install 'plantjax\[ray\]'"):
+        seek.main([*scripting.SHAPE, "--out", str(tmp_path / "out"), "--executor", "ray"])
+    assert not (tmp_path / "out").exists()

@@ -1,138 +1,133 @@
-"""Locks: one living holder at a time; dead holders' locks are taken over, living ones' never."""
+"""Locks: one living holder at a time; what a process held is free when it ends, however it ends."""
 
 import dataclasses
 import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from plantjax.jobs import locks
 
-
-def ended_process() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
-def dead(job: int = 1) -> locks.Holder:
-    return dataclasses.replace(locks.myself(job, 0), pid=ended_process())
-
-
-def put(path: Path, holder: locks.Holder) -> None:
-    locks.acquire(path, holder)
+HOLDING = """
+import sys, time
+from pathlib import Path
+from plantjax.jobs import locks
+with locks.held(Path(sys.argv[1]), locks.myself(7, 0)):
+    print("held", flush=True)
+    time.sleep(600)
+"""
 
 
-def test_a_living_holder_is_named_and_keeps_the_lock(tmp_path: Path) -> None:
-    path, mine = locks.path_of(tmp_path, 0), locks.myself(1, 0)
-    locks.acquire(path, mine)
-    with pytest.raises(ValueError, match=f"--out .*{tmp_path}.*process {os.getpid()} on "):
-        locks.acquire(path, locks.myself(2, 0))
-    assert locks.read(path) == mine
+def put(folder: Path, holder: locks.Holder) -> Path:
+    """The note of a process that died: nobody holds its lock."""
+    with locks.held(folder, holder):
+        (note,) = folder.glob(f"lock-{holder.process}.json")
+        content = note.read_bytes()
+    note.write_bytes(content)
+    return note
 
 
-def test_locks_of_dead_processes_are_taken_over(tmp_path: Path) -> None:
-    path, mine = locks.path_of(tmp_path, 0), locks.myself(2, 0)
-    put(path, dead())
-    locks.acquire(path, mine)
-    assert locks.read(path) == mine
-    assert os.listdir(tmp_path) == ["lock"]
+def test_a_holder_is_named_and_keeps_the_lock(tmp_path: Path) -> None:
+    mine = locks.myself(1, 0)
+    with locks.held(tmp_path, mine):
+        refused = pytest.raises(ValueError, match=f"--out .*{tmp_path}.*process {os.getpid()} on ")
+        with refused, locks.held(tmp_path, locks.myself(2, 0)):
+            pass
+        assert locks.holder(tmp_path) == mine
+        assert locks.trouble(tmp_path, mine) is None
+    assert locks.holder(tmp_path) is None
+    with locks.held(tmp_path, locks.myself(2, 0)):
+        assert locks.holder(tmp_path) == locks.myself(2, 0)
 
 
-def test_a_pid_that_another_process_got_is_no_holder(tmp_path: Path) -> None:
-    path, mine = locks.path_of(tmp_path, 0), locks.myself(2, 0)
-    put(path, dataclasses.replace(mine, job=1, born="before"))
-    locks.acquire(path, mine)
-    assert locks.read(path) == mine
+def test_a_lock_without_a_note_is_held_all_the_same(tmp_path: Path) -> None:
+    with locks.held(tmp_path, locks.myself(1, 0)):
+        (tmp_path / "lock-0.json").write_text("{")
+        refused = pytest.raises(ValueError, match="which another process holds")
+        with refused, locks.held(tmp_path, locks.myself(2, 0)):
+            pass
 
 
-@pytest.mark.parametrize(("age", "alive"), [(0.0, True), (locks.STALE + 60.0, False)])
-def test_holders_on_other_hosts_live_while_they_renew(
-    tmp_path: Path, age: float, alive: bool
+def test_file_systems_without_locks_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, mine = locks.path_of(tmp_path, 0), locks.myself(2, 0)
-    there = dataclasses.replace(mine, job=1, host="elsewhere")
-    put(path, there)
-    os.utime(path, (time.time() - age,) * 2)
-    assert locks.is_alive(path, there) == alive
-    if alive:
-        with pytest.raises(ValueError, match="on elsewhere"):
-            locks.acquire(path, mine)
-    else:
-        locks.acquire(path, mine)
-    assert locks.read(path) == (there if alive else mine)
+    def no_locks(*arguments: object) -> None:
+        raise NotImplementedError
 
-
-def test_a_lock_with_nobody_in_it_is_being_made_until_it_is_old(tmp_path: Path) -> None:
-    path, mine = locks.path_of(tmp_path, 0), locks.myself(2, 0)
-    path.write_text("")
-    with pytest.raises(ValueError, match="another process holds"):
-        locks.acquire(path, mine)
-    os.utime(path, (0, 0))
-    locks.acquire(path, mine)
-    assert locks.read(path) == mine
+    monkeypatch.setattr(locks.FileLock, "_acquire", no_locks)
+    refused = pytest.raises(ValueError, match="--out must be on a file system that has locks")
+    with refused, locks.held(tmp_path, locks.myself(1, 0)):
+        pass
 
 
 def test_of_many_who_want_a_dead_holders_lock_one_gets_it(tmp_path: Path) -> None:
-    for trial in range(20):
-        folder = tmp_path / str(trial)
-        folder.mkdir()
-        path = locks.path_of(folder, 0)
-        put(path, dead())
-        winners, start = [], threading.Barrier(6)
+    put(tmp_path, locks.myself(1, 0))
+    start, ready, refused = threading.Barrier(6), threading.Barrier(6), []
 
-        def want(job: int, path=path, winners=winners, start=start) -> None:
-            mine = locks.myself(job, job)
-            start.wait()
-            try:
-                locks.acquire(path, mine)
-            except ValueError:
-                return
-            winners.append(mine)
+    def want(job: int) -> None:
+        start.wait()
+        try:
+            with locks.held(tmp_path, locks.myself(job, 0)):
+                ready.wait()
+        except ValueError as error:
+            refused.append(str(error))
+            ready.wait()
 
-        threads = [threading.Thread(target=want, args=(job,)) for job in range(2, 8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert locks.read(path) in winners
-        held = [mine for mine in winners if locks.renew(path, mine) is None]
-        assert len(held) == 1  # a loser of a race, if any, learns it at its first renewal
+    threads = [threading.Thread(target=want, args=(job,)) for job in range(2, 8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 5
+    assert locks.holder(tmp_path) is None
 
 
-def test_only_ones_own_lock_is_released(tmp_path: Path) -> None:
-    path, mine = locks.path_of(tmp_path, 0), locks.myself(1, 0)
-    locks.acquire(path, mine)
-    locks.release(path, locks.myself(2, 0))
-    assert locks.read(path) == mine
-    locks.release(path, mine)
-    locks.release(path, mine)
-    assert not path.exists()
+@pytest.mark.slow
+def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLDING, str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    mine = locks.myself(1, 0)
+    refused = pytest.raises(ValueError, match=f"process {process.pid} on .* holds")
+    with refused, locks.held(tmp_path, mine):
+        pass
+    process.kill()
+    process.communicate()
+    assert locks.holder(tmp_path) is not None  # it could not say goodbye
+    with locks.held(tmp_path, mine):
+        assert locks.holder(tmp_path) == mine
 
 
-def test_renewal_tells_of_a_lock_that_is_lost(tmp_path: Path) -> None:
-    path, mine = locks.path_of(tmp_path, 0), locks.myself(1, 0)
-    locks.acquire(path, mine)
-    os.utime(path, (0, 0))
-    assert locks.renew(path, mine) is None
-    assert time.time() - path.stat().st_mtime < 60
-    path.unlink()
-    assert f"{tmp_path} is gone" in str(locks.renew(path, mine))
-    locks.acquire(path, locks.myself(2, 0))
-    assert "another job has taken it" in str(locks.renew(path, mine))
+def test_a_folder_that_is_gone_or_taken_is_trouble(tmp_path: Path) -> None:
+    mine = locks.myself(1, 0)
+    with locks.held(tmp_path, mine):
+        note = tmp_path / "lock-0.json"
+        content = note.read_bytes()
+        note.unlink()
+        assert f"{tmp_path} is gone" in str(locks.trouble(tmp_path, mine))
+        note.write_bytes(content.replace(b'"job": 1', b'"job": 2'))
+        assert "another job has taken it" in str(locks.trouble(tmp_path, mine))
+    assert note.exists()  # which is not ours to remove
 
 
 def test_dead_peers_of_the_same_job_are_named(tmp_path: Path) -> None:
-    locks.acquire(locks.path_of(tmp_path, 0), locks.myself(1, 0))
-    assert locks.dead_peer(tmp_path, 1) is None
-    peer = dead(job=1)
-    put(locks.path_of(tmp_path, 3), peer)
-    assert f"process {peer.pid} on" in str(locks.dead_peer(tmp_path, 1))
-    assert locks.dead_peer(tmp_path, 2) is None
+    mine, peer = locks.myself(1, 0), dataclasses.replace(locks.myself(1, 3), pid=4_000_000)
+    with locks.held(tmp_path, mine):
+        with locks.held(tmp_path, peer):
+            assert locks.trouble(tmp_path, mine) is None
+        assert locks.trouble(tmp_path, mine) is None  # it was done
+        note = put(tmp_path, peer)
+        assert locks.trouble(tmp_path, mine) == f"{peer}, a process of this job, has died"
+        note.write_text(note.read_text().replace('"job": 1', '"job": 9'))
+        assert locks.trouble(tmp_path, mine) is None
+    put(tmp_path, peer)
+    with locks.held(tmp_path, mine):  # nothing is left of former jobs
+        assert locks.trouble(tmp_path, mine) is None
+        assert locks.holder(tmp_path, 3) is None
 
 
 def test_a_watch_reports_once_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,21 +1,19 @@
-"""Several processes: who owns what, which options fit together, real processes on loopback."""
+"""Several processes: who owns what, which options fit together, two real ones on loopback."""
 
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import scripting
+import seek
 from plantjax.jobs import processes
 from plantjax.jobs.processes import Team
 
-ROOT = Path(__file__).parents[2]
-TINY = ["--tasks", "relu", "--depth", "3", "--width", "8", "--seeds", "3", "--epochs", "1"]
-TINY += ["--finders", "snip", "--densities", "ticket", "0.5", "--chunk", "2"]
+TINY = [*scripting.SHAPE, "--epochs", "0", "--seeds", "3", "--finders", "magnitude"]
+TINY += ["--rounds", "2", "--densities", "ticket", "0.5"]
 
 
 @pytest.mark.parametrize("devices", [(1,), (1, 1), (4, 1), (2, 3, 1)])
@@ -64,67 +62,30 @@ def test_launchers_of_several_processes_are_recognised(environment: dict, wanted
     assert processes.several(environment) == wanted
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "experiments/seek.py", *TINY, "--out", str(folder), *words],
-        cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def test_a_process_alone_joins_nobody() -> None:
+    with processes.joined(None, None, None) as team:
+        assert team == Team(0, (2,))
+        assert team.broadcast(5) == 5
 
 
-def team(folders: list[Path], devices: list[int]) -> list[subprocess.Popen[str]]:
-    """The processes of one job, with so many devices each."""
+@pytest.mark.slow
+def test_processes_share_a_job_and_change_nothing(tmp_path: Path) -> None:
+    """One of one device and one of two, beside one process alone."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = ("--coordinator", f"127.0.0.1:{port}", "--processes", str(len(devices)))
-    return [
-        start(folder, *words, "--process", str(index), "--devices", str(number))
-        for index, (folder, number) in enumerate(zip(folders, devices, strict=True))
+    words = ["--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--chunk", "2"]
+    words += [*TINY, "--out", str(tmp_path / "team")]
+    members = [
+        scripting.start("experiments/seek.py", *words, "--process", str(p), "--devices", str(p + 1))
+        for p in (0, 1)
     ]
-
-
-def table(folder: Path) -> pd.DataFrame:
-    return pd.read_csv(folder / "results.csv", dtype=str).drop(columns="seconds")
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("alone")
-    _, error = (process := start(folder, "--devices", "1")).communicate(timeout=300)
-    assert process.returncode == 0, error
-    return folder
-
-
-@pytest.mark.parametrize(
-    "devices",
-    [
-        pytest.param([1, 1], marks=pytest.mark.slow),
-        pytest.param([1, 2], marks=pytest.mark.slow),
-        pytest.param([4, 4], marks=pytest.mark.slow),
-    ],
-    ids=str,
-)
-def test_processes_share_a_job_and_change_nothing(
-    alone: Path, tmp_path: Path, devices: list[int]
-) -> None:
-    members = team([tmp_path] * len(devices), devices)
     for index, member in enumerate(members):
         out, error = member.communicate(timeout=300)
         assert member.returncode == 0, error
         assert ("strong (masked only)" in out) == (index == 0)
-    pd.testing.assert_frame_equal(table(tmp_path), table(alone), check_exact=True)
-    assert not list(tmp_path.glob("lock*"))
-
-
-@pytest.mark.slow
-def test_processes_that_share_no_folder_are_refused(tmp_path: Path) -> None:
-    one, two = team([tmp_path / "one", tmp_path / "two"], [1, 1])
-    _, error = two.communicate(timeout=300)
-    assert two.returncode == 2
-    assert "--out must be a folder that all processes of the job share" in error
-    one.kill()
-    one.communicate()
+    seek.main([*TINY, "--out", str(tmp_path / "alone")])
+    found, wanted = (scripting.table(tmp_path / name) for name in ("team", "alone"))
+    pd.testing.assert_frame_equal(found, wanted, check_exact=True)
+    assert scripting.masks(tmp_path / "team") == scripting.masks(tmp_path / "alone")
+    assert not list((tmp_path / "team").glob("lock*.json"))

@@ -13,7 +13,6 @@ from plantjax import finders, masks, nets, tasks
 from plantjax.masks import allocations, counts, groups
 from plantjax.masks.allocations import ALLOCATIONS
 from plantjax.types import Batch
-from shared import jit
 
 CIRCLE = tasks.TASKS["circle"]
 DENSITIES = np.float32([1e-4, 0.003, 0.02, 0.1, 1 / 3, 0.5, 0.9, 0.999, 1.0])
@@ -36,7 +35,7 @@ NETS = {
 
 
 def sizes_of(params):
-    return [sum(math.prod(s) for s in layer) for layer in groups.shapes(params)]
+    return [sum(math.prod(s) for s in layer) for layer in groups.layer_shapes(params)]
 
 
 def capped(raw, sizes, k, low=0.0, high=1e12):
@@ -53,7 +52,7 @@ def capped(raw, sizes, k, low=0.0, high=1e12):
 def test_counts_sum_to_k_and_respect_the_layers(name, net):
     params = NETS[net]
     sizes = np.array(sizes_of(params))
-    counts = jit(jax.vmap(lambda d: ALLOCATIONS[name](params, d)))(DENSITIES)
+    counts = jax.jit(jax.vmap(lambda d: ALLOCATIONS[name](params, d)))(DENSITIES)
     wanted = [int(counts.number_kept(d, int(sizes.sum()))) for d in DENSITIES]
     np.testing.assert_array_equal(np.sum(counts, axis=1), wanted)
     assert (np.asarray(counts) >= 0).all()
@@ -75,9 +74,9 @@ def test_erk_by_hand():
 def test_erk_solves_again_for_what_is_below_one(net):
     params = NETS[net]
     sizes = sizes_of(params)
-    kernels = [max(layer, key=math.prod) or (1,) for layer in groups.shapes(params)]
+    kernels = [max(layer, key=math.prod) or (1,) for layer in groups.layer_shapes(params)]
     raw = [sum(kernel) / math.prod(kernel) for kernel in kernels]
-    erk = jit(functools.partial(allocations.erk, params))
+    erk = jax.jit(functools.partial(allocations.erk, params))
     for density in DENSITIES:
         k = int(counts.number_kept(density, sum(sizes)))
         found = np.asarray(erk(density))
@@ -95,7 +94,7 @@ def test_igq_by_hand():
 @pytest.mark.parametrize("net", NETS)
 def test_igq_has_one_force_for_all_layers(net):
     sizes = np.array(sizes_of(NETS[net]), np.float64)
-    igq = jit(functools.partial(allocations.igq, NETS[net]))
+    igq = jax.jit(functools.partial(allocations.igq, NETS[net]))
     for density in DENSITIES[:-1]:
         counts = np.asarray(igq(density))
         low, high = 0.0, 1e12
@@ -144,15 +143,15 @@ def test_bad_densities_are_refused(name, density):
 def test_an_allocated_mask_has_the_highest_scores_of_every_layer(score):
     params = NETS["circle"]
     data = Batch(jnp.ones((50, 2)), jnp.zeros(50, jnp.int32))
-    finder = finders.allocated(CIRCLE, allocation="erk", score=score)
-    found = jit(jax.vmap(lambda d: finder(jax.random.key(1), params, data, d)))(DENSITIES)
-    erk = jit(functools.partial(allocations.erk, params))
+    finder = finders.layer_budgets(CIRCLE, allocation="erk", score=score)
+    found = jax.jit(jax.vmap(lambda d: finder(jax.random.key(1), params, data, d)))(DENSITIES)
+    erk = jax.jit(functools.partial(allocations.erk, params))
     for index, density in enumerate(DENSITIES):
         mask = jax.tree.map(lambda leaf, i=index: np.asarray(leaf)[i], found.mask)
         counts = masks.group_counts(mask)
         np.testing.assert_array_equal(counts, erk(density))
         if score == "magnitude":
-            sizes, kept = (groups.ravel(tree)[0] for tree in (params, mask))
+            sizes, kept = (groups.ravel_layers(tree)[0] for tree in (params, mask))
             for values, marks in zip(sizes, kept, strict=True):
                 values, marks = np.abs(values), np.asarray(marks)
                 if marks.any() and not marks.all():
@@ -161,15 +160,15 @@ def test_an_allocated_mask_has_the_highest_scores_of_every_layer(score):
 
 def test_allocated_refuses_unknown_names():
     with pytest.raises(ValueError, match="allocation must be one of erk, igq, smart_ratio, got"):
-        finders.allocated(CIRCLE, allocation="uniform")
+        finders.layer_budgets(CIRCLE, allocation="uniform")
     with pytest.raises(ValueError, match=r"score must be one of random, .*, got 'snap'"):
-        finders.allocated(CIRCLE, allocation="erk", score="snap")
+        finders.layer_budgets(CIRCLE, allocation="erk", score="snap")
 
 
 def test_layers_are_the_arrays_of_one_parent_in_the_order_of_selection():
     params = NETS["mixed"]
-    assert groups.shapes(params) == [[(8,), (3, 3, 4, 8)], [(8, 5)], [()]]
-    vectors, unravel = groups.ravel(params)
+    assert groups.layer_shapes(params) == [[(8,), (3, 3, 4, 8)], [(8, 5)], [()]]
+    vectors, unravel = groups.ravel_layers(params)
     assert [vector.size for vector in vectors] == [296, 40, 1]
     doubled = unravel([2 * vector for vector in vectors])
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, 2 * b), doubled, params)

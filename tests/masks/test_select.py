@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 
-from plantjax import masks, nets
+from plantjax import draws, masks, nets
 
 TREE = nets.init(jax.random.key(0), (3, 5, 2))
 N = 32
@@ -235,8 +235,7 @@ LAYERS = {
 def oracle(seed, density, counts):
     """Kept per layer [5] at scope "oracle" with random scores."""
     key = jax.random.key(seed)
-    noise = nets.draw(key, [leaf.shape for leaf in jax.tree.leaves(LAYERS)])
-    values = jax.tree.unflatten(jax.tree.structure(LAYERS), noise)
+    values = draws.normal(key, LAYERS)
     return masks.group_counts(masks.select(key, values, density, "oracle", counts=counts))
 
 

@@ -6,21 +6,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plantjax import masks, nets, tasks
+from plantjax import draws, masks, nets, tasks
 from plantjax.finders import edge_popup
-from plantjax.masks import select_live
 
 WIDTHS = (2, 6, 5, 3)
 PARAMS = nets.init(jax.random.key(0), WIDTHS)
 SIZE = masks.size(PARAMS)
-select = jax.jit(select_live.select_live)
+select = jax.jit(masks.select_live)
 
 
 def scores_of(key, levels=None):
     """Random scores, of a few levels if ties are wanted."""
-    draws = nets.draw(key, [leaf.shape for leaf in jax.tree.leaves(PARAMS)])
-    draws = draws if levels is None else [jnp.round(levels * draw) for draw in draws]
-    return jax.tree.unflatten(jax.tree.structure(PARAMS), draws)
+    drawn = draws.normal(key, PARAMS)
+    return drawn if levels is None else jax.tree.map(lambda leaf: jnp.round(levels * leaf), drawn)
 
 
 def by_hand(scores, k):
@@ -61,9 +59,9 @@ def test_all_that_is_kept_is_live_and_within_the_budget_also_among_ties():
 @pytest.mark.slow
 def test_a_former_threshold_changes_nothing():
     scores = scores_of(jax.random.key(1))
-    mask, near = select_live.reselect_live(jax.random.key(0), scores, PARAMS, 0.3, None)
+    mask, near = masks.reselect_live(jax.random.key(0), scores, PARAMS, 0.3, None)
     for guess in (near, near + 1000, near - 1000):
-        again, _ = select_live.reselect_live(jax.random.key(0), scores, PARAMS, 0.3, guess)
+        again, _ = masks.reselect_live(jax.random.key(0), scores, PARAMS, 0.3, guess)
         chex.assert_trees_all_equal(again, mask)
 
 
@@ -87,6 +85,6 @@ def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="budget must be one of all, live, got 'dead'"):
         edge_popup(tasks.TASKS["relu"], budget="dead")
     with pytest.raises(ValueError, match="params must be a chain of dense layers"):
-        select_live.select_live(jax.random.key(0), {"a": jnp.ones(3)}, {"a": jnp.ones(3)}, 0.5)
+        masks.select_live(jax.random.key(0), {"a": jnp.ones(3)}, {"a": jnp.ones(3)}, 0.5)
     with pytest.raises(ValueError, match=r"scores must have the tree structure of params"):
-        select_live.select_live(jax.random.key(0), {"a": jnp.ones(3)}, PARAMS, 0.5)
+        masks.select_live(jax.random.key(0), {"a": jnp.ones(3)}, PARAMS, 0.5)

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from plantjax import nets, tasks
 from plantjax.sweeps import worlds
-from shared import jit
 
 WIDTHS = (2, 40, 60, 3)
 MOTHERS = 300
@@ -283,7 +282,7 @@ def test_rescaling_to_he_vmaps_over_networks_and_masks():
 def test_planted_tickets_grow_to_an_ordinary_size():
     task = tasks.TASKS["circle"]
     make = functools.partial(worlds.make_world, task=task, depth=4, width=40, samples=20)
-    world = jit(make)(worlds.cell_key(task, 0))
+    world = jax.jit(make)(worlds.cell_key(task, 0))
     params, mask = world.planted.params, world.planted.mask
     scaled = nets.rescale_to_he(params, mask)
     before = run_64(masked(params, mask), world.train.x)

@@ -5,12 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_wirings import CONV, RESIDUAL, STREAM, net
 
 from plantjax import masks, recovery
 from plantjax.nets import liveness, wirings
 from plantjax.nets.wirings import INPUT, Layer, Wiring, layer
 from plantjax.types import Planted
+from shared import CONV, RESIDUAL, STREAM, net
 
 
 def graph(params, mask, wiring):

@@ -1,42 +1,11 @@
 """Wirings: chains that are recognised, and what is refused."""
 
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from plantjax import nets
 from plantjax.nets import wirings
-from plantjax.nets.wirings import INPUT, Wiring, layer
-
-
-def net(*shapes, bias=True):
-    """Random numpy layers of these kernel shapes."""
-    rng = np.random.default_rng(0)
-    return {
-        nets.layer_name(i): {
-            "kernel": rng.normal(size=shape).astype("f4"),
-            **({"bias": rng.normal(size=shape[-1:]).astype("f4")} if bias else {}),
-        }
-        for i, shape in enumerate(shapes)
-    }
-
-
-CONV = net((3, 3, 2, 3), (1, 1, 3, 4), (2 * 2 * 4, 5), (5, 2))
-RESIDUAL = net(
-    (3, 3, 2, 3), (3, 3, 3, 2), (3, 3, 2, 3), (3, 3, 3, 2), (1, 1, 2, 4), (1, 1, 3, 4), (4, 2)
-)
-STREAM = Wiring(
-    (
-        layer("layer_00", INPUT, "stem"),
-        layer("layer_01", "stem", "inner"),
-        layer("layer_02", "inner", "block"),  # adds the stem
-        layer("layer_03", "block", "second"),
-        layer("layer_04", "second", "wide"),  # is added to the projection, and to a padded block
-        layer("layer_05", "block", "wide"),
-        layer("layer_06", "wide", "output"),
-    ),
-    (("block", "stem"), ("wide", "block")),
-)
+from plantjax.nets.wirings import INPUT, Wiring
+from shared import CONV, RESIDUAL, STREAM, net
 
 
 def test_a_chain_is_recognised():

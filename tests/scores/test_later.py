@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plantjax import finders, losses, masks, nets, scores, tasks
+from plantjax import draws, finders, losses, masks, nets, scores, tasks
 from plantjax.finders import FINDERS
 from plantjax.scores import SCORES
 from plantjax.scores.ntk_sap import ntk_sap
 from plantjax.scores.prospr import prospr
 from plantjax.types import Batch
-from shared import flat, jit
+from shared import flat
 
 CIRCLE = tasks.TASKS["circle"]
 KEY = jax.random.key(3)
@@ -31,7 +31,7 @@ def half(params, seed=2):
 
 
 def lamp(params, mask):
-    return jit(SCORES["lamp"](nets.apply, None))(KEY, params, mask, None)
+    return jax.jit(SCORES["lamp"](nets.apply, None))(KEY, params, mask, None)
 
 
 @pytest.mark.parametrize("mask", [masks.full(PARAMS), half(PARAMS)])
@@ -82,24 +82,22 @@ def distance(gates, theta, change, x):
     return np.square(outputs[0] - outputs[1]).sum()
 
 
-def draws(key, params):
-    leaves, structure = jax.tree.flatten(params)
-    drawn = nets.draw(key, [leaf.shape for leaf in leaves])
-    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), structure.unflatten(drawn))
+def normal64(key, params):
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), draws.normal(key, params))
 
 
 @pytest.mark.parametrize("resample", [True, False])
 def test_ntk_sap_is_the_derivative_of_a_change_of_the_outputs(resample):
     mask, batch = half(PARAMS), batch_of(30)
-    score = jit(ntk_sap(nets.apply, None, resample=resample))
+    score = jax.jit(ntk_sap(nets.apply, None, resample=resample))
     found = flat(score(KEY, PARAMS, mask, batch))
     x_key, change_key, theta_key = jax.random.split(KEY, 3)
-    x, change = jax.random.normal(x_key, batch.x.shape), draws(change_key, PARAMS)
+    x, change = jax.random.normal(x_key, batch.x.shape), normal64(change_key, PARAMS)
     theta = jax.tree.map(lambda p, m: np.where(m, np.float64(p), 0), PARAMS, mask)
     if resample:
         kept = jax.tree.map(np.count_nonzero, mask)
         size = jax.tree.map(lambda p, n: np.sqrt((p**2).sum() / max(n, 1)), theta, kept)
-        theta = jax.tree.map(lambda s, n: s * n, size, draws(theta_key, PARAMS))
+        theta = jax.tree.map(lambda s, n: s * n, size, normal64(theta_key, PARAMS))
     gates, step = flat(mask).astype(np.float64), 1e-4
 
     def value(gates):
@@ -118,11 +116,11 @@ def test_ntk_sap_is_the_derivative_of_a_change_of_the_outputs(resample):
 def test_ntk_sap_does_not_see_labels_and_without_resampling_sees_the_mother():
     batch, mask = batch_of(), masks.full(PARAMS)
     other = batch._replace(x=2 * batch.x, y=batch.y * 0)
-    score = jit(ntk_sap(nets.apply, None))
+    score = jax.jit(ntk_sap(nets.apply, None))
     np.testing.assert_array_equal(*(flat(score(KEY, PARAMS, mask, b)) for b in (batch, other)))
     # of the same sizes, but other parameters: the same scores when they are drawn anew
     flipped = jax.tree.map(lambda p: p[::-1], PARAMS)
-    fixed = jit(ntk_sap(nets.apply, None, resample=False))
+    fixed = jax.jit(ntk_sap(nets.apply, None, resample=False))
     new, old = (flat(score(KEY, p, mask, batch)) for p in (PARAMS, flipped))
     np.testing.assert_allclose(new, old, rtol=1e-3, atol=1e-4 * new.max())
     new, old = (flat(fixed(KEY, p, mask, batch)) for p in (PARAMS, flipped))
@@ -134,7 +132,7 @@ def test_ntk_sap_does_not_see_labels_and_without_resampling_sees_the_mother():
 def test_prospr_without_steps_is_snip():
     mask, batch = half(PARAMS), batch_of()
     now, snip = (
-        flat(jit(make(nets.apply, losses.cross_entropy))(KEY, PARAMS, mask, batch))
+        flat(jax.jit(make(nets.apply, losses.cross_entropy))(KEY, PARAMS, mask, batch))
         for make in (functools.partial(prospr, steps=0), SCORES["snip"])
     )
     kept = flat(mask)
@@ -155,7 +153,7 @@ def test_prospr_is_the_derivative_of_the_loss_after_training(masked, n):
         return jnp.matmul(x, p["w"], precision="highest")
 
     make = prospr(apply, losses.mean_squared_error, steps=3, learning_rate=0.1)
-    found = jit(make)(KEY, params, mask, Batch(x, y))["w"]
+    found = jax.jit(make)(KEY, params, mask, Batch(x, y))["w"]
     parts = [slice(i * 10, (i + 1) * 10) if n == 40 else slice(None) for i in range(4)]
 
     def trained(gates):
@@ -190,7 +188,7 @@ def test_bad_options_are_refused(make, message):
 def test_finders_take_a_score_function_and_several_batches():
     data = batch_of(300)
     fixed = functools.partial(ntk_sap, resample=False)
-    found = jit(finders.singleshot(CIRCLE, score=fixed, rounds=2))(KEY, PARAMS, data, 0.3)
+    found = jax.jit(finders.singleshot(CIRCLE, score=fixed, rounds=2))(KEY, PARAMS, data, 0.3)
     assert int(masks.count(found.mask)) == round(0.3 * masks.size(PARAMS))
     seen = []
 

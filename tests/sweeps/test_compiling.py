@@ -11,8 +11,6 @@ from plantjax import sweeps
 from plantjax.sweeps import compiling
 from plantjax.tasks import TASKS
 
-pytestmark = pytest.mark.optimised
-
 
 def counting():
     """A function of two arrays, and the list of its traces."""
@@ -44,7 +42,6 @@ def test_other_shapes_dtypes_and_devices_are_other_programs():
     assert len(traces) == 4
 
 
-@pytest.mark.slow
 def test_what_was_forgotten_is_made_anew():
     function, traces = counting()
     x, mesh = jnp.arange(4.0), compiling.mesh_of(1)
@@ -88,27 +85,19 @@ def test_loops_of_two_devices_do_not_wait_for_one_another():
     assert "all-reduce" not in program.compile().as_text()
 
 
-def test_prepared_programs_are_those_of_the_sweep(monkeypatch):
-    run = sweeps.make_run("relu", 3, 8, "magnitude", epochs=1, samples=100)
-    cells = sweeps.make_cells(TASKS["relu"], [0, 1, 2], [0.5])
-    sweeps.prepare(run, 3)
+def test_a_batch_in_turn_is_computed_one_by_one():
+    seen = []
 
-    def refuse(*arguments):
-        raise AssertionError(f"compiled again: {arguments}")
+    def function(x):
+        jax.debug.callback(lambda value: seen.append(np.shape(value)), x)
+        return x**2
 
-    monkeypatch.setattr(compiling, "_lower", refuse)
-    assert sweeps.sweep(run, cells)["pruned/value"].shape == (3,)
-
-
-@pytest.mark.parametrize("devices", [1, 2])
-def test_devices_do_not_change_a_bit(devices):
-    run = sweeps.make_run("relu", 3, 8, "snip", epochs=1, samples=100)
-    cells = sweeps.make_cells(TASKS["relu"], [0, 1, 2], [0.1, 0.5])
-    found = sweeps.sweep(run, cells, devices=devices)
-    wanted = sweeps.sweep(run, cells, batch=6, devices=1)
-    for name in wanted:
-        if not name.endswith("seconds"):
-            np.testing.assert_array_equal(found[name], wanted[name], err_msg=name)
+    x, mesh = jnp.arange(4.0), compiling.mesh_of(1)
+    program = compiling.program(function, mesh, x, in_turn=True)
+    np.testing.assert_array_equal(program(x), np.arange(4.0) ** 2)
+    jax.effects_barrier()
+    assert seen == [()] * 4
+    assert program is not compiling.program(function, mesh, x)
 
 
 @pytest.mark.parametrize("devices", [0, 3, 1.5])

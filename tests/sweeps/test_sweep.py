@@ -3,21 +3,18 @@
 import dataclasses
 import functools
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from plantjax import masks, sweeps, tasks
 from plantjax.finders import FINDERS, REFERENCES
-from plantjax.scores import SCORES
-from plantjax.sweeps import worlds
+from plantjax.sweeps import compiling, worlds
 from plantjax.types import Finder, Found
-from shared import jit
 
-pytestmark = pytest.mark.optimised
-
+RELU = tasks.TASKS["relu"]
 DENSITIES = (0.05, 0.2, 0.7)
 SEEDS = (0, 1, 5)
 # grasp: long sums, where bits differ first if they differ at all
@@ -40,7 +37,7 @@ def cells_of(case):
 
 @functools.cache
 def whole(case):
-    """All cells in order: what every other way to run them must equal bit by bit."""
+    """All cells in order, on two devices: every other way to run them must give the same bits."""
     return sweeps.sweep(run_of(case), cells_of(case), batch=2)
 
 
@@ -56,35 +53,19 @@ def assert_same_bits(found, wanted):
             assert found[name].dtype == wanted[name].dtype
 
 
-@pytest.mark.parametrize(
-    ("case", "batch"),
-    [
-        ("relu", 5),
-        pytest.param("relu", 9, marks=pytest.mark.slow),
-        pytest.param("relu", 3, marks=pytest.mark.slow),
-        pytest.param("circle", 4, marks=pytest.mark.slow),
-        pytest.param("circle", 9, marks=pytest.mark.slow),
-    ],
-)
-def test_results_do_not_depend_on_the_batch(case, batch):
-    assert_same_bits(sweeps.sweep(run_of(case), cells_of(case), batch=batch), whole(case))
+@pytest.mark.parametrize("case", ["relu", pytest.param("circle", marks=pytest.mark.slow)])
+def test_results_do_not_depend_on_batch_and_devices(case):
+    found = sweeps.sweep(run_of(case), cells_of(case), batch=5, devices=1)
+    assert_same_bits(found, whole(case))
 
 
-def test_the_default_batch_gives_the_same_results():
-    assert_same_bits(sweeps.sweep(run_of("relu"), cells_of("relu")), whole("relu"))
-
-
-@pytest.mark.parametrize("batch", [2, 5])
-def test_results_do_not_depend_on_the_order_of_cells(batch):
+def test_results_do_not_depend_on_order_and_restarts():
+    run, cells = run_of("relu"), cells_of("relu")
+    assert_same_bits(sweeps.sweep(run, cells), whole("relu"))  # by the default batch
     order = np.random.default_rng(0).permutation(9)
-    found = sweeps.sweep(run_of("relu"), take(cells_of("relu"), order), batch=batch)
-    assert_same_bits(found, take(whole("relu"), order))
-
-
-@pytest.mark.parametrize("part", [[3, 4, 5, 6, 7], [8], [2, 2, 7], [0, 5, 8]])
-def test_a_restart_with_what_is_left_gives_the_same_results(part):
-    found = sweeps.sweep(run_of("relu"), take(cells_of("relu"), part), batch=2)
-    assert_same_bits(found, take(whole("relu"), part))
+    for part in (order, [3, 4, 5, 6, 7], [8], [2, 2, 7], [0, 5, 8]):
+        found = sweeps.sweep(run, take(cells, part), batch=2)
+        assert_same_bits(found, take(whole("relu"), part))
 
 
 def test_counts_and_metrics_belong_to_their_cells():
@@ -106,11 +87,11 @@ def test_counts_and_metrics_belong_to_their_cells():
 def test_cells_give_what_single_calls_of_the_functions_give():
     """`seek` and `train` are the same computation, to rounding, without a sweep."""
     cells, run = cells_of("relu"), run_of("relu")
-    found, metrics = jit(run.seek)(take(cells, 4))
+    found, metrics = jax.jit(run.seek)(take(cells, 4))
     wanted = take(whole("relu"), 4)
-    np.testing.assert_array_equal(sweeps.flat_mask(found.mask), wanted["mask"])
+    np.testing.assert_array_equal(ravel_pytree(found.mask)[0], wanted["mask"])
     np.testing.assert_allclose(metrics["pruned/value"], wanted["pruned/value"], rtol=1e-4)
-    trained = jit(run.train)(take(cells, 4), found)
+    trained = jax.jit(run.train)(take(cells, 4), found)
     np.testing.assert_allclose(trained["trained/value"], wanted["trained/value"], rtol=1e-2)
 
 
@@ -190,56 +171,71 @@ def test_no_epochs_leave_out_the_trained_stage():
 
 
 def test_all_finders_and_references_share_the_world_of_a_seed():
-    first, second = (take(cells_of("relu"), index) for index in ([0, 2], [1, 1]))
-    program = functools.cache(lambda world: jax.jit(jax.vmap(world)))
-    wanted = jax.device_get(program(run_of("relu").world)(first))
     for name in [*FINDERS, *REFERENCES]:
         run = sweeps.make_run(*CASES["relu"][:3], name, epochs=0, samples=400)
-        for cells in (first, second):  # other densities of the same seed
-            world = jax.device_get(program(run.world)(cells))
-            chex.assert_trees_all_equal(world, wanted)
+        assert run.world == run_of("relu").world
+        assert hash(run.world) == hash(run_of("relu").world)
 
 
-def test_search_and_training_are_traced_once_for_all_cells():
-    relu, searches, trainings = tasks.TASKS["relu"], [], []
+def test_equal_runs_share_programs_and_all_cells_take_one_trace(monkeypatch):
+    """All finders of one shape share the training."""
+    searches, trainings = [], []
 
     def loss(outputs, y):
         trainings.append(outputs.shape)
-        return relu.loss(outputs, y)
+        return RELU.loss(outputs, y)
 
     def search(key, params, data, density):
         searches.append(density)
         scores = jax.tree.map(jnp.abs, params)
         return Found(masks.select(key, scores, density), params, {})
 
-    shape = (dataclasses.replace(relu, loss=loss), 3, 8)
+    shape = (dataclasses.replace(RELU, loss=loss), 3, 8)
     make = functools.partial(sweeps.make_run, *shape, Finder(search), epochs=1, samples=100)
-    run = make(name="first")
-    sweeps.sweep(run, cells_of("relu"), batch=2)
+    run, equal, other = make(name="first"), make(name="first"), make(name="second")
+    assert run == equal
+    assert hash(run) == hash(equal)
+    assert run is not equal
+    assert run != other
+    sweeps.prepare(run, 9)
+    with monkeypatch.context() as patch:
+        patch.setattr(compiling, "_lower", None)  # nothing is left to do for it
+        for one in (run, equal):
+            sweeps.sweep(one, cells_of("relu"), batch=2)
+        more = sweeps.make_cells(RELU, (3, 4), (0.01, 0.3, 1.0), 0.1, 1e-2)
+        sweeps.sweep(equal, more, batch=2)
     assert (len(searches), len(trainings)) == (1, 1)
-    more = sweeps.make_cells(relu, (3, 4), (0.01, 0.3, 1.0), 0.1, 1e-2)
-    sweeps.sweep(run, more, batch=2)
-    assert (len(searches), len(trainings)) == (1, 1)
-    sweeps.sweep(make(name="second"), cells_of("relu"), batch=2)
-    assert (len(searches), len(trainings)) == (2, 1)  # all finders share the training
+    sweeps.sweep(other, cells_of("relu"), batch=2)
+    assert (len(searches), len(trainings)) == (2, 1)
+
+
+@pytest.mark.parametrize("finder", ["snip", "multishot_magnitude", "edge_popup", "dense"])
+def test_runs_by_name_are_values(finder):
+    make = functools.partial(sweeps.make_run, "relu", 3, 8, finder, samples=100)
+    parts = ("world", "evaluate", "fit")
+    for part in parts:
+        assert getattr(make(), part) == getattr(make(), part)
+    assert make(epochs=2).fit != make().fit
+    assert make(rescale="rms").fit != make().fit
+    assert make(scheme="uniform").world != make().world
 
 
 def test_a_finder_of_ones_own_equals_the_registered_one_of_that_name():
-    finder = FINDERS["grasp"](tasks.TASKS["relu"])
+    finder = FINDERS["grasp"](RELU)
     run = sweeps.make_run(*CASES["relu"][:3], finder, name="grasp", epochs=1, samples=400)
     assert_same_bits(sweeps.sweep(run, cells_of("relu"), batch=2), whole("relu"))
 
 
 def test_cells_are_all_pairs_densities_fastest():
-    cells = sweeps.make_cells(tasks.TASKS["relu"], (4, 2), (0.5, 0.25), 0.2, 0.01)
+    cells = sweeps.make_cells(RELU, (4, 2), (0.5, 0.25), 0.2, 0.01)
     np.testing.assert_array_equal(cells.density, np.float32([0.5, 0.25, 0.5, 0.25]))
     np.testing.assert_array_equal(cells.noise, np.float32([0.2] * 4))
     np.testing.assert_array_equal(cells.learning_rate, np.float32([0.01] * 4))
-    keys = jnp.stack([worlds.cell_key(tasks.TASKS["relu"], seed) for seed in (4, 4, 2, 2)])
+    keys = jnp.stack([worlds.cell_key(RELU, seed) for seed in (4, 4, 2, 2)])
     np.testing.assert_array_equal(jax.random.key_data(cells.key), jax.random.key_data(keys))
 
 
-@pytest.mark.parametrize("batch", [1, 0, -2, 2.5])
+@pytest.mark.parametrize("batch", [1, 2.5])
 def test_a_batch_below_two_is_refused(batch):
     with pytest.raises(ValueError, match=f"batch must be an integer of at least 2, got {batch}"):
         sweeps.sweep(run_of("relu"), cells_of("relu"), batch=batch)
@@ -264,25 +260,18 @@ GOOD_CELLS = {"seeds": [0], "densities": [0.5], "noise": 0.01, "learning_rate": 
     ("name", "value", "message"),
     [
         ("densities", [0.5, 0.0], r"density must lie in \(0, 1\]"),
-        ("densities", [-0.5], r"density must lie in \(0, 1\]"),
-        ("densities", [1.01], r"density must lie in \(0, 1\]"),
         ("densities", [float("nan")], r"density must lie in \(0, 1\]"),
         ("densities", [], r"densities must not be empty"),
         ("seeds", [], r"seeds must not be empty"),
         ("seeds", [0, -1], r"seeds must be an integer of at least 0, got -1"),
-        ("seeds", [1.5], r"seeds must be an integer of at least 0, got 1.5"),
         ("noise", -0.01, r"noise must lie in \[0, 1\], got -0.01"),
-        ("noise", 1.5, r"noise must lie in \[0, 1\], got 1.5"),
-        ("noise", float("nan"), r"noise must lie in \[0, 1\], got nan"),
         ("learning_rate", 0.0, r"learning_rate must lie in \(0, .*\], got 0.0"),
-        ("learning_rate", -1.0, r"learning_rate must lie in \(0, .*\], got -1.0"),
-        ("learning_rate", float("nan"), r"learning_rate must lie in \(0, .*\], got nan"),
         ("learning_rate", float("inf"), r"learning_rate must lie in \(0, .*\], got inf"),
     ],
 )
 def test_bad_cells_are_refused(name, value, message):
     with pytest.raises(ValueError, match=message):
-        sweeps.make_cells(tasks.TASKS["relu"], **GOOD_CELLS | {name: value})
+        sweeps.make_cells(RELU, **GOOD_CELLS | {name: value})
 
 
 GOOD_RUN = {"task": "circle", "depth": 5, "width": 20, "finder": "snip", "samples": 100}
@@ -301,7 +290,6 @@ GOOD_RUN = {"task": "circle", "depth": 5, "width": 20, "finder": "snip", "sample
         ({"rounds": 0}, r"rounds must be an integer of at least 1, got 0"),
         ({"samples": 9}, r"samples must be an integer of at least 10, got 9"),
         ({"epochs": -1}, r"epochs must be an integer of at least 0, got -1"),
-        ({"batch_size": 0}, r"batch_size must be an integer of at least 1 and at most 90, got 0"),
         ({"batch_size": 91}, r"batch_size must be .* at most 90, got 91"),
     ],
 )
@@ -311,44 +299,35 @@ def test_bad_runs_are_refused(options, message):
         sweeps.make_run(**GOOD_RUN | options)
 
 
-# Sanity against the reference's tables (shared/reference/figures.md): depth 5, width 100, 10 seeds.
-
-
-@functools.cache
-def weak_values(task, finder, density=0.1):
-    """Held-out value after 10 epochs, one per seed."""
-    run = sweeps.make_run(task, 5, 100, finder, epochs=10)
-    results = sweeps.sweep(run, sweeps.make_cells(tasks.TASKS[task], range(10), [density]))
-    assert not results["trained/diverged"].any()
-    return results["trained/value"]
+# Sanity against the reference's tables (shared/reference/figures.md): depth 5, width 100.
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("finder", "lowest"), [("magnitude", 0.93), ("synflow", 0.93), ("dense", 0.93), ("snip", 0.88)]
+    ("task", "finder", "worst"),
+    [
+        *(("circle", finder, 0.93) for finder in ("magnitude", "synflow", "dense")),
+        ("circle", "snip", 0.88),
+        *(("relu", finder, 3e-4) for finder in ("random", "synflow")),
+    ],
 )
-def test_weak_circle_tickets_at_a_tenth_are_as_good_as_the_references(finder, lowest):
-    values = weak_values("circle", finder)
-    print(f"circle {finder} 0.1: median {np.median(values):.4f}, {values.min()}..{values.max()}")
-    assert np.median(values) > lowest
+def test_weak_tickets_at_a_tenth_are_as_good_as_the_references(task, finder, worst):
+    run = sweeps.make_run(task, 5, 100, finder, epochs=10)
+    results = sweeps.sweep(run, sweeps.make_cells(tasks.TASKS[task], range(5), [0.1]))
+    assert not results["trained/diverged"].any()
+    values = results["trained/value"]
+    print(f"{task} {finder} 0.1: median {np.median(values):.4g}, {values.min()}..{values.max()}")
+    assert np.median(values) > worst if task == "circle" else np.median(values) < worst
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("finder", ["random", "magnitude", "synflow"])
-def test_weak_relu_tickets_at_a_tenth_are_as_good_as_the_references(finder):
-    values = weak_values("relu", finder)
-    print(f"relu {finder} 0.1: median {np.median(values):.3e}, {values.min()}..{values.max()}")
-    assert np.median(values) < 3e-4
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("finder", [*SCORES, "synflow100"])
+@pytest.mark.parametrize("finder", ["magnitude", "snip", "grasp", "synflow100"])
 def test_no_pruner_finds_a_strong_circle_ticket_in_one_shot(finder):
     circle = tasks.TASKS["circle"]
     densities = (worlds.ticket_density(circle, 5, 100), 0.01, 0.1, 0.5)
     run = sweeps.make_run(circle, 5, 100, finder, epochs=0)
-    results = sweeps.sweep(run, sweeps.make_cells(circle, range(10), densities))
-    means = results["pruned/value"].reshape(10, len(densities)).mean(axis=0)
+    results = sweeps.sweep(run, sweeps.make_cells(circle, range(5), densities))
+    means = results["pruned/value"].reshape(5, len(densities)).mean(axis=0)
     tickets = results["ticket/value"]
     print(f"circle {finder} strong: {means.round(3)}, ticket {tickets.min()}..{tickets.max()}")
     assert (means < 0.6).all()

@@ -10,17 +10,20 @@ import pytest
 
 from plantjax import masks, nets, tasks
 from plantjax.sweeps import worlds
-from shared import jit
 
 DEPTH, WIDTH = 4, 30
 SEEDS = (0, 1, 0, 7)
+TASKS = [
+    pytest.param(name, marks=[] if name in tasks.PAPER_TASKS else [pytest.mark.slow])
+    for name in tasks.TASKS
+]
 
 
 @functools.cache
 def world_of(task, samples=200):
     """One compiled program of a task's world, batched over keys and noise."""
     make = functools.partial(worlds.make_world, samples=samples)
-    return jit(jax.vmap(lambda key, noise: make(key, tasks.TASKS[task], DEPTH, WIDTH, noise)))
+    return jax.jit(jax.vmap(lambda key, noise: make(key, tasks.TASKS[task], DEPTH, WIDTH, noise)))
 
 
 @functools.cache
@@ -34,7 +37,7 @@ def at(tree, index):
     return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
-@pytest.mark.parametrize("task", tasks.TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_a_seed_decides_the_world_bit_by_bit(task):
     found = some_worlds(task)
     chex.assert_trees_all_equal(at(found, 0), at(found, 2))
@@ -59,7 +62,7 @@ def test_purposes_of_one_cell_do_not_share_their_draws():
     assert len({tuple(jax.random.key_data(fold).tolist()) for fold in folds}) == len(folds)
 
 
-@pytest.mark.parametrize("task", tasks.TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_noise_changes_labels_alone(task):
     keys = jnp.stack([worlds.cell_key(tasks.TASKS[task], 0)] * len(SEEDS))
     found = jax.device_get(world_of(task)(keys, jnp.asarray([0.01, 0.0, 0.01, 1.0])))
@@ -69,7 +72,7 @@ def test_noise_changes_labels_alone(task):
     assert (found.train.y[1] != found.train.y[3]).all()  # noise 1 moves every label and value
 
 
-@pytest.mark.parametrize("task", tasks.TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_the_planted_mask_computes_the_target_on_held_out_data(task):
     world = at(some_worlds(task), 1)
     assert len(world.train.x) == 180
@@ -130,7 +133,7 @@ def test_noise_out_of_range_is_refused(noise):
 def test_mothers_as_wide_as_the_target_hold_it():
     task = tasks.TASKS["circle"]
     key = worlds.cell_key(task, 0)
-    world = jit(lambda key: worlds.make_world(key, task, 5, 20, samples=20))(key)
+    world = jax.jit(lambda key: worlds.make_world(key, task, 5, 20, samples=20))(key)
     assert int(masks.count(world.planted.mask)) == 130
     x = jnp.linspace(-1.0, 1.0, 40).reshape(20, 2)
     wanted = np.asarray(nets.apply(task.target(5), x))

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 
 from plantjax import masks, nets, targets, tasks
 from plantjax.sweeps import worlds
-from shared import jit
 
 PROPERTY = settings(max_examples=30, deadline=None, derandomize=True)
 HARDER = ("xor", "product", "piecewise", "teacher")
@@ -160,7 +159,7 @@ def test_further_tasks_take_one_line():
     ]
     for task in more:
         make = partial(worlds.make_world, task=task, depth=5, width=26, noise=0.0, samples=200)
-        world = jax.device_get(jit(make)(worlds.cell_key(task, 0)))
+        world = jax.device_get(jax.jit(make)(worlds.cell_key(task, 0)))
         planted, target, data = world.planted, world.target, world.train
         wanted = run64(target, np.asarray(data.x, np.float64))
         strong = run64(masks.apply(planted.params, planted.mask), np.asarray(data.x, np.float64))

@@ -1,57 +1,67 @@
-"""The README says what is true: its tables match the registries, its commands the options."""
+"""The tables of README and docs are those of the registries, and rows say what docstrings say."""
 
+import inspect
 import re
-from dataclasses import fields
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 
 import pytest
 
 import readme
-import seek
+from plantjax.data import DATASETS
 from plantjax.finders import FINDERS, REFERENCES
-from plantjax.jobs import cli
+from plantjax.jobs import InputError
 from plantjax.metrics import METRICS
 from plantjax.scores import SCORES
-from plantjax.sweeps.worlds import ticket_density
+from plantjax.sweeps import mother_size, ticket_density
 from plantjax.tasks import TASKS
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+
+def rows(table: str) -> dict[str, list[str]]:
+    """The rows of a table by the name in their first cell."""
+    cells = [
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip("|"))]
+        for line in table.splitlines()
+        if line.startswith("| `")
+    ]
+    return {first.strip("`"): rest for first, *rest in cells}
 
 
-def rows(heading: str) -> dict[str, list[str]]:
-    """The rows of the table whose first column has this heading, by their first cell."""
-    _, _, after = README.partition(f"\n| {heading} |")
-    lines = after.partition("\n\n")[0].splitlines()[2:]
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return {name: rest for first, *rest in cells for name in re.findall("`([^`]+)`", first)}
+@pytest.mark.parametrize("path", readme.FILES, ids=lambda path: path.name)
+def test_tables_are_those_of_the_registries(path: Path) -> None:
+    text = path.read_text()
+    assert "<!-- begin " in text
+    assert readme.filled(text) == text, "`python tools/readme.py` mends it"
 
 
-def test_tables_are_those_of_the_registries() -> None:
-    assert readme.filled(README) == README, "`python experiments/readme.py` mends it"
+def test_all_tables_stand_somewhere_and_list_their_registry() -> None:
+    text = "\n".join(path.read_text() for path in readme.FILES)
+    registries = {"tasks": TASKS, "finders": FINDERS, "scores": SCORES, "metrics": METRICS}
+    registries |= {"references": REFERENCES, "datasets": DATASETS}
+    for name, table in readme.TABLES.items():
+        assert f"<!-- begin {name} -->" in text
+        if name in registries:
+            assert list(rows(table())) == sorted(rows(table()), key=list(rows(table())).index)
+            assert set(rows(table())) == set(registries[name])
 
 
-def test_tables_list_exactly_the_registries() -> None:
-    assert set(rows("finder")) == set(FINDERS)
-    assert set(rows("task")) == set(TASKS)
-    assert set(rows("score")) == set(SCORES)
-    assert set(rows("metric")) == set(METRICS)
-    for name in REFERENCES:
-        assert f"`{name}`" in README
+def test_the_overview_fits_on_a_terminal_and_has_all_names() -> None:
+    lines = readme.overview().splitlines()
+    assert max(map(len, lines)) <= readme.COLUMNS
+    named = set(re.findall(r"`(\w+)`", readme.overview()))
+    assert set(TASKS) <= named
+    stems = {name.replace("SCORE", score) for name in named for score in SCORES}
+    assert set(FINDERS) <= stems
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_task_table_tells_sizes_and_metric(name: str) -> None:
-    task = TASKS[name]
-    sizes, metric, target = rows("task")[name]
-    assert sizes == f"{task.n_in}, {task.n_out}"
-    assert metric == task.metric
-    total = sum(i * o + o for i, o in ((task.n_in, 100), (100, 100), (100, 100), (100, task.n_out)))
-    assert target.startswith(f"{round(ticket_density(task, 5, 100) * total)}:")
+def test_tasks_have_sizes_metric_and_kept_parameters() -> None:
+    found = rows(readme.tasks())
+    for name, task in TASKS.items():
+        kept = round(ticket_density(task, 5, 100) * mother_size(task, 5, 100))
+        assert found[name][:3] == [f"{task.n_in}, {task.n_out}", task.metric, str(kept)]
 
 
-def cited() -> None:
+def cited(power: int = 1, rounds: int = 1) -> None:
     """Scores |w|^p,
     or less (Doe and Roe 2031, eq. 3, https://x.org/1).
 
@@ -81,37 +91,37 @@ def test_rows_say_what_docstrings_say() -> None:
     assert readme.summary(lambda: None) == readme.sources(lambda: None) == ""
 
 
+def test_presets_tell_the_defaults_that_they_change() -> None:
+    @wraps(cited)
+    def preset() -> None:
+        return None
+
+    preset.__signature__ = inspect.signature(partial(cited, rounds=7))  # type: ignore[attr-defined]
+    assert readme.options_of(partial(preset, power=2)) == " (rounds=7, power=2)"
+    assert readme.summary(preset).startswith("Scores")
+
+
 def test_the_command_mends_the_tables(tmp_path: Path) -> None:
-    spoilt = tmp_path / "README.md"
-    spoilt.write_text(README.replace("| `relu` |", "| `rule` |"))
-    readme.main([str(spoilt)])
-    assert spoilt.read_text() == README
+    paths = [tmp_path / path.name for path in readme.FILES[:2]]
+    for path, kept in zip(paths, readme.FILES, strict=False):
+        path.write_text(kept.read_text().replace("`relu`", "`rule`"))
+    readme.main([*map(str, paths)])
+    for path in paths:
+        assert path.read_text() == readme.filled(path.read_text())
+        assert "`relu`" in path.read_text()
 
 
-@pytest.mark.parametrize("how", ["none", "twice", "order"])
-def test_markers_must_be_there(how: str, tmp_path: Path) -> None:
-    begin, end = "<!-- begin scores -->", "<!-- end scores -->"
-    text = {
-        "none": README.replace(end, ""),
-        "twice": README + begin,
-        "order": README.replace(begin, "").replace(end, end + begin),
-    }[how]
-    path = tmp_path / "README.md"
-    path.write_text(text)
-    with pytest.raises(cli.InputError, match=f"README must have {begin} and then {end}"):
-        readme.main([str(path)])
-    assert path.read_text() == text
-
-
-def test_commands_use_options_that_exist() -> None:
-    known = {f"--{field.name.replace('_', '-')}" for field in fields(seek.Settings)} | {"--help"}
-    commands = [line.partition("experiments/seek.py")[2] for line in README.splitlines()]
-    used = {word for words in commands for word in re.findall(r"(?<= )--[a-z-]+", words)}
-    assert used <= known
-
-
-def test_layout_names_every_module() -> None:
-    layout = README.partition("## Layout")[2].partition("## Cite")[0]
-    for folder in ("plantjax", "experiments"):
-        for path in (ROOT / folder).glob("[a-z]*.py"):
-            assert re.search(rf"\b{path.stem}\b", layout), path
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<!-- begin scores -->", "must have <!-- begin scores --> and then <!-- end scores -->"),
+        ("<!-- end scores --> <!-- begin scores -->", "once each"),
+        ("<!-- begin scores --> <!-- end scores --> <!-- begin scores -->", "once each"),
+        ("<!-- begin wings --> <!-- end wings -->", "must name one of .*scores.*, got 'wings'"),
+    ],
+)
+def test_bad_markers_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(text)
+    with pytest.raises(InputError, match=message):
+        readme.main([str(tmp_path / "README.md")])
+    assert (tmp_path / "README.md").read_text() == text

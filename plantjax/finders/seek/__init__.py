@@ -1,4 +1,4 @@
-"""`seek`, our search for strong tickets by discrete moves; SEEKER.md tells how well it does."""
+"""`seek`, our search for strong tickets by discrete moves; SEEKER.md reports its results."""
 
 from plantjax.finders.seek.seek import seek
 

@@ -1,9 +1,9 @@
-"""What discrete moves lower: the logarithm of a scale-free loss, and how it curves.
+"""The objective of discrete moves: the logarithm of a scale-free loss, and its curvature.
 
 The logarithm makes gains relative, so that one price per parameter fits all stages of a search.
-Classification goes from cross entropy to the expected error by one exponent q: the loss
-(1 - p^q) / q of the label's probability p is -log p at q = 0 and 1 - p at q = 1, which neither
-mislabelled samples nor far outliers dominate.
+For classification an exponent q leads from cross entropy to the expected error. The loss
+(1 - p^q) / q of the label's probability p is -log p at q = 0 and 1 - p at q = 1; the latter is
+robust to mislabelled samples and far outliers.
 
 Source: Zhang and Sabuncu 2018, https://arxiv.org/abs/1805.07836 (the loss of exponent q).
 """
@@ -17,12 +17,12 @@ import jax.numpy as jnp
 from plantjax import losses
 from plantjax.types import Task
 
-_SMALLEST = 1e-12  # losses below are alike
-_DEAD = 1e6  # log loss of what is not finite
+_SMALLEST = 1e-12  # added to a loss before the logarithm
+_DEAD = 1e6  # log loss if the loss is not finite
 
 
 class Aim(NamedTuple):
-    """The traced parts of a goal: log of the logits' size, and the exponent q in [0, 1]."""
+    """The traced parameters of a goal: log scale of the logits, and the exponent q in [0, 1]."""
 
     log_scale: jax.Array
     power: jax.Array
@@ -31,7 +31,7 @@ class Aim(NamedTuple):
 class Goal(NamedTuple):
     """The log loss, `(outputs [N, O], y, aim) -> scalar`, and its curvature [N, O].
 
-    The curvature is that in every output alone, positive (Gauss-Newton), and serves prediction.
+    The curvature is positive (Gauss-Newton) and diagonal, per output; it serves predictions.
     """
 
     log_loss: Callable[[jax.Array, jax.Array, Aim], jax.Array]
@@ -39,17 +39,17 @@ class Goal(NamedTuple):
 
 
 def verdict() -> Aim:
-    """What a mask is finally judged by: the share of wrong labels, as a limit; MSE is MSE."""
+    """The aim that selects the best mask: nearly the share of wrong labels; the MSE as it is."""
     return Aim(jnp.float32(8.0), jnp.float32(1.0))
 
 
 def goal_of(task: Task) -> Goal:
-    """The goal of a task, by its metric."""
+    """The goal for the metric of a task."""
     return classification() if task.metric == "accuracy" else regression()
 
 
 def classification() -> Goal:
-    """Of the probabilities of logits brought to unit size, times exp(log_scale)."""
+    """The loss of probabilities, for logits of unit size times exp(log_scale)."""
 
     def loss(outputs: jax.Array, y: jax.Array, aim: Aim) -> jax.Array:
         log_p = jax.nn.log_softmax(_logits(outputs, aim)[0], axis=1)
@@ -68,7 +68,7 @@ def classification() -> Goal:
 
 
 def regression() -> Goal:
-    """Of the squared error after the least-squares factor per output."""
+    """The squared error after the least-squares factor per output."""
 
     def loss(outputs: jax.Array, y: jax.Array, aim: Aim) -> jax.Array:
         del aim
@@ -83,13 +83,13 @@ def regression() -> Goal:
 
 
 def fit_scale(goal: Goal, outputs: jax.Array, y: jax.Array, aim: Aim) -> jax.Array:
-    """The best log_scale near the present one, [-2, 5]."""
+    """The best log_scale near the present one, within [-2, 5]."""
     near = jnp.clip(aim.log_scale + jnp.linspace(-0.4, 0.4, 9), -2.0, 5.0)
     return _best_scale(goal, outputs, y, aim, near)
 
 
 def first_scale(goal: Goal, outputs: jax.Array, y: jax.Array, aim: Aim) -> jax.Array:
-    """The best log_scale of all, whatever the present one."""
+    """The best log_scale within [-2, 5], regardless of the present one."""
     return _best_scale(goal, outputs, y, aim, jnp.linspace(-2.0, 5.0, 29))
 
 
@@ -103,7 +103,7 @@ def _best_scale(
 
 
 def _logits(outputs: jax.Array, aim: Aim) -> tuple[jax.Array, jax.Array]:
-    """Centred outputs of unit size times exp(log_scale), and their factor to the outputs."""
+    """Centred outputs, scaled to unit size times exp(log_scale), and the factor that scales."""
     centred = outputs - jnp.mean(outputs, axis=1, keepdims=True)
     square = jnp.mean(jnp.square(centred))
     alive = square > 0

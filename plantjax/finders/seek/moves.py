@@ -1,27 +1,30 @@
-"""Refinement of a mask, unit by unit: many flips are predicted, the best of them evaluated exactly.
+"""Moves: improves a mask unit by unit; predicts the effect of many flips, evaluates the best.
 
 A visit to a unit considers every flip of one in-edge or bias, alone or together with a partner (a
-swap, or an edge and its bias), each with every flip of one out-edge: so edges come and go, and dead
-units join with an edge in and an edge out at once. Their effect on the loss is predicted to second
-order (Gauss-Newton, the unit's own kink exact) by a few matrix products; the best are evaluated
-exactly, on a part of the samples, the best of those on all.
+swap, or an edge and its bias), and combines each with no flip or one flip of an out-edge. So edges
+come and go, and a dead unit can get an edge in and an edge out in one move. A few matrix products
+predict the effect of all moves on the loss (`predictions`). The best are evaluated exactly on some
+of the samples, and the best of these on all.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from plantjax.finders.seek import loss, subnetwork
+from plantjax.finders.seek import loss, predictions, subnetwork
 from plantjax.finders.seek.loss import Aim, Goal
+from plantjax.finders.seek.predictions import Around, Lines
 from plantjax.finders.seek.subnetwork import Stack
 from plantjax.types import Batch, Key
 
-ROUNDS = 4  # moves at every output per sweep
+ROUNDS = 4  # moves per output and sweep
 
 
 class Effort(NamedTuple):
-    """How hard a visit looks: samples of the first evaluation, and candidates of both."""
+    """How hard a visit searches: samples and moves of the first evaluation, moves of the second."""
 
     samples: int
     candidates: int
@@ -29,38 +32,65 @@ class Effort(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What a move is judged by: log loss + price * parameters."""
+    """The objective of a move: log loss + price * (number of parameters)."""
 
     aim: Aim
     price: jax.Array
 
 
+@dataclass(frozen=True)
+class _Search:
+    """Values that all visits of one sweep share."""
+
+    goal: Goal
+    batch: Batch
+    terms: Terms
+    effort: Effort
+
+    def log_loss(self, outputs: jax.Array, samples: int | None) -> jax.Array:
+        """The log loss of outputs [samples, O] on the first samples, or on all if None."""
+        return self.goal.log_loss(outputs, self.batch.y[:samples], self.terms.aim)
+
+    def best(self, first: jax.Array, evaluate: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        """The index of the best move: the finalists by `first` are evaluated on all samples.
+
+        Args:
+          first: objective of every move on some samples; move 0, to change nothing, is always a
+            finalist.
+          evaluate: `(indices) -> objective` on all samples.
+        """
+        first = first.at[0].set(-jnp.inf)
+        _, finalists = jax.lax.top_k(-first, min(self.effort.finalists, first.size))
+        return finalists[jnp.argmin(evaluate(finalists))]
+
+
 def visit_all(
     key: Key, goal: Goal, weights: Stack, kept: Stack, batch: Batch, terms: Terms, effort: Effort
 ) -> tuple[Stack, jax.Array]:
-    """Visits all units, from the first layer to the outputs, and fits the logits' scale.
+    """Visits all units, from the first layer to the outputs, and fits the scale of the logits.
 
     Args:
       key: consumed.
-      goal: what to lower.
+      goal: the loss to minimise.
       weights: of the small network.
       kept: its mask.
       batch: N samples.
-      terms: what moves cost.
-      effort: how hard to look.
+      terms: the objective of moves.
+      effort: how hard to search.
 
     Returns:
       (a live mask, log scale).
     """
+    search = _Search(goal, batch, terms, effort)
     last = len(weights) - 1
     for layer in range(last):
         layer_key = jax.random.fold_in(key, layer)
-        hidden = _feed(weights, kept, batch.x, layer)
-        kept = refine_layer(layer_key, goal, weights, kept, layer, batch, hidden, terms, effort)
+        hidden = _inputs(weights, kept, batch.x, layer)
+        kept = _visit_layer(layer_key, search, weights, kept, layer, hidden)
         kept = subnetwork.live(weights, kept)
-    hidden = _feed(weights, kept, batch.x, last)
+    hidden = _inputs(weights, kept, batch.x, last)
     layer_key = jax.random.fold_in(key, last)
-    ends = refine_outputs(layer_key, goal, weights[-1], kept[-1], batch, hidden, terms, effort)
+    ends = _visit_outputs(layer_key, search, weights[-1], kept[-1], hidden)
     kept = subnetwork.live(weights, (*kept[:-1], ends))
     return kept, loss.fit_scale(goal, run(weights, kept, batch.x), batch.y, terms.aim)
 
@@ -71,40 +101,23 @@ def run(weights: Stack, kept: Stack, x: jax.Array) -> jax.Array:
     return subnetwork.through(tuple(rest), subnetwork.matmul(subnetwork.with_one(x), first))
 
 
-def _feed(weights: Stack, kept: Stack, x: jax.Array, layer: int) -> jax.Array:
-    """What feeds a layer, [N, I]."""
+def _inputs(weights: Stack, kept: Stack, x: jax.Array, layer: int) -> jax.Array:
+    """Inputs of a layer of the masked network, [N, I]."""
     for part in subnetwork.masked(weights[:layer], kept[:layer]):
         x = jax.nn.relu(subnetwork.matmul(subnetwork.with_one(x), part))
     return x
 
 
-def refine_layer(
-    key: Key,
-    goal: Goal,
-    weights: Stack,
-    kept: Stack,
-    layer: int,
-    batch: Batch,
-    hidden: jax.Array,
-    terms: Terms,
-    effort: Effort,
+class _State(NamedTuple):
+    kept_in: jax.Array  # [I + 1, U]
+    kept_out: jax.Array  # [U + 1, K]
+    following: jax.Array  # [N, K] pre-activations of the next layer
+
+
+def _visit_layer(
+    key: Key, search: _Search, weights: Stack, kept: Stack, layer: int, hidden: jax.Array
 ) -> Stack:
-    """Visits every unit of a hidden layer once, in random order.
-
-    Args:
-      key: consumed.
-      goal: what to lower.
-      weights: of all layers.
-      kept: mask of all layers.
-      layer: index of the hidden layer, 0 to L - 2.
-      batch: N samples.
-      hidden: [N, I], what feeds the layer.
-      terms: what moves cost.
-      effort: how hard to look.
-
-    Returns:
-      The mask after the visits.
-    """
+    """Visits every unit of a hidden layer with inputs `hidden` [N, I] once, in random order."""
     order_key, step_key = jax.random.split(key)
     width = weights[layer].shape[1]
     fed = subnetwork.with_one(hidden)
@@ -118,9 +131,8 @@ def refine_layer(
         lines = Lines(
             weights_in[:, unit], weights_out[unit], state.kept_in[:, unit], state.kept_out[unit]
         )
-        lines, following = _visit(
-            visit_key, goal, lines, fed, state.following, rest, batch.y, terms, effort
-        )
+        around = Around(state.following, rest, search.batch.y)
+        lines, following = _visit_unit(visit_key, search, lines, fed, around)
         kept_in = state.kept_in.at[:, unit].set(lines.kept_in)
         kept_out = state.kept_out.at[unit].set(lines.kept_out)
         return _State(kept_in, kept_out, following), None
@@ -131,17 +143,11 @@ def refine_layer(
     return (*kept[:layer], state.kept_in, state.kept_out, *kept[layer + 2 :])
 
 
-def refine_outputs(
-    key: Key,
-    goal: Goal,
-    weights: jax.Array,
-    kept: jax.Array,
-    batch: Batch,
-    hidden: jax.Array,
-    terms: Terms,
-    effort: Effort,
+def _visit_outputs(
+    key: Key, search: _Search, weights: jax.Array, kept: jax.Array, hidden: jax.Array
 ) -> jax.Array:
-    """Flips edges and biases of the output layer, the best of all for one output at a time."""
+    """Makes the best flip of edges and bias of the output layer, for one output at a time."""
+    effort, price = search.effort, search.terms.price
     fed = subnetwork.with_one(hidden)
     outputs = subnetwork.matmul(fed, jnp.where(kept, weights, 0.0))
     n_in, n_out = weights.shape
@@ -152,21 +158,19 @@ def refine_outputs(
         kept, outputs = state
         out, partner_key = item
         column, mask = weights[:, out], kept[:, out]
-        flips = _flips(n_in, _one_of(partner_key, mask))  # [C, I + 1]
+        flips = predictions.flips(n_in, predictions.random_kept(partner_key, mask))  # [C, I + 1]
         masks = mask[None, :] ^ flips
         changes = jnp.where(flips, jnp.where(mask, -column, column)[None, :], 0.0)
 
-        def judge(chosen: jax.Array, samples: int | None) -> jax.Array:
+        def evaluate(chosen: jax.Array, samples: int | None) -> jax.Array:
             def value(move: jax.Array) -> jax.Array:
-                moved = outputs[:samples].at[:, out].add(move)
-                return goal.log_loss(moved, batch.y[:samples], terms.aim)
+                return search.log_loss(outputs[:samples].at[:, out].add(move), samples)
 
             moves = subnetwork.matmul(fed[:samples], changes[chosen].T)
-            return jax.vmap(value, 1)(moves) + terms.price * _sizes(masks[chosen])
+            return jax.vmap(value, 1)(moves) + price * predictions.sizes(masks[chosen])
 
-        first = judge(jnp.arange(flips.shape[0]), effort.samples).at[0].set(-jnp.inf)
-        _, finalists = jax.lax.top_k(-first, min(effort.finalists, first.size))
-        best = finalists[jnp.argmin(judge(finalists, None))]
+        first = evaluate(jnp.arange(flips.shape[0]), effort.samples)
+        best = search.best(first, lambda chosen: evaluate(chosen, None))
         outputs = outputs.at[:, out].add(subnetwork.matmul(fed, changes[best][:, None])[:, 0])
         return (kept.at[:, out].set(masks[best]), outputs), None
 
@@ -177,36 +181,25 @@ def refine_outputs(
     return kept
 
 
-class Lines(NamedTuple):
-    """The parameters of one unit, into it [I + 1] and out of it [K], and which are kept."""
-
-    weights_in: jax.Array
-    weights_out: jax.Array
-    kept_in: jax.Array
-    kept_out: jax.Array
-
-
-class _State(NamedTuple):
-    kept_in: jax.Array  # [I + 1, U]
-    kept_out: jax.Array  # [U + 1, K]
-    following: jax.Array  # [N, K] pre-activations of the layer after
-
-
-def _visit(
-    key: Key,
-    goal: Goal,
-    unit: Lines,
-    fed: jax.Array,
-    following: jax.Array,
-    rest: Stack,
-    y: jax.Array,
-    terms: Terms,
-    effort: Effort,
+def _visit_unit(
+    key: Key, search: _Search, unit: Lines, fed: jax.Array, around: Around
 ) -> tuple[Lines, jax.Array]:
-    """Makes the best move at one unit, if any is better than none."""
-    n = effort.samples
-    partner = _partner(key, unit.kept_in)
-    flips = _flips(unit.kept_in.shape[0], partner)  # [C, I + 1]
+    """Makes the best move at one unit, or none if no move is an improvement.
+
+    Args:
+      key: consumed.
+      search: shared by all visits.
+      unit: the unit.
+      fed: inputs of its layer, and a column of ones [N, I + 1].
+      around: the network after it.
+
+    Returns:
+      (the changed unit, pre-activations of the next layer [N, K]).
+    """
+    n, price = search.effort.samples, search.terms.price
+    following, rest, y = around
+    partner = predictions.partner(key, unit.kept_in)
+    flips = predictions.flips(unit.kept_in.shape[0], partner)  # [C, I + 1]
     masks_in = unit.kept_in[None, :] ^ flips
     n_out = unit.kept_out.shape[0]
     masks_out = unit.kept_out[None, :] ^ jnp.eye(n_out + 1, n_out, -1, dtype=bool)  # first: none
@@ -216,89 +209,33 @@ def _visit(
     after = jax.nn.relu(
         subnetwork.matmul(fed[:n], jnp.where(masks_in, unit.weights_in[None, :], 0.0).T)
     )  # [n, C]
-    predicted = _predict(goal, unit, before[:n], after, following[:n], rest, y[:n], terms)
-    sizes = _sizes(masks_in)[:, None] + _sizes(masks_out)[None, :]
+    goal, aim = search.goal, search.terms.aim
+    predicted = predictions.predict(
+        goal, aim, unit, before[:n], after, Around(following[:n], rest, y[:n])
+    )
+    sizes = predictions.sizes(masks_in)[:, None] + predictions.sizes(masks_out)[None, :]
     dead = ~(jnp.any(masks_in, 1)[:, None] & jnp.any(masks_out, 1)[None, :])
     sizes = jnp.where(dead, 0.0, sizes)
-    promise = (predicted + terms.price * sizes).at[0, 0].set(-jnp.inf)  # none is always there
-    _, chosen = jax.lax.top_k(-jnp.ravel(promise), min(effort.candidates, promise.size))
+    promise = (predicted + price * sizes).at[0, 0].set(-jnp.inf)  # always consider no move
+    _, chosen = jax.lax.top_k(-jnp.ravel(promise), min(search.effort.candidates, promise.size))
 
-    def outcome(chosen: jax.Array, samples: int | None) -> jax.Array:
-        """The pre-activations of the next layer if a move is made."""
-        mask_in, mask_out = masks_in[chosen // (n_out + 1)], masks_out[chosen % (n_out + 1)]
+    def outcome(move: jax.Array, samples: int | None) -> jax.Array:
+        """Pre-activations of the next layer after a move."""
+        mask_in, mask_out = masks_in[move // (n_out + 1)], masks_out[move % (n_out + 1)]
         line = jnp.where(mask_in, unit.weights_in, 0.0)[:, None]
         new = jax.nn.relu(subnetwork.matmul(fed[:samples], line))
         old = before[:samples] * jnp.where(unit.kept_out, unit.weights_out, 0.0)[None, :]
         return following[:samples] - old + new * jnp.where(mask_out, unit.weights_out, 0.0)[None, :]
 
-    def judge(chosen: jax.Array, samples: int | None) -> jax.Array:
+    def evaluate(moves: jax.Array, samples: int | None) -> jax.Array:
         def value(move: jax.Array) -> jax.Array:
-            outputs = subnetwork.through(rest, outcome(move, samples))
-            return goal.log_loss(outputs, y[:samples], terms.aim)
+            return search.log_loss(subnetwork.through(rest, outcome(move, samples)), samples)
 
-        return jax.vmap(value)(chosen) + terms.price * jnp.ravel(sizes)[chosen]
+        return jax.vmap(value)(moves) + price * jnp.ravel(sizes)[moves]
 
-    first = judge(chosen, n).at[0].set(-jnp.inf)
-    _, finalists = jax.lax.top_k(-first, min(effort.finalists, first.size))
-    last = judge(chosen[finalists], None)
-    move = chosen[finalists[jnp.argmin(last)]]
+    first = evaluate(chosen, n)
+    move = chosen[search.best(first, lambda indices: evaluate(chosen[indices], None))]
     alive = ~jnp.ravel(dead)[move]
     kept_in = masks_in[move // (n_out + 1)] & alive
     kept_out = masks_out[move % (n_out + 1)] & alive
     return unit._replace(kept_in=kept_in, kept_out=kept_out), outcome(move, None)
-
-
-def _predict(
-    goal: Goal,
-    unit: Lines,
-    before: jax.Array,
-    after: jax.Array,
-    following: jax.Array,
-    rest: Stack,
-    y: jax.Array,
-    terms: Terms,
-) -> jax.Array:
-    """Predicted changes of the log loss, [C, K + 1]: C activations, no or one out-edge flipped."""
-    outputs, pull = jax.vjp(lambda values: subnetwork.through(rest, values), following)
-    slope = jax.grad(goal.log_loss)(outputs, y, terms.aim)  # [n, O]
-    curved = goal.curvature(outputs, y, terms.aim)
-    units = jnp.eye(outputs.shape[1])
-    jacobian = jax.vmap(lambda row: pull(jnp.broadcast_to(row[None, :], outputs.shape))[0])(units)
-    line = jnp.where(unit.kept_out, unit.weights_out, 0.0)[:, None]
-    flip = jnp.where(unit.kept_out, -unit.weights_out, unit.weights_out)[None, :]  # [1, K]
-    along = subnetwork.matmul(jacobian, line)[:, :, 0]  # [O, n]
-    change = after - before  # [n, C]
-    total = subnetwork.matmul
-    gradient = jnp.einsum("no,onk->nk", slope, jacobian, precision="highest")
-    square = jnp.einsum("no,onk->nk", curved, jnp.square(jacobian), precision="highest")
-    mixed = jnp.einsum("no,on,onk->nk", curved, along, jacobian, precision="highest")
-    bend = jnp.einsum("no,on->n", curved, jnp.square(along), precision="highest")[:, None]
-    none = total(change.T, total(gradient, line)) + 0.5 * total(
-        jnp.square(change).T, bend
-    )  # [C, 1]
-    one = total(after.T, gradient) * flip + total((after * change).T, mixed) * flip
-    one = one + 0.5 * total(jnp.square(after).T, square) * jnp.square(flip)
-    return jnp.concatenate([none, none + one], axis=1)
-
-
-def _partner(key: Key, mask: jax.Array) -> jax.Array:
-    """The bias, or with probability 1/2 a random kept entry, as index."""
-    coin_key, pick_key = jax.random.split(key)
-    coin = jax.random.bernoulli(coin_key)
-    return jnp.where(coin, mask.shape[0] - 1, _one_of(pick_key, mask))
-
-
-def _one_of(key: Key, mask: jax.Array) -> jax.Array:
-    """A random True entry, or any where none is True."""
-    return jnp.argmax(jnp.where(mask, 1.0, 0.0) + jax.random.uniform(key, mask.shape))
-
-
-def _flips(n: int, partner: jax.Array) -> jax.Array:
-    """No flip, every single one, and every one with the partner: bool [2 n + 1, n]."""
-    single = jnp.eye(n, dtype=bool)
-    return jnp.concatenate([jnp.zeros((1, n), bool), single, single ^ single[partner][None, :]])
-
-
-def _sizes(kept: jax.Array) -> jax.Array:
-    """Number of True entries of every row, float32."""
-    return jnp.sum(kept, axis=1, dtype=jnp.int32).astype(jnp.float32)

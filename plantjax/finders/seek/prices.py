@@ -1,7 +1,7 @@
-"""Descent to a budget: sweeps of moves at a price that makes the live count follow its target.
+"""Descent to a budget: sweeps of moves at a price that steers the live count to a target.
 
-The target first lies above the budget, so that structure can grow, and then sinks to it: parameters
-go where they are least missed, and others take over from them.
+The target may start above the budget, so that structure can grow, and then falls to the budget. The
+least important parameters go first, and the others adapt.
 """
 
 from typing import NamedTuple, TypeVar
@@ -15,13 +15,13 @@ from plantjax.finders.seek.moves import Effort, Terms
 from plantjax.finders.seek.subnetwork import Stack
 from plantjax.types import Batch, Key, Metrics
 
-LOWEST_PRICE, HIGHEST_PRICE = 0.01, 25.0  # of all k parameters together, in units of log loss
+LOWEST_PRICE, HIGHEST_PRICE = 0.01, 25.0  # price of all k parameters together, in log loss
 
 Tree = TypeVar("Tree")
 
 
 class Plan(NamedTuple):
-    """The static numbers of a descent, see `seek`."""
+    """The static options of a descent, see `seek`."""
 
     sweeps: int
     restarts: int
@@ -33,7 +33,7 @@ class Plan(NamedTuple):
 
 
 class _Point(NamedTuple):
-    """Where a search stands: a live mask, its size, the logits' log scale, the price of all k."""
+    """State of one restart: a live mask, its size, the log scale of logits, the price of all k."""
 
     kept: Stack
     size: jax.Array
@@ -57,21 +57,21 @@ def descend(
     safe: Stack,
     plan: Plan,
 ) -> tuple[Stack, Metrics]:
-    """Sweeps from every start, all the way down to the budget; the best of all is kept.
+    """Sweeps from every start down to the budget, and returns the best mask of all.
 
     Args:
       key: consumed.
-      goal: what to lower.
+      goal: the loss to minimise.
       weights: the mother.
       data: training samples.
       k: int32, the budget.
       begun: live masks to start from, [restarts, ...].
-      safe: a mask within the budget, kept if nothing better is found.
-      plan: how long and how hard.
+      safe: a mask within the budget, used if no better one is found.
+      plan: how long and how hard to search.
 
     Returns:
-      (the best mask within the budget; after each sweep "errors" on all data, "live" counts and
-      "prices" [restarts sweeps]; "error", that of the mask).
+      (the best mask within the budget; info: after each sweep "errors" on all data, "live" counts
+      and "prices" [restarts sweeps], and the "error" of the mask).
     """
     wanted = k.astype(jnp.float32)
 
@@ -96,9 +96,9 @@ def descend(
 
 
 def _target(wanted: jax.Array, swell: float, done: jax.Array) -> jax.Array:
-    """Live parameters wanted: k swell in the first third, then falling, in the last a bit below k.
+    """Target of the live count: 0.98 k swell in the first third, falling to 0.98 k in the second.
 
-    A count steered to k itself would lie above it half of the time.
+    It is below k, because a count that is steered to k itself exceeds it half of the time.
     """
     return 0.98 * wanted * swell ** jnp.clip(2.0 - 3.0 * done, 0.0, 1.0)
 
@@ -123,7 +123,7 @@ def _sweep(
     wanted: jax.Array,
     plan: Plan,
 ) -> tuple[_Point, jax.Array]:
-    """One sweep with fresh samples and slots, and the log of the error after it on all samples."""
+    """One sweep with fresh samples and slots; returns the log error on all samples as well."""
     part_key, slot_key, move_key = jax.random.split(key, 3)
     samples = min(plan.sweep_samples, data.x.shape[0])
     chosen = jax.random.choice(part_key, data.x.shape[0], (samples,), replace=False)
@@ -140,7 +140,7 @@ def _sweep(
 
 
 def _next_price(point: _Point, size: jax.Array, target: jax.Array) -> jax.Array:
-    """Raises the price where more is live than wanted, unless it is on its way there already."""
+    """The price rises with the excess of the live count over its target, and with its trend."""
     size = jnp.maximum(size, 1.0)
     excess = jnp.log(size / target)
     trend = jnp.log(size / jnp.maximum(point.size, 1).astype(jnp.float32))

@@ -1,4 +1,4 @@
-"""Where a search by discrete moves begins: a sparse network of few units, and a safe answer."""
+"""Starts of a search by discrete moves: sparse networks of few units, and a fallback."""
 
 import chex
 import jax
@@ -9,7 +9,7 @@ from plantjax.finders.seek.loss import Aim, Goal
 from plantjax.finders.seek.subnetwork import Stack
 from plantjax.types import Batch, Finder, Key, Params
 
-PATHS, SAMPLES = 1024, 512  # random paths, and the samples that judge them
+PATHS, SAMPLES = 1024, 512  # number of random paths, and of samples to evaluate them
 
 
 def learned(
@@ -21,16 +21,16 @@ def learned(
     density: chex.Numeric,
     units: int,
 ) -> Stack:
-    """What another finder finds, cut to the `units` units with most edges in every hidden layer.
+    """The mask of another finder, cut to the `units` units with most edges per hidden layer.
 
     Args:
       key: consumed.
-      finder: a search.
+      finder: the other finder.
       params: the mother.
-      weights: the same, stacked.
+      weights: the mother, stacked and scaled.
       data: training samples.
       density: for the finder, in (0, 1].
-      units: the most per hidden layer.
+      units: largest number of units per hidden layer.
 
     Returns:
       A live mask; it may be empty.
@@ -45,21 +45,21 @@ def learned(
 
 
 def safe(key: Key, goal: Goal, weights: Stack, data: Batch, k: jax.Array, aim: Aim) -> Stack:
-    """The best of many random paths from an input to an output; below L parameters, a constant.
+    """The best of many random paths from an input to an output; a constant if k is below L.
 
-    A path has one weight per layer. With fewer parameters than layers nothing can be live but the
-    bias of an output: the best of these is kept.
+    A path has one weight per layer. With fewer parameters than layers only biases of outputs can be
+    live, and the best of these is kept.
 
     Args:
       key: consumed.
-      goal: what to lower.
+      goal: the loss to minimise.
       weights: the mother.
       data: training samples.
       k: int32, the budget.
-      aim: of the goal.
+      aim: traced parts of the goal.
 
     Returns:
-      A mask of L parameters, or of one.
+      A mask that keeps L parameters, or one.
     """
     batch = jax.tree.map(lambda a: a[:SAMPLES], data)
     fits = k >= len(weights)

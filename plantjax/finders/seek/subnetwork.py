@@ -1,8 +1,9 @@
-"""Small dense networks inside a large sparse one: the live units, and dead ones to try.
+"""Small dense networks inside a large sparse one: its live units, and some dead ones.
 
-A sparse ticket has few live units. Weights and masks are stacked per layer, the bias as a last row
-[I + 1, O], and a few slots per hidden layer are gathered: all live units, then random dead ones.
-Searches then run in a network of the slots, whose shape does not depend on the density.
+A sparse ticket has few live units. Weights and masks are stacked per layer [I + 1, O], with the
+bias as last row. Then a few units per hidden layer, the slots, are gathered: the live ones first,
+then random dead ones. Searches run in the network of these slots, whose shape does not depend on
+the density.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ Stack: TypeAlias = tuple[jax.Array, ...]
 """One array [I + 1, O] per layer, kernel above bias: weights (float) or a mask (bool)."""
 
 Slots: TypeAlias = tuple[jax.Array, ...]
-"""Units int [U] per hidden layer."""
+"""Indices of units, int [U], per hidden layer."""
 
 
 def stack(params: Params) -> Stack:
@@ -30,7 +31,7 @@ def stack(params: Params) -> Stack:
 
 
 def unstack(stacked: Stack) -> Params:
-    """The chain of a stack, with plantjax's own layer names."""
+    """Turns a stack into a chain with plantjax's layer names."""
     return {
         nets.layer_name(index): {"kernel": layer[:-1], "bias": layer[-1]}
         for index, layer in enumerate(stacked)
@@ -48,13 +49,13 @@ def count(kept: Stack) -> jax.Array:
 
 
 def edges(kept: Stack, layer: int) -> jax.Array:
-    """Kept parameters at every unit of a hidden layer: in-edges, bias and out-edges, int32."""
+    """Kept in-edges, biases and out-edges of every unit of a hidden layer, int32 [U]."""
     into = jnp.sum(kept[layer], axis=0, dtype=jnp.int32)
     return into + jnp.sum(kept[layer + 1][:-1], axis=1, dtype=jnp.int32)
 
 
 def slots(key: Key, kept: Stack, units: int) -> Slots:
-    """Chooses up to `units` slots per hidden layer: units with most edges first, then random."""
+    """Chooses up to `units` slots per hidden layer, most edges first; ties are random."""
     chosen = []
     for layer in range(len(kept) - 1):
         width = kept[layer].shape[1]
@@ -65,7 +66,7 @@ def slots(key: Key, kept: Stack, units: int) -> Slots:
 
 
 def gather(stacked: Stack, chosen: Slots) -> Stack:
-    """The stack of the slots alone."""
+    """The part of a stack that belongs to the slots."""
     return tuple(
         layer[_rows(stacked, chosen, i)[:, None], _columns(stacked, chosen, i)[None, :]]
         for i, layer in enumerate(stacked)
@@ -73,7 +74,7 @@ def gather(stacked: Stack, chosen: Slots) -> Stack:
 
 
 def scatter(small: Stack, like: Stack, chosen: Slots) -> Stack:
-    """Puts a mask of the slots back into the large network; all else is pruned."""
+    """Puts a mask of the slots back into the large network, and prunes everything else."""
     result = []
     for i, (part, layer) in enumerate(zip(small, like, strict=True)):
         rows, columns = _rows(like, chosen, i), _columns(like, chosen, i)
@@ -82,17 +83,17 @@ def scatter(small: Stack, like: Stack, chosen: Slots) -> Stack:
 
 
 def with_one(hidden: jax.Array) -> jax.Array:
-    """Appends the constant unit that feeds the biases, [N, I] to [N, I + 1]."""
+    """Appends a column of ones, which feeds the biases: [N, I] to [N, I + 1]."""
     return jnp.concatenate([hidden, jnp.ones_like(hidden[:, :1])], axis=1)
 
 
 def matmul(left: jax.Array, right: jax.Array) -> jax.Array:
-    """A full float32 product on every device."""
+    """Matrix product in full float32 on every device."""
     return jnp.matmul(left, right, precision="highest")
 
 
 def through(weights: Stack, values: jax.Array) -> jax.Array:
-    """Runs the layers after pre-activations `values` [N, O_0]; weights are masked already."""
+    """Runs the (masked) layers that follow pre-activations `values` [N, O_0]."""
     for layer in weights:
         values = matmul(with_one(jax.nn.relu(values)), layer)
     return values

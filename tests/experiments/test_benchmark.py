@@ -1,0 +1,106 @@
+"""The benchmark: a workload beside a rival and a peer, its table, bad input. Times are not tested."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+import benchmark
+import scripting
+from plantjax.jobs import InputError
+from timing import measure, table, workloads
+from timing.client import Peer
+from timing.workloads import Workload
+
+
+class Fake:
+    """A peer that takes ten seconds."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.asked.append(request)
+        return {"process_seconds": 10.0, "loss": 0.25}
+
+
+def test_a_workload_takes_turns_with_rivals_and_a_peer() -> None:
+    before = {name: getattr(jax.config, name) for name in scripting.CACHING}
+    item = Workload(
+        "doubling",
+        lambda x: {"loss": 2.0 * x},
+        (jnp.ones((4, 100)),),
+        networks=4,
+        bytes=800.0,
+        loss=lambda result: float(result["loss"].mean()),
+        peer={"workload": "doubling"},
+        warm_up={"epochs": 1},
+        rivals={"adding_up": lambda x: {"loss": x + x}},
+    )
+    peer = Fake()
+    row = benchmark.measured(item, {"flops": 1e9, "bytes": 1e9}, peer, Console(quiet=True))
+    assert (row["name"], row["networks"]) == ("doubling", 4)
+    assert 0.0 < row["spread"][0] <= row["seconds_per_network"] <= row["spread"][1]
+    assert row["gflops"] is None
+    assert row["gbytes_per_second"] > 0
+    np.testing.assert_allclose(row["fraction_of_peak"], row["gbytes_per_second"], rtol=1e-6)
+    assert (row["loss"], row["peer_loss"]) == (2.0, 0.25)
+    assert row["peer_ratio"] > 1
+    assert row["ratio_adding_up"] > 0
+    assert peer.asked[0]["epochs"] == 1
+    seeds = [request.get("seed") for request in peer.asked]
+    assert seeds == [None, *range(benchmark.REPEATS)]
+    assert {name: getattr(jax.config, name) for name in scripting.CACHING} == before
+    words = table.rivals(row)
+    assert words.startswith("PyTorch ")
+    assert "adding up" in words
+    assert "losses 2, 0.25" in words
+
+
+def test_a_selection_names_its_rivals() -> None:
+    item = workloads.selection(1000, 2)
+    found = jax.jit(item.function)(*item.arguments)
+    for rival in (item.rivals or {}).values():
+        leaves = zip(jax.tree.leaves(found), jax.tree.leaves(rival(*item.arguments)), strict=True)
+        assert all((np.asarray(a) == np.asarray(b)).all() for a, b in leaves)
+
+
+def test_medians_and_ranges_of_times() -> None:
+    found = measure.timing([(3.0, 4.0), (1.0, 9.0), (2.0, 5.0)])
+    assert found == measure.Timing(2.0, 5.0, 1.0, 3.0)
+
+
+def test_tables_fit_on_a_terminal() -> None:
+    path = scripting.ROOT / "experiments" / "results" / "benchmark-cpu.json"
+    results = json.loads(path.read_text())
+    console = Console(record=True, width=80)
+    table.show(results, console)
+    text = console.export_text()
+    for row in results:
+        assert row["name"] in text
+    tables = [line for line in text.splitlines() if "times faster than" not in line]
+    assert max(map(len, tables)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--batch 1", "--batch must be an integer of at least 2, got 1"),
+        ("--finders guess", "--finders must be one of random, .*, got 'guess'"),
+        ("--out {}", "--out must be a file such as results.json"),
+        ("--plugin nowhere.py", "--plugin must name a Python file"),
+    ],
+)
+def test_bad_input_is_refused(words: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        benchmark.main(words.format(tmp_path).split())
+
+
+def test_a_peer_needs_a_python() -> None:
+    with pytest.raises(ValueError, match="--peer-python must be a Python interpreter"):
+        Peer("/nowhere/python", {}, None)

@@ -1,0 +1,91 @@
+"""The summary on the terminal and in tables, and figures, of tables made by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from rich.console import Console
+
+from plantjax import metrics
+from plantjax.finders import FINDERS, REFERENCES
+from plantjax.jobs import figures, summary
+
+
+def shown(table: pd.DataFrame) -> str:
+    console = Console(record=True, width=100, quiet=False)
+    summary.show(table, console)
+    return console.export_text()
+
+
+def tidy(**columns: list) -> pd.DataFrame:
+    """Untrained circle networks, whose values are given."""
+    n = len(columns["value"])
+    labels = {
+        **{"task": ["circle"] * n, "finder": ["snip"] * n, "density_name": ["0.1"] * n},
+        **{"density": [0.1] * n, "seed": list(range(n)), "metric": ["accuracy"] * n},
+        **{"ticket_density": [0.006] * n, "rescale": ["none"] * n},
+        **{name: [1] * n for name in ("depth", "width", "noise", "scope", "rounds")},
+    }
+    results = {
+        "pruned/value": np.float32(columns.pop("value")),
+        "pruned/value_raw": np.zeros(n),
+        "pruned/constant": np.array(columns.pop("constant", [False] * n)),
+        "pruned/seconds": np.zeros(n),
+        **{f"{name}/value": np.full(n, 0.98) for name in ("ticket", "target")},
+        **{f"recovery/{name}": np.full(n, 0.5) for name in metrics.BUILT_IN},
+    }
+    return metrics.to_frame(results, labels | columns)
+
+
+def test_dead_and_diverged_networks_are_marked() -> None:
+    table = tidy(value=[0.17, np.nan], constant=[True, False])
+    text = shown(table)
+    assert "0.170 1† 1‡" in text
+    assert "planted ticket 0.980 at density 0.006" in text
+    assert "1†" not in shown(tidy(value=[0.17, 0.27])).partition("n†")[0]
+    (case,) = summary.aggregate(table).to_dict("records")
+    assert (case["seeds"], case["dead"], case["diverged"]) == (2, 1, 1)
+
+
+def test_cases_have_mean_median_and_range() -> None:
+    table = tidy(value=[0.1, 0.2, 0.6, 0.9], density_name=["0.1"] * 3 + ["0.5"])
+    first, second = summary.aggregate(table).to_dict("records")
+    wanted = {"seeds": 3, "mean": 0.3, "median": 0.2, "min": 0.1, "max": 0.6, "recall": 0.5}
+    np.testing.assert_allclose([first[name] for name in wanted], list(wanted.values()), rtol=1e-6)
+    assert (second["density_name"], second["seeds"]) == ("0.5", 1)
+    text = shown(table)
+    assert "0.300" in text
+    assert ".100-.600" in text
+    assert "0.900" in text
+
+
+def test_values_are_written_as_their_metric_asks() -> None:
+    values = (0.9784, 1.04e-4, 0.25, 3.2)
+    assert [summary.format_value(v, "accuracy") for v in values[:1]] == ["0.978"]
+    assert [summary.format_value(v, "mse") for v in values[1:]] == ["1.0e-4", "2.5e-1", "3.2"]
+
+
+def test_markdown_tables() -> None:
+    assert summary.markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+
+
+def test_figures_have_room_for_all_finders(tmp_path: Path) -> None:
+    rows = [
+        {
+            **{"task": task, "finder": finder, "density": d, "density_name": name},
+            **{"stage": stage, "metric": metric, "value": 0.3 * d, "seed": 0},
+            **{"constant": d < 0.1, "ticket_value": 0.01, "ticket_density": 0.01},
+        }
+        for task, metric in (("circle", "accuracy"), ("relu", "mse"))
+        for finder in [*FINDERS, *REFERENCES]
+        for d, name in ((0.01, "ticket"), (0.1, "0.1"), (1.0, "1"))
+        for stage in ("pruned", "trained")
+        if finder != "planted" or name == "ticket"
+    ]
+    figures.figure(pd.DataFrame(rows), tmp_path / "figure.png", "small print")
+    with Image.open(tmp_path / "figure.png") as image:
+        width, height = image.size
+        assert width > 1500
+        assert height > 1000
+        assert len(image.convert("RGB").quantize(64).getcolors()) > 20
