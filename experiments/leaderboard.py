@@ -187,6 +187,7 @@ class Settings(Operation):
             words += [f"--{name}", *values] if values else []
         words += [] if self.seeds is None else ["--seeds", str(self.seeds)]
         words += ["--first-seed", str(self.first_seed)] if self.first_seed else []
+        words += ["--plugin", *self.plugin] if self.plugin else []
         return shlex.join([*words, "--publish"])
 
 

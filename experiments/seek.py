@@ -4,7 +4,6 @@ Plants sparse targets in random networks, lets the finders seek them at every de
 how good the tickets are strong (masked only) and weak (after training), beside the planted one.
 """
 
-import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,22 +187,12 @@ def _names(option: str, names: Sequence[str], allowed: Collection[str]) -> None:
         checks.choice(option, name, allowed)
 
 
-def _command(settings: Settings) -> str:
-    """The command that reproduces the results, without options at their defaults."""
-    words = ["python", "experiments/seek.py"]
-    for name, value in settings.settings().items():
-        if value != Settings().settings()[name]:
-            values = value if isinstance(value, list) else [value]
-            words += ["--" + name.replace("_", "-"), *map(str, values)]
-    return shlex.join(words)
-
-
 def _note(settings: Settings) -> str:
     last = settings.first_seed + settings.seeds - 1
     return (
         f"mean and range of seeds {settings.first_seed} to {last}; depth {settings.depth}, "
         f"width {settings.width}, noise {settings.noise:g}, {settings.epochs} epochs of training\n"
-        f"{_command(settings)}"
+        f"{cli.command('experiments/seek.py', settings, Settings())}"
     )
 
 

@@ -4,7 +4,6 @@ Finds a ticket with SynFlow and trains it, plants it in another VGG, lets edge-p
 as a strong ticket, and compares the weak tickets of all finders.
 """
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -134,12 +133,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _note(settings: Settings) -> str:
     """The caption of the figure: seeds, network, and the command."""
-    words = ["python", "experiments/vgg.py"]
-    for name, value in settings.settings().items():
-        if value != Settings().settings()[name]:
-            values = value if isinstance(value, list) else [value]
-            words += ["--" + name.replace("_", "-"), *map(str, values)]
-    return f"{settings.plan().about()}\n{shlex.join(words)}"
+    command = cli.command("experiments/vgg.py", settings, Settings())
+    return f"{settings.plan().about()}\n{command}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Settings of all tests: nothing is promoted or broadcast silently, and there are two CPU devices."""
+"""Settings of all tests: no silent promotion or broadcasting, and two CPU devices."""
 
 import os
 

@@ -38,6 +38,10 @@ def function_of(make):
     return make
 
 
+DEAR = {"seek", "genetic", "set", "edge_popup_levels", "hard_concrete", "continuous_sparsification"}
+"""Finders that take long to compile; the slow tests have them."""
+
+
 def representatives():
     """The first name of every function in the registries; the others change its options."""
     first = {}
@@ -59,7 +63,7 @@ def cases():
             for name in registry:
                 runs = {"circle": name in first, "relu": True}.get(task, name in LEARNERS)
                 if runs:
-                    quick = task == "circle"
+                    quick = task == "circle" and name not in DEAR
                     found.append((task, kind, name, "quick", quick))
                 if name in first and task in ("circle", "relu"):
                     found.append((task, kind, name, "thorough", False))

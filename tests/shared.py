@@ -6,8 +6,6 @@ import numpy as np
 from plantjax import nets
 from plantjax.nets.wirings import INPUT, Wiring, layer
 
-jit = jax.jit  # until tests/sweeps no longer import it
-
 
 def flat(tree):
     """All leaves as one vector."""

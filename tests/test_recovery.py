@@ -112,6 +112,7 @@ def test_an_empty_mask_has_no_agreement_and_no_nan():
     assert result["precision"] == result["recall"] == result["f1"] == result["lift"] == 0
 
 
+@pytest.mark.slow
 def test_uniform_budgets_per_array_cannot_hold_the_circle_ticket():
     """Of the ticket's [4, 0, 4, 0, 20, 18, 80, 4] parameters about a quarter fits."""
     task, widths = tasks.TASKS["circle"], (2, 100, 100, 100, 4)
@@ -129,8 +130,7 @@ def test_uniform_budgets_per_array_cannot_hold_the_circle_ticket():
         planted = Planted(params, true, jnp.ones(4))
         return recovery.compare(params, found, planted, scope="local")
 
-    compiled = jax.jit(compare_found)
-    result = compiled(worlds.ticket_density(task, 5, 100))
+    result = jax.jit(compare_found)(worlds.ticket_density(task, 5, 100))
     # kernels keep 1, 62, 62, 2 of 200, 10000, 10000, 400, biases 1 each
     wanted = (1 + 4 + 20 + 2 + 0 + 0 + 1 + 1) / 130
     np.testing.assert_allclose(result["feasible_recall"], wanted, rtol=1e-6)

@@ -29,6 +29,8 @@ from scripting import cache
 
 __all__ = ["cache"]
 
+pytestmark = pytest.mark.slow
+
 PLUGIN = scripting.ROOT / "examples" / "own_plugin.py"
 FOUND = ("sensitivity", "multishot_sensitivity", "largest")
 """The finders: two that follow from the score, and one of its own."""

@@ -12,12 +12,10 @@ from jax.flatten_util import ravel_pytree
 
 from plantjax import losses, masks, nets, training
 from plantjax.types import Batch
+from shared import at
 
-# Compiles in half the time; nothing here depends on the last bit.
-OPTIMIZERS = {
-    "sgd": optax.sgd(0.1),
+OPTIMIZERS = {  # with a state, with weight decay, with noise
     "momentum": optax.sgd(0.1, momentum=0.9, nesterov=True),
-    "adam": optax.adam(1e-2),
     "adamw": optax.adamw(1e-2, weight_decay=0.5),
     "noisy_sgd": optax.noisy_sgd(0.1, eta=0.1, key=jax.random.key(0)),
 }
@@ -172,45 +170,21 @@ def test_learning_rates_vmap_with_one_trace():
 
     rates = jnp.asarray([1e-3, 1e-2, 1e-1])
     together = jax.jit(jax.vmap(train))(rates)
-    assert len(traces) == 1  # of the step: neither per epoch and batch, nor per rate
-    for index, rate in enumerate(rates):
-        one = fit(jax.random.key(2), LINEAR, HALF, DATA, optax.adam(float(rate)), epochs=9)
-        alone = jax.tree.map(lambda a, i=index: a[i], together)
-        chex.assert_trees_all_close(one, alone, rtol=1e-5, atol=1e-6)
+    assert len(traces) == 1  # of the step, not one per epoch, batch or rate
+    one = jax.jit(train)(rates[1])
+    chex.assert_trees_all_close(one, at(together, 1), rtol=1e-5, atol=1e-6)
     assert np.unique(together[0]["bias"]).size == 3
-
-
-def test_further_keys_masks_and_data_do_not_trace_again():
-    traces = []
-
-    def counting(*arguments):
-        traces.append(None)
-        return fit(*arguments)
-
-    train = jax.jit(counting)
-    for seed in range(3):
-        mask = HALF if seed else masks.full(LINEAR)
-        train(jax.random.key(seed), LINEAR, mask, DATA._replace(y=DATA.y * seed))
-    assert len(traces) == 1
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, r"batch_size .* at least 1 and at most 22, got 0"),
         ({"batch_size": 23}, r"batch_size .* at most 22, got 23"),
-        ({"batch_size": 2.5}, r"batch_size must be an integer"),
         ({"epochs": -1}, r"epochs must be an integer of at least 0, got -1"),
-        ({"epochs": True}, r"epochs must be an integer"),
+        ({"steps": 16}, r"steps must be .* at most 15, got 16"),
         ({"params": LINEAR | {"bias": jnp.array([jnp.nan])}}, r"params\[bias\] must be finite"),
-        ({"params": LINEAR | {"bias": jnp.array([jnp.inf])}}, r"params\[bias\] must be finite"),
-        ({"params": LINEAR | {"bias": jnp.array([1])}}, r"params\[bias\] must be a float"),
         ({"mask": {"bias": HALF["bias"]}}, r"mask must have the tree structure of params"),
-        ({"mask": HALF | {"bias": jnp.array([True, True])}}, r"mask\[bias\] .* shape \(1,\)"),
-        ({"mask": HALF | {"bias": jnp.array([1.0])}}, r"mask\[bias\] must be a bool array"),
         ({"data": DATA._replace(y=DATA.y[:-1])}, r"data must hold .* the same N"),
-        ({"data": Batch(DATA.x[:0], DATA.y[:0])}, r"data must hold at least one sample"),
-        ({"data": DATA._replace(x=DATA.x * np.nan)}, r"data.x\S* must be finite"),
     ],
 )
 def test_bad_arguments_are_refused(options, message):
@@ -236,7 +210,7 @@ def recorded_run():
     return jax.device_get(trained), np.asarray(values), seen
 
 
-@pytest.mark.parametrize("steps", [0, 3, 5, 11, 15])
+@pytest.mark.parametrize("steps", [0, 5, 11])
 def test_so_many_steps_are_the_first_of_the_full_run(steps):
     end, values, seen = recorded_run()
     assert len(seen) == 15
@@ -257,20 +231,6 @@ def test_so_many_steps_are_the_first_of_the_full_run(steps):
             )
         ]
         np.testing.assert_allclose(losses[-1], np.mean(done), rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"steps": -1}, r"steps must be an integer of at least 0 and at most 15, got -1"),
-        ({"steps": 16}, r"steps must be .* at most 15, got 16"),
-        ({"steps": 1, "epochs": 0}, r"steps must be .* at most 0, got 1"),
-        ({"steps": 2.0}, r"steps must be an integer .* got 2.0"),
-    ],
-)
-def test_more_steps_than_the_epochs_have_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        fit(jax.random.key(0), LINEAR, HALF, DATA, **options)
 
 
 def minimize(objective, epochs=3, batch_size=4, **options):
@@ -349,12 +309,10 @@ def test_projections_apply_to_gradients_and_updates():
     ("options", "message"),
     [
         ({"epochs": -1}, r"epochs must be an integer of at least 0, got -1"),
-        ({"batch_size": 23}, r"batch_size .* at most 22, got 23"),
         ({"batch_size": 0}, r"batch_size .* at least 1 and at most 22, got 0"),
-        ({"steps": 16}, r"steps must be .* at most 15, got 16"),
         ({"steps": True}, r"steps must be an integer .* got True"),
     ],
 )
-def test_bad_options_of_minimising_are_refused(options, message):
+def test_bad_options_of_minimize_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         minimize(lambda params, carry, batch, step: (params["w"], carry), **options)

@@ -1,6 +1,6 @@
 """Do the tests notice? Changes one operator at a time, and counts the changes that tests refuse.
 
-    python tests/mutate.py [--files masks planting] [--sample N] [--least 0.9]
+    python tools/mutate.py [--files masks/select planting] [--sample N] [--least 0.9]
 
 Every mutant is a copy of the package with one comparison, operator, number or truth value changed;
 it dies if its tests fail, or take too long. Prints who survived; exits 1 if too many did.
@@ -20,14 +20,19 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = {
-    "masks": ["tests/test_masks.py"],
-    "scopes": ["tests/test_masks.py"],
-    "liveness": ["tests/test_liveness.py"],
+    "masks/select": ["tests/masks/test_select.py"],
+    "masks/groups": ["tests/masks/test_select.py", "tests/masks/test_allocations.py"],
+    "masks/counts": ["tests/masks/test_select.py"],
+    "masks/topk": ["tests/masks/test_topk.py", "tests/masks/test_select.py"],
+    "masks/select_live": ["tests/masks/test_select_live.py"],
+    "masks/allocations": ["tests/masks/test_allocations.py"],
+    "nets/liveness": ["tests/nets/test_liveness.py"],
     "planting": ["tests/test_planting.py", "tests/test_planting_conv.py"],
-    "scores": ["tests/test_scores.py", "tests/test_balancing.py"],
-    "scoring/lamp": ["tests/test_scoring.py"],
-    "scoring/ntk_sap": ["tests/test_scoring.py"],
-    "scoring/prospr": ["tests/test_scoring.py"],
+    "scores/basic": ["tests/scores/test_basic.py"],
+    "scores/synflow": ["tests/scores/test_basic.py", "tests/nets/test_balancing.py"],
+    "scores/lamp": ["tests/scores/test_later.py"],
+    "scores/ntk_sap": ["tests/scores/test_later.py"],
+    "scores/prospr": ["tests/scores/test_later.py"],
 }
 SECONDS = 600
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {

@@ -114,13 +114,18 @@ def memory(program: jax.stages.Compiled) -> int:
 def _cache(folder: str) -> Iterator[None]:
     from jax.experimental.compilation_cache import compilation_cache
 
-    before = jax.config.values["jax_compilation_cache_dir"]
+    wanted = {
+        "jax_compilation_cache_dir": folder,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: jax.config.values[name] for name in wanted}
     compilation_cache.reset_cache()
-    jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    for name, value in wanted.items():
+        jax.config.update(name, value)
     try:
         yield
     finally:
         compilation_cache.reset_cache()
-        jax.config.update("jax_compilation_cache_dir", before)
+        for name, value in before.items():
+            jax.config.update(name, value)

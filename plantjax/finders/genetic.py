@@ -42,7 +42,7 @@ def genetic(
     migration: float = 0.1,
     recombination: float = 0.3,
     parents: float = 0.3,
-    samples: int = 512,
+    fitness_samples: int = 512,
 ) -> Finder:
     """Breeds masks of exactly k parameters; the best M of each generation and its offspring stay.
 
@@ -67,7 +67,7 @@ def genetic(
       migration: share of random masks.
       recombination: share of children.
       parents: share of the best masks that have children.
-      samples: number of training samples on which masks are scored, drawn once; at most all.
+      fitness_samples: number of training samples that score masks, drawn once; at most all.
 
     Returns:
       A Finder. `Found.info` holds "best", the highest score after every generation [G] (the metric,
@@ -80,14 +80,14 @@ def genetic(
     """
     checks.integer("generations", generations, 1)
     checks.integer("population", population, 2)
-    checks.integer("samples", samples, 1)
+    checks.integer("fitness_samples", fitness_samples, 1)
     sizes = _sizes(population, mutation, migration, recombination, parents)
 
     def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
         common.check(task, params, data, density)
         batch_key, start_key, key = jax.random.split(key, 3)
         n = data.x.shape[0]
-        chosen = jax.random.choice(batch_key, n, (min(samples, n),), replace=False)
+        chosen = jax.random.choice(batch_key, n, (min(fitness_samples, n),), replace=False)
         batch = Batch(data.x[chosen], data.y[chosen])
 
         def scored(members: Mask) -> Population:

@@ -70,14 +70,6 @@ def sparse_training(
 
     Source: SET, Mocanu et al. 2018, https://arxiv.org/abs/1707.04780; RigL, Evci et al. 2020,
     https://arxiv.org/abs/1911.11134; see `rewire`.
-
-    >>> import jax, plantjax as pj
-    >>> task, keys = pj.TASKS["relu"], jax.random.split(jax.random.key(0), 3)
-    >>> mother, data = pj.nets.init(keys[0], (1, 10, 10, 1)), task.sample(keys[1], 64)
-    >>> find = jax.jit(pj.finders.sparse_training(task, grow="gradient", search_epochs=2, every=1))
-    >>> found = find(keys[2], mother, data, 0.5)
-    >>> int(pj.masks.count(found.mask)), bool(found.info["kept_of_start"] < 1)
-    (71, True)
     """
     checks.choice("allocation", allocation, ALLOCATIONS)
     common.check_options(

@@ -9,6 +9,7 @@ import gc
 import io
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Collection, Sequence
@@ -19,7 +20,7 @@ import tyro
 
 from plantjax.jobs import plugins, processes
 from plantjax.jobs.chunks import StoreError
-from plantjax.jobs.job import InputError
+from plantjax.jobs.job import InputError, Operation
 
 Options = TypeVar("Options")
 
@@ -47,6 +48,22 @@ def parse(options: type[Options], argv: Sequence[str] | None, prog: str) -> Opti
         if not stop.code:
             raise
         raise ValueError(_one_line(errors.getvalue())) from None
+
+
+def command(script: str, options: Operation, usual: Operation) -> str:
+    """The command that reproduces a script's results, without options at their defaults.
+
+    Args:
+      script: its path, as in "experiments/seek.py".
+      options: the options that it was given.
+      usual: the same with all options at their defaults.
+    """
+    words, defaults = ["python", script], usual.settings()
+    for name, value in [*options.settings().items(), ("plugin", list(options.plugin))]:
+        if value != defaults.get(name, []):
+            values = value if isinstance(value, list) else [value]
+            words += ["--" + name.replace("_", "-"), *map(str, values)]
+    return shlex.join(words)
 
 
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
@@ -86,8 +103,8 @@ def _fail(error: Exception, code: int) -> int:
 
 
 def _one_line(box: str) -> str:
-    """The message inside the parser's box, on one line."""
+    """The message inside the parser's box, on one line; its first line is a title."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box).partition("Argument helptext:")[0]
-    lines = [line.strip(" │─\t") for line in plain.splitlines() if line[:1] not in "╭╰"]
-    words = [line for line in lines if not line.startswith("For full helptext")]
+    lines = [line.strip(" │\t") for line in plain.splitlines()[1:] if line[:1] != "╰"]
+    words = [line for line in lines if line.strip("─-") and not line.startswith("For full help")]
     return " ".join(" ".join(words).split()) or "bad command line"

@@ -188,7 +188,7 @@ class Grid:
                 depth=self.depth,
                 width=self.width,
                 finder=finder,
-                seeds=tuple(self.seeds),
+                seeds=tuple(int(seed) for seed in self.seeds),
                 densities=only.get(finder, asked),
                 noise=self.noise,
                 learning_rate=self.learning_rate,

@@ -26,8 +26,11 @@ def load(plugin: str) -> ModuleType:
     """
     path = Path(plugin)
     name = f"plantjax_plugin_{path.stem}" if path.suffix == ".py" else plugin
-    if name in sys.modules:
-        return sys.modules[name]
+    loaded = sys.modules.get(name)
+    if loaded is not None:
+        if path.suffix == ".py" and not path.samefile(loaded.__file__ or ""):
+            raise ValueError(f"{OPTION} must name files of different names, got {plugin} twice.")
+        return loaded
     try:
         if path.suffix != ".py":
             return importlib.import_module(plugin)

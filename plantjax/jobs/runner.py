@@ -59,15 +59,6 @@ def run(grid: Grid, operation: Operation | Path | str) -> pd.DataFrame:
     Raises:
       InputError: if an argument is out of range, the folder holds other settings, or another
         process is writing to it; nothing is written then.
-
-    >>> import tempfile
-    >>> from plantjax import jobs
-    >>> small = {"width": 10, "static": {"epochs": 1, "samples": 100}}
-    >>> grid = jobs.Grid(["relu"], ["magnitude"], ["ticket", "0.5"], seeds=[0, 1], **small)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     table = jobs.run(grid, folder)
-    >>> table.query("finder == 'magnitude' and stage == 'pruned'")["density_name"].tolist()
-    ['ticket', 'ticket', '0.5', '0.5']
     """
     if not isinstance(operation, Operation):
         operation = Operation(out=Path(operation))

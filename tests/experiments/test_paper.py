@@ -195,6 +195,7 @@ def test_ticket_graphs_hold_every_kept_parameter(
     assert (tmp_path / "figure.png").stat().st_size > 30_000
 
 
+@pytest.mark.slow
 def test_bounds_hold_where_rigorous_and_fail_as_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

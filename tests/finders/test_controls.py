@@ -171,6 +171,7 @@ def test_oracle_keeps_as_much_as_the_counts_allow_of_other_masks(density):
     assert (finder.scope, finder.exact_counts) == ("oracle", True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("control", CONTROLS)
 def test_controls_keep_the_contract_of_finders(control):
     case = contract.make_case("relu", "finder", f"magnitude+{control}", "quick")
@@ -201,7 +202,7 @@ def test_names_in_sweeps_carry_controls_and_keep_the_key():
     world = jax.jit(plain.world)(cell)
     one, other = (jax.jit(run.search)(cell, world).mask for run in (plain, shuffled))
     by_hand = controls.shuffled(FINDERS["random"])(CIRCLE)
-    wanted = jax.jit(by_hand.search)(*runs._arguments(cell, world, "random")).mask
+    wanted = jax.jit(by_hand.search)(*plain.search.arguments(cell, world)).mask
     chex.assert_trees_all_equal(other, wanted)
     np.testing.assert_array_equal(*(masks.group_counts(mask, "local") for mask in (one, other)))
     assert make("snip+oracle").finder.scope == "oracle"

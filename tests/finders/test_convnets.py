@@ -24,7 +24,6 @@ OPTIONS = {
     "edge_popup": {"scope": "layer", "anneal": "epoch", "search_epochs": 2},
     "edge_popup_global": {"search_epochs": 2},
 }
-QUICK = [("snip", "normed")]
 
 
 def target(depth):
@@ -48,14 +47,9 @@ def data():
     return Batch(jnp.asarray(x), jnp.asarray(np.argmax(x[:, 0, :3, 0], axis=1), jnp.int32))
 
 
-@pytest.mark.parametrize(
-    ("name", "network"),
-    [
-        pytest.param(name, network, marks=[] if (name, network) in QUICK else [pytest.mark.slow])
-        for name in OPTIONS
-        for network in NETWORKS
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_finders_run_on_images(name, network):
     apply = NETWORKS[network]
     finder = finders.FINDERS[name](TASK, apply=apply, **OPTIONS[name])

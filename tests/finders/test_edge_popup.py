@@ -46,7 +46,7 @@ CASES = {
     },
 }
 DENSITIES = {"circle": 0.3, "relu": 0.1, "relu_step": 0.2, "circle_oracle": 0.1}
-RUN = [pytest.param(case, marks=[pytest.mark.slow] * (case == "circle_oracle")) for case in CASES]
+RUN = [pytest.param(case, marks=[pytest.mark.slow] * ("circle" in case)) for case in CASES]
 REPLAYS = [
     *(pytest.param(*case.values, DENSITIES[case.values[0]], marks=case.marks) for case in RUN),
     *(("circle", density) for density in (1 / 244, 0.05, 1.0)),

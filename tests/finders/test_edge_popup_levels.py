@@ -30,6 +30,7 @@ def test_one_level_on_whole_batches_is_edge_popup():
     np.testing.assert_allclose(found.info["loss"][-1], wanted.info["losses"][-1], rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "scope", [*(pytest.param(s, marks=pytest.mark.slow) for s in ("layer", "channel")), "global"]
 )

@@ -70,12 +70,14 @@ def test_fitness_is_score_first_then_fewer_live_then_age():
 @functools.cache
 def searched():
     """Searches at several densities, and the samples that all of them are scored on."""
-    finder = finders.genetic(CIRCLE, generations=30, population=20, samples=1000)
+    finder = finders.genetic(CIRCLE, generations=30, population=20, fitness_samples=1000)
     params, data = nets.init(jax.random.key(2), (2, 12, 4)), CIRCLE.sample(KEY, 150)
     search = jax.jit(jax.vmap(lambda density: finder(KEY, params, data, density)))
     return jax.device_get(search(jnp.float32([1 / 88, 0.1, 0.5, 1.0]))), params, data
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_the_best_never_gets_worse_and_counts_are_exact():
     found, _, _ = searched()
     best = found.info["best"]  # [D, G]
@@ -85,6 +87,7 @@ def test_the_best_never_gets_worse_and_counts_are_exact():
     np.testing.assert_array_equal(np.sum(counts, axis=0), [1, 9, 44, 88])
 
 
+@pytest.mark.slow
 def test_what_is_told_is_what_the_mask_scores():
     found, params, data = searched()
     for index in range(4):

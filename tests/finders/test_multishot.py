@@ -51,7 +51,7 @@ CASES = {  # 180 samples: 5 steps an epoch, 3 for a batch size of 50
 }
 
 
-QUICK = ["snip"]
+QUICK = ["random"]
 RUN = [pytest.param(case, marks=[] if case in QUICK else [pytest.mark.slow]) for case in CASES]
 
 

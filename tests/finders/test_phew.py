@@ -57,6 +57,7 @@ def test_every_kept_parameter_lies_on_a_path():
         jax.tree.map(np.testing.assert_array_equal, masks.live(positive, mask), mask)
 
 
+@pytest.mark.slow
 def test_walks_alternate_between_forward_and_backward():
     """The first is a chain of weights from an input; the second ends at an output, too."""
     found = run([0.5] * 64, seed=2, max_walks=1)

@@ -38,6 +38,7 @@ def log_loss(name, kept):
     return goal.log_loss(moves.run(WEIGHTS, kept, batch.x), batch.y, AIM)
 
 
+@pytest.mark.slow
 def test_stacks_compute_what_the_chain_computes():
     params = nets.init(jax.random.key(0), WIDTHS)
     kept = random_mask(jax.random.key(3), 0.5)
@@ -59,6 +60,7 @@ def test_slots_hold_all_live_units_so_that_nothing_is_lost():
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_loss_of_probabilities_goes_from_cross_entropy_to_error():
     outputs = jax.random.normal(jax.random.key(4), (64, 3))
     goal, batch = CASES["circle"]
@@ -70,6 +72,7 @@ def test_the_loss_of_probabilities_goes_from_cross_entropy_to_error():
     np.testing.assert_allclose(jnp.exp(sharp), error, rtol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_curvature_is_the_second_derivative_at_a_fixed_scale(name):
     goal, batch = CASES[name]
@@ -88,14 +91,13 @@ def test_the_curvature_is_the_second_derivative_at_a_fixed_scale(name):
     np.testing.assert_allclose(goal.curvature(outputs, batch.y, aim)[7, 1], exact, rtol=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "price"),
     [
         ("circle", 0.02),
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)
-            for case in (("circle", 0.0), ("helix", 0.0))
-        ),
+        ("circle", 0.0),
+        ("helix", 0.0),
     ],
 )
 def test_a_sweep_never_loses(name, price):

@@ -18,6 +18,8 @@ MOTHER = nets.init(jax.random.key(0), (2, 12, 4))
 DATA = CIRCLE.sample(jax.random.key(1), 64)
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_one_step_by_hand():
     """One batch of all data: scores lose RATE theta dL/d(m theta), and their signs flip theta."""
     options = {"search_epochs": 1, "batch_size": 64, "optimizer": optax.sgd(RATE), "loss": "plain"}

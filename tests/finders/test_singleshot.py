@@ -146,6 +146,7 @@ def test_counts_are_exact_in_every_scope(scope, world):
         np.testing.assert_array_equal(kept.sum(axis=1), wanted)
 
 
+@pytest.mark.slow
 def test_the_oracle_scope_has_the_layer_counts_of_the_target(world):
     ticket = worlds.ticket_density(CIRCLE, DEPTH, WIDTH)
     finder = finders.singleshot(CIRCLE, score="magnitude", scope="oracle")

@@ -112,6 +112,8 @@ def test_grown_parameters_have_a_fresh_state_of_the_inner_optimizer():
     assert int(before.count) == int(after.count) == 2
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_before_the_first_change_it_is_masked_training():
     params = nets.init(jax.random.key(0), (2, 8, 4))
     data = CIRCLE.sample(jax.random.key(1), 64)

@@ -19,6 +19,7 @@ class StopError(Exception):
     """Ends a search after a level, as a kill would."""
 
 
+@pytest.mark.slow
 def test_a_search_resumed_between_levels_gives_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,7 +84,7 @@ def test_top_against_brute_force(values, k, within, seed):
     np.testing.assert_array_equal(everything, brute_force(values, priority, k, np.ones(N, bool)))
 
 
-@pytest.mark.parametrize("n", [1, 2, 1000, 50_000])
+@pytest.mark.parametrize("n", [1, 1000, 50_000])
 def test_top_of_many_sizes(n):
     rng = np.random.default_rng(n)
     values = np.round(rng.normal(size=n), 2).astype(np.float32)  # many ties

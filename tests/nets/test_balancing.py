@@ -40,15 +40,23 @@ def unjitted_scores(apply, params, image=IMAGE):
     return SCORES["synflow"](apply, None)(jax.random.key(0), params, masks.full(params), batch)
 
 
+@functools.cache
+def score_of(apply, image=IMAGE):
+    return jax.jit(functools.partial(unjitted_scores, apply, image=image))
+
+
 def scores_of(apply, params, image=IMAGE):
-    return jax.device_get(jax.jit(functools.partial(unjitted_scores, apply, image=image))(params))
+    return jax.device_get(score_of(apply, image)(params))
 
 
 def flat(tree):
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]).astype(np.float64)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    ["vgg", "pad", *(pytest.param(n, marks=pytest.mark.slow) for n in ("normed", "project"))],
+)
 def test_the_outputs_change_by_one_power_of_two(name):
     network, params = NETWORKS[name], positive(name)
     balanced = jax.jit(balancing.balance, static_argnums=1)(params, network.wiring)
@@ -67,7 +75,7 @@ def test_the_outputs_change_by_one_power_of_two(name):
 @pytest.mark.parametrize("size", [1e-12, 1e12])
 def test_synflow_of_a_chain_neither_overflows_nor_vanishes(size):
     """Without biases, scores of scaled kernels are those of the kernels, up to a factor."""
-    score = jax.jit(functools.partial(unjitted_scores, NETWORKS["vgg"]))
+    score = score_of(NETWORKS["vgg"])
     unbiased = [
         {key: {**part, "bias": 0.0 * part["bias"]} for key, part in positive("vgg", s).items()}
         for s in (1.0, size)
@@ -76,7 +84,13 @@ def test_synflow_of_a_chain_neither_overflows_nor_vanishes(size):
     np.testing.assert_allclose(found / found.max(), wanted / wanted.max(), rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize(("name", "size"), [("normed", 1e14), ("pad", 1e7), ("project", 1e10)])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("normed", 1e14),
+        *(pytest.param(*c, marks=pytest.mark.slow) for c in (("pad", 1e7), ("project", 1e10))),
+    ],
+)
 def test_synflow_of_other_networks_does_not_overflow(name, size):
     network, params = NETWORKS[name], positive(name, size)
     assert not np.isfinite(jax.jit(network.flow)(params, jnp.ones((1, *IMAGE)))).all()
@@ -85,6 +99,7 @@ def test_synflow_of_other_networks_does_not_overflow(name, size):
     assert found.max() > 0
 
 
+@pytest.mark.slow
 def test_an_apply_that_does_not_follow_the_chain_is_left_as_it_is():
     """Shapes of a chain, but with a shortcut, or tanh: scores are those of the plain formula."""
     params = jax.tree.map(lambda p: 0.3 * jnp.abs(p), nets.init(jax.random.key(0), (4, 4, 4, 4)))
@@ -115,13 +130,17 @@ def test_only_a_guessed_wiring_is_tried(monkeypatch):
     follows = balancing.follows
     monkeypatch.setattr(balancing, "follows", lambda *args: tried.append(args) or follows(*args))
     chain, network = nets.init(jax.random.key(0), (2, 3, 1)), NETWORKS["vgg"]
-    scores_of(nets.apply, chain, (2,))
-    scores_of(network, positive("vgg"))
-    assert not tried
-    scores_of(lambda p, x: nets.apply(p, x), chain, (2,))
-    assert len(tried) == 1
+    for apply, params, image, count in (
+        (nets.apply, chain, (2,), 0),
+        (network, positive("vgg"), IMAGE, 0),
+        (lambda p, x: nets.apply(p, x), chain, (2,), 1),
+    ):
+        jax.eval_shape(functools.partial(unjitted_scores, apply, image=image), params)
+        assert len(tried) == count
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_a_chain_of_convolutions_with_its_own_apply_is_balanced():
     """An overflow without: nothing tells the chain but its shapes and its outputs."""
     network, params = NETWORKS["vgg"], positive("vgg", 1e10)

@@ -279,6 +279,7 @@ def test_rescaling_to_he_vmaps_over_networks_and_masks():
         chex.assert_trees_all_close(alone, to_he(one, mask), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_planted_tickets_grow_to_an_ordinary_size():
     task = tasks.TASKS["circle"]
     make = functools.partial(worlds.make_world, task=task, depth=4, width=40, samples=20)

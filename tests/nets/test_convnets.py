@@ -126,6 +126,7 @@ def test_statistics_of_one_batch_give_the_outputs_of_training():
     np.testing.assert_allclose(halves["norm_00"]["mean"], patches.mean(axis=(0, 1, 2)), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_folding_keeps_the_outputs_and_the_zeros_of_kernels():
     plain = convnets.Network(NORMED.module.clone(batch_norm=False))
     params = NORMED.init(KEY, X.shape[1:])
@@ -146,6 +147,7 @@ def test_folding_keeps_the_outputs_and_the_zeros_of_kernels():
         convnets.fold(params, {})
 
 
+@pytest.mark.slow
 def test_half_precision_computes_nearly_the_same():
     params = convnets.vgg(11, 0.05).init(KEY, (8, 8, 3))
     x = jax.random.normal(KEY, (4, 8, 8, 3))

@@ -90,7 +90,10 @@ def test_a_batch_norm_may_feed_any_channel():
 def test_recovery_of_convolutional_and_residual_networks():
     for params, wiring in ((CONV, None), (RESIDUAL, STREAM)):
         full = masks.full(params)
-        result = recovery.compare(params, full, Planted(params, full, jnp.ones(2)), wiring=wiring)
+        planted = Planted(params, full, jnp.ones(2))
+        result = jax.jit(recovery.compare, static_argnames="wiring")(
+            params, full, planted, wiring=wiring
+        )
         assert float(result["live_density"]) == float(result["connected"]) == 1.0
         for name in params:
             assert float(result[f"{name}/precision"]) == float(result[f"{name}/recall"]) == 1.0

@@ -13,7 +13,7 @@ import scipy.stats
 from jax.flatten_util import ravel_pytree
 
 from plantjax import losses, masks, nets
-from plantjax.scores import PAPER_SCORES, SCORES
+from plantjax.scores import SCORES
 from plantjax.types import Batch
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "scores_circle.npz"
@@ -286,10 +286,8 @@ def test_random_scores_are_standard_normal_and_follow_the_key():
     assert scipy.stats.kstest(flat(first), "norm").pvalue > 1e-4
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=[] if n in PAPER_SCORES else [pytest.mark.slow]) for n in SCORES],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCORES)
 def test_eager_jitted_and_vmapped_scores_agree(name):
     _, mask, batch = tiny("circle", "partial")
     keys = jax.random.split(jax.random.key(7), 3)
@@ -308,7 +306,14 @@ def test_eager_jitted_and_vmapped_scores_agree(name):
         np.testing.assert_allclose(flat(together), flat(eager), rtol=rtol, atol=atol)
 
 
-@pytest.mark.parametrize("name", [name for name in SCORES if name != "lamp"])  # layers by path
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name == "synflow" else [pytest.mark.slow])
+        for name in SCORES
+        if name != "lamp"  # its layers are known by their paths
+    ],
+)
 def test_scores_take_any_pytree_with_its_own_apply(name):
     """The same network under other names, in other containers, has the same scores."""
     params, mask, batch = tiny("circle", "partial")

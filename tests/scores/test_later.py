@@ -30,8 +30,16 @@ def half(params, seed=2):
     return masks.select(KEY, score(jax.random.key(seed), params, None, None), 0.5)
 
 
+lamp_score = jax.jit(SCORES["lamp"](nets.apply, None))
+
+
 def lamp(params, mask):
-    return jax.jit(SCORES["lamp"](nets.apply, None))(KEY, params, mask, None)
+    return lamp_score(KEY, params, mask, None)
+
+
+@functools.cache
+def ntk_sap_score(resample):
+    return jax.jit(ntk_sap(nets.apply, None, resample=resample))
 
 
 @pytest.mark.parametrize("mask", [masks.full(PARAMS), half(PARAMS)])
@@ -65,7 +73,7 @@ def test_lamp_does_not_see_the_scale_of_a_layer_and_keeps_every_layer_alive():
               for i, (name, layer) in enumerate(PARAMS.items())}  # fmt: skip
     first, second = (lamp(params, masks.full(params)) for params in (PARAMS, scaled))
     np.testing.assert_allclose(flat(first), flat(second), rtol=1e-5)
-    tight = masks.select(KEY, second, 3 / masks.size(PARAMS))
+    tight = jax.jit(masks.select)(KEY, second, 3 / masks.size(PARAMS))
     np.testing.assert_array_equal(masks.group_counts(tight), [1, 1, 1])
 
 
@@ -86,11 +94,10 @@ def normal64(key, params):
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), draws.normal(key, params))
 
 
-@pytest.mark.parametrize("resample", [True, False])
+@pytest.mark.parametrize("resample", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_ntk_sap_is_the_derivative_of_a_change_of_the_outputs(resample):
-    mask, batch = half(PARAMS), batch_of(30)
-    score = jax.jit(ntk_sap(nets.apply, None, resample=resample))
-    found = flat(score(KEY, PARAMS, mask, batch))
+    mask, batch = half(PARAMS), batch_of()
+    found = flat(ntk_sap_score(resample)(KEY, PARAMS, mask, batch))
     x_key, change_key, theta_key = jax.random.split(KEY, 3)
     x, change = jax.random.normal(x_key, batch.x.shape), normal64(change_key, PARAMS)
     theta = jax.tree.map(lambda p, m: np.where(m, np.float64(p), 0), PARAMS, mask)
@@ -116,11 +123,10 @@ def test_ntk_sap_is_the_derivative_of_a_change_of_the_outputs(resample):
 def test_ntk_sap_does_not_see_labels_and_without_resampling_sees_the_mother():
     batch, mask = batch_of(), masks.full(PARAMS)
     other = batch._replace(x=2 * batch.x, y=batch.y * 0)
-    score = jax.jit(ntk_sap(nets.apply, None))
+    score, fixed = ntk_sap_score(True), ntk_sap_score(False)
     np.testing.assert_array_equal(*(flat(score(KEY, PARAMS, mask, b)) for b in (batch, other)))
     # of the same sizes, but other parameters: the same scores when they are drawn anew
     flipped = jax.tree.map(lambda p: p[::-1], PARAMS)
-    fixed = jax.jit(ntk_sap(nets.apply, None, resample=False))
     new, old = (flat(score(KEY, p, mask, batch)) for p in (PARAMS, flipped))
     np.testing.assert_allclose(new, old, rtol=1e-3, atol=1e-4 * new.max())
     new, old = (flat(fixed(KEY, p, mask, batch)) for p in (PARAMS, flipped))
@@ -186,11 +192,7 @@ def test_bad_options_are_refused(make, message):
 
 
 def test_finders_take_a_score_function_and_several_batches():
-    data = batch_of(300)
-    fixed = functools.partial(ntk_sap, resample=False)
-    found = jax.jit(finders.singleshot(CIRCLE, score=fixed, rounds=2))(KEY, PARAMS, data, 0.3)
-    assert int(masks.count(found.mask)) == round(0.3 * masks.size(PARAMS))
-    seen = []
+    data, seen = batch_of(300), []
 
     def spy(apply, loss):
         def score(key, params, mask, batch):
@@ -199,7 +201,7 @@ def test_finders_take_a_score_function_and_several_batches():
 
         return score
 
-    finders.singleshot(CIRCLE, score=spy, batches=3)(KEY, PARAMS, data, 0.3)
+    jax.eval_shape(finders.singleshot(CIRCLE, score=spy, batches=3), KEY, PARAMS, data, 0.3)
     assert set(seen) == {(120, 2)}
     with pytest.raises(ValueError, match="batches must be an integer of at least 1"):
         finders.singleshot(CIRCLE, score="snip", batches=0)

@@ -158,6 +158,7 @@ def fit(function):
     return jax.jit(function)
 
 
+@pytest.mark.slow
 def test_training_starts_from_the_rescaled_parameters(ticket):
     world, found = ticket
     metrics = {rescale: trained(ticket, rescale, 1e-30) for rescale in ("none", "rms")}

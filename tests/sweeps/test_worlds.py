@@ -14,8 +14,7 @@ from plantjax.sweeps import worlds
 DEPTH, WIDTH = 4, 30
 SEEDS = (0, 1, 0, 7)
 TASKS = [
-    pytest.param(name, marks=[] if name in tasks.PAPER_TASKS else [pytest.mark.slow])
-    for name in tasks.TASKS
+    pytest.param(name, marks=[] if name == "circle" else [pytest.mark.slow]) for name in tasks.TASKS
 ]
 
 
@@ -130,6 +129,7 @@ def test_noise_out_of_range_is_refused(noise):
         jax.eval_shape(make, jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_mothers_as_wide_as_the_target_hold_it():
     task = tasks.TASKS["circle"]
     key = worlds.cell_key(task, 0)

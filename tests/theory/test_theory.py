@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from scipy.stats import binom, binomtest
 
-from plantjax import nets, targets, theory
+from plantjax import draws, nets, targets, theory
 from plantjax.theory import sampled
 
 PROPERTY = settings(max_examples=20, deadline=None, derandomize=True)
@@ -587,7 +587,10 @@ def test_sampling_agrees_with_the_exact_probability_of_single_neurons(
     assert math.isclose(printed, exact)
 
 
-@pytest.mark.parametrize(("neurons", "width"), [(4, 20), (8, 16), (20, 20)])
+@pytest.mark.parametrize(
+    ("neurons", "width"),
+    [(8, 16), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((4, 20), (20, 20)))],
+)
 def test_the_bound_as_printed_exceeds_the_truth_for_equal_neurons(neurons, width):
     target = alike(neurons, 0.5, {4: 0.3, 8: 0.1, 20: 0.02}[neurons])
     eps = theory.rescaled(target, 0.9).tolerances[0]
@@ -603,9 +606,11 @@ def test_the_bound_as_printed_exceeds_the_truth_for_equal_neurons(neurons, width
 @pytest.mark.parametrize(
     ("target", "mother", "epsilon", "options"),
     [
-        (params_of(([[0.5, -0.5]], [0, 0]), ([[0.3], [0.3]], [0])), (1, 3, 1), 0.9, {}),
         (random_target(4, (2, 4, 3, 1), 0.1), (2, 12, 40, 1), 0.9, {"last_layer": "trained"}),
-        (random_target(5, (1, 3, 1, 2), 0.1), (1, 9, 9, 2), 0.9, {"init": "normal"}),
+        pytest.param(
+            *(random_target(5, (1, 3, 1, 2), 0.1), (1, 9, 9, 2), 0.9, {"init": "normal"}),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_rigorous_bound_never_exceeds_the_estimate(target, mother, epsilon, options):
@@ -627,14 +632,14 @@ def test_sampling_is_a_function_of_the_key_whatever_the_chunk(monkeypatch):
 
 
 def test_mothers_are_drawn_in_float64(monkeypatch):
-    dtypes, draw = [], nets.draw
+    dtypes, draw = [], draws.arrays
 
     def watched(*args):
         arrays = draw(*args)
         dtypes.extend(array.dtype for array in arrays)
         return arrays
 
-    monkeypatch.setattr(nets, "draw", watched)
+    monkeypatch.setattr(draws, "arrays", watched)
     sampled.monte_carlo_existence(jax.random.key(0), RELU, (1, 33, 1), 0.1, mothers=2)
     assert dtypes == [np.float64] * 2
     assert jnp.ones(1).dtype == jnp.float32
