@@ -27,8 +27,12 @@ BRIEF = {
 REGISTRIES = {"finder": finders.FINDERS, "reference": finders.REFERENCES}
 HOW = ("quick", "thorough")
 """Quick cases search under vmap; thorough ones jitted and eagerly as well."""
-LEARNERS = ("edge_popup", "gem_miner", "seek", "oracle_random")
-"""Run on tasks beyond the paper's, whose sizes and losses are all that differs."""
+THOROUGH = ("circle", "relu")
+"""The tasks of thorough cases: one of classes, one of values."""
+ELSEWHERE = ("edge_popup", "oracle_random")
+"""Run on all other tasks too, which differ in their sizes and losses only."""
+DEAR = ("seek", "genetic", "set", "edge_popup_levels", "hard_concrete", "continuous_sparsification")
+"""Too long to compile for the quick tests."""
 
 
 def function_of(make):
@@ -36,10 +40,6 @@ def function_of(make):
     while isinstance(make, functools.partial) or hasattr(make, "__wrapped__"):
         make = make.func if isinstance(make, functools.partial) else make.__wrapped__
     return make
-
-
-DEAR = {"seek", "genetic", "set", "edge_popup_levels", "hard_concrete", "continuous_sparsification"}
-"""Finders that take long to compile; the slow tests have them."""
 
 
 def representatives():
@@ -54,26 +54,27 @@ def representatives():
 def cases():
     """Every finder and reference of the registries, on the tasks where it can differ.
 
-    Quick tests run each function once, on Circle. Slow tests run everything on ReLU, some finders
-    on all tasks, and each function thoroughly on Circle and ReLU.
+    The quick tests run each function once on Circle. The slow tests run each thoroughly on Circle
+    and ReLU, all other finders, which only change its options, on ReLU, and some on all tasks.
     """
     first, found = representatives(), []
     for task in tasks.TASKS:
         for kind, registry in REGISTRIES.items():
             for name in registry:
-                runs = {"circle": name in first, "relu": True}.get(task, name in LEARNERS)
-                if runs:
-                    quick = task == "circle" and name not in DEAR
-                    found.append((task, kind, name, "quick", quick))
-                if name in first and task in ("circle", "relu"):
-                    found.append((task, kind, name, "thorough", False))
+                runs = name in first if task in THOROUGH else name in ELSEWHERE
+                if runs and task in THOROUGH:
+                    found.append((task, kind, name, "thorough"))
+                elif runs or task == "relu":
+                    found.append((task, kind, name, "quick"))
+                if runs and task == "circle" and name not in DEAR:
+                    found.append((task, kind, name, "quick"))
     return [
         pytest.param(
-            (task, kind, name, how),
-            id=f"{task}-{name}-{how}",
-            marks=[] if quick else [pytest.mark.slow],
+            case,
+            id="-".join((case[0], *case[2:])),
+            marks=[] if case[0] == "circle" and case[3] == "quick" else [pytest.mark.slow],
         )
-        for task, kind, name, how, quick in found
+        for case in found
     ]
 
 

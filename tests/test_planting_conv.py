@@ -131,10 +131,10 @@ def planted(name, rule, shared):
     ("name", "rule", "shared"),
     [
         ("flattened", "norm", True),
+        ("identity", "norm", True),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
-                ("identity", "norm", True),
                 ("pad", "norm", True),
                 ("pooled", "norm", True),
                 ("project", "norm", True),
@@ -233,7 +233,6 @@ def test_dead_channels_of_images_are_left_out_of_the_flattened_kernel():
     assert places == {0, 1, 2}
 
 
-@pytest.mark.slow
 def test_dead_channels_of_a_stream_find_places_where_it_widens():
     """Stem channels 1 and 2 are fed by nothing; the wider node behind them has its own there."""
     target = {

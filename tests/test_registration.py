@@ -57,7 +57,7 @@ def test_finders_and_the_task_keep_the_contract_of_finders(name):
 def test_the_contract_tests_find_them():
     found = {case.values[0][:3] for case in contract.cases()}
     assert {("relu", "finder", name) for name in FOUND} <= found
-    assert {("circle", "finder", "largest"), ("absolute", "finder", "seek")} <= found
+    assert {("circle", "finder", "largest"), ("absolute", "finder", "edge_popup")} <= found
     assert len(contract.CHECKS) >= 8
 
 

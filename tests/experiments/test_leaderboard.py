@@ -109,7 +109,7 @@ def test_the_page_tells_what_it_rests_on(finished: Path) -> None:
     text = (finished / "LEADERBOARD.md").read_text()
     assert (
         "experiments/leaderboard.py --budget smoke --tasks xor --finders magnitude largest "
-        "--controls shuffled --publish"
+        "--controls shuffled --plugin "
     ) in text
     assert "seeds 0 to 1" in text
     config = json.loads((finished / "config.json").read_text())

@@ -46,7 +46,8 @@ CASES = {
     },
 }
 DENSITIES = {"circle": 0.3, "relu": 0.1, "relu_step": 0.2, "circle_oracle": 0.1}
-RUN = [pytest.param(case, marks=[pytest.mark.slow] * ("circle" in case)) for case in CASES]
+QUICK = ("circle", "relu_step")
+RUN = [pytest.param(case, marks=[] if case in QUICK else [pytest.mark.slow]) for case in CASES]
 REPLAYS = [
     *(pytest.param(*case.values, DENSITIES[case.values[0]], marks=case.marks) for case in RUN),
     *(("circle", density) for density in (1 / 244, 0.05, 1.0)),
@@ -300,6 +301,7 @@ def test_fan_in_is_that_of_the_largest_array_of_a_layer():
             assert 0.9 < np.abs(leaf).max() * np.sqrt(fan_in) <= 1.0
 
 
+@pytest.mark.slow
 def test_equal_scores_start_alike_in_all_arrays():
     scores = ran("relu")[1][0].scores
     assert (flat(scores) >= 0).all()
@@ -321,14 +323,11 @@ def test_scores_of_biases_are_learned():
 
 
 def test_the_next_scores_are_the_optimizers():
-    for case in ("circle", "relu", "relu_step"):
+    for case in QUICK:
         _, steps = ran(case)
         for step, after in itertools.pairwise(steps):
             wanted = flat(step.scores) + flat(step.update)
             np.testing.assert_allclose(flat(after.scores), wanted, rtol=1e-6, atol=1e-7)
-    first = ran("relu")[1][0]
-    wanted = np.where(flat(first.gradient) != 0, 0.01, 0.0)  # Adam's first step
-    np.testing.assert_allclose(np.abs(flat(first.update)), wanted, rtol=1e-2)
 
 
 # The hand-written case: one linear layer, mean squared error, all samples in one step.

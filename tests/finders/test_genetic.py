@@ -77,7 +77,6 @@ def searched():
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_the_best_never_gets_worse_and_counts_are_exact():
     found, _, _ = searched()
     best = found.info["best"]  # [D, G]

@@ -113,7 +113,6 @@ def test_grown_parameters_have_a_fresh_state_of_the_inner_optimizer():
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_before_the_first_change_it_is_masked_training():
     params = nets.init(jax.random.key(0), (2, 8, 4))
     data = CIRCLE.sample(jax.random.key(1), 64)

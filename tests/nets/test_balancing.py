@@ -140,7 +140,6 @@ def test_only_a_guessed_wiring_is_tried(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_chain_of_convolutions_with_its_own_apply_is_balanced():
     """An overflow without: nothing tells the chain but its shapes and its outputs."""
     network, params = NETWORKS["vgg"], positive("vgg", 1e10)

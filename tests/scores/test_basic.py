@@ -370,7 +370,13 @@ def test_scores_of_a_network_that_is_no_chain(name):
     np.testing.assert_allclose(flat(found), wanted, rtol=1e-4, atol=1e-5 * size)
 
 
-@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("ntk_sap", "prospr")))
+        for name in SCORES
+    ],
+)
 def test_nan_in_a_pruned_entry_changes_no_kept_score(name):
     params, mask, batch = tiny("circle", "partial")
     poisoned = jax.tree.map(lambda p, m: np.where(m, p, np.float32(np.nan)), params, mask)

@@ -128,7 +128,7 @@ def test_teachers_have_any_width_and_density_and_no_dead_unit(widths, density, s
 
 
 @pytest.mark.parametrize("name", HARDER)
-@pytest.mark.parametrize("depth", [3, 5, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("depth", [5, *(pytest.param(d, marks=pytest.mark.slow) for d in (3, 8))])
 def test_targets_solve_their_tasks_without_noise(name, depth):
     task = tasks.TASKS[name]
     x, y = task.sample(worlds.cell_key(task, 1), 4000, noise=0.0)
@@ -141,7 +141,7 @@ def test_targets_solve_their_tasks_without_noise(name, depth):
 
 
 @pytest.mark.parametrize("name", HARDER)
-@pytest.mark.parametrize("depth", [3, 5])
+@pytest.mark.parametrize("depth", [5, *(pytest.param(d, marks=pytest.mark.slow) for d in (3, 10))])
 def test_every_parameter_of_a_target_is_live(name, depth):
     params = tasks.TASKS[name].target(depth)
     kept = masks.nonzero(params)
