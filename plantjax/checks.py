@@ -4,6 +4,7 @@ Structure, shape and dtype are always checked. Values are checked only if they a
 checked functions still work under jit and vmap.
 """
 
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -27,6 +28,15 @@ def path_name(path: Any) -> str:
     ['a/b']
     """
     return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def natural(name: str) -> list[Any]:
+    """A sort key for names in natural order: numbers in them count as numbers.
+
+    >>> sorted(["Dense_10", "Dense_2"], key=natural)
+    ['Dense_2', 'Dense_10']
+    """
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def divisor(x: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from plantjax import checks, masks, nets
 from plantjax.finders import common
+from plantjax.nets.chains import ordered
 from plantjax.types import Apply, Batch, Finder, Found, Key, Mask, Params, Task
 
 _BIAS = -1  # the source of an edge that is a bias, where a backward walk ends
@@ -116,7 +117,7 @@ def _pick(draw: jax.Array, weights: jax.Array) -> jax.Array:
 def _add(mask: Mask, edges: Edges) -> tuple[Mask, jax.Array]:
     """Adds the edges of a walk to the mask; also returns how many of them are new."""
     result, new = {}, jnp.int32(0)
-    for name, (source, unit) in zip(sorted(mask), edges, strict=True):
+    for name, (source, unit) in zip(ordered(mask), edges, strict=True):
         kernel, bias = mask[name]["kernel"], mask[name]["bias"]
         is_weight, is_bias = source >= 0, source == _BIAS
         row = jnp.maximum(source, 0)

@@ -95,7 +95,7 @@ def smart_ratio(
     """Smart ratio: d_l = min(1, c ((L - l + 1)^2 + (L - l + 1))), l = 1, 2, ...; d_L = 0.3.
 
     Args:
-      params: a pytree of arrays, its layers in the order of sorted paths.
+      params: a pytree of arrays, its layers in natural order of their paths.
       density: in (0, 1]; may be traced.
       last: density of the last layer. It keeps fewer parameters if the total k is smaller, and more
         only if all other layers are full.

@@ -25,7 +25,7 @@ def flatten(tree: Params) -> tuple[list[str], list[Any], Any]:
 
 
 def members(paths: list[str], scope: str, prunable: Prunable | None = None) -> list[list[int]]:
-    """The indices of the leaves of each group (for scope "channel": of each layer)."""
+    """The indices of the leaves of each group, groups in natural order ("channel": layers)."""
     names = {
         "global": lambda path: "",
         "local": lambda path: path,
@@ -35,7 +35,7 @@ def members(paths: list[str], scope: str, prunable: Prunable | None = None) -> l
     for index, path in enumerate(paths):
         if prunable is None or prunable(path):
             found.setdefault(names[scope](path), []).append(index)
-    return list(found.values())
+    return [found[name] for name in sorted(found, key=checks.natural)]
 
 
 def gather(arrays: list[jax.Array], members: list[list[int]], scope: str) -> list[jax.Array]:

@@ -38,7 +38,7 @@ def select(
         "oracle": `counts` per layer, scaled to a total of exactly k by largest remainder and capped
         at the layer's size.
       within: a mask; entries pruned there stay pruned. If fewer than k are left, all are kept.
-      counts: int [L], only for "oracle": numbers per layer in the order of the sorted paths.
+      counts: int [L], only for "oracle": numbers per layer, in natural order of their paths.
       prunable: predicate on leaf paths; by default every leaf is prunable.
 
     Returns:
@@ -214,7 +214,7 @@ def overlap(mask: Mask, other: Mask) -> jax.Array:
 
 
 def group_counts(mask: Mask, scope: str = "layer") -> jax.Array:
-    """Kept entries per group of a scope (see `select`), int32 [G], in the order of sorted paths.
+    """Kept entries per group of a scope (see `select`), int32 [G], in natural order of the paths.
 
     >>> import jax, plantjax
     >>> params = plantjax.nets.init(jax.random.key(0), (2, 8, 4))

@@ -1,8 +1,8 @@
 """Chains: dense ReLU networks, their initialisation, and the naming that orders their layers.
 
-A chain is a dict of layers whose sorted names give the order of the network; each layer is a dict
-of `kernel` [I, O] and `bias` [O]. Rescaling needs a chain, and planting and live paths take one by
-default; everything else in plantjax takes any pytree of arrays.
+A chain is a dict of layers in natural order of their names, layer_2 before layer_10; each layer is
+a dict of `kernel` [I, O] and `bias` [O]. Rescaling needs a chain, and planting and live paths take
+one by default; everything else in plantjax takes any pytree of arrays.
 """
 
 import math
@@ -48,6 +48,15 @@ def layer_name(index: int) -> str:
     return f"layer_{index:02d}"
 
 
+def ordered(params: Params) -> list[str]:
+    """The layers' names in natural order, which is the order of the network.
+
+    >>> ordered({"Dense_10": None, "Dense_2": None})
+    ['Dense_2', 'Dense_10']
+    """
+    return sorted(params, key=checks.natural)
+
+
 def layers(params: Params) -> list[dict[str, jax.Array]]:
     """The layers of a chain in network order.
 
@@ -69,7 +78,7 @@ def layers(params: Params) -> list[dict[str, jax.Array]]:
             "params must be a chain of dense layers, {'layer_00': {'kernel': [I, O], 'bias': [O]}, "
             f"...}}, got {jax.tree.map(jnp.shape, params)}."
         )
-    return [params[name] for name in sorted(params)]
+    return [params[name] for name in ordered(params)]
 
 
 def is_chain(params: Params) -> bool:
@@ -82,7 +91,7 @@ def is_chain(params: Params) -> bool:
     if not isinstance(params, dict) or not params:
         return False
     width = None
-    for name in sorted(params):
+    for name in ordered(params):
         layer = params[name]
         if not isinstance(layer, dict) or set(layer) != {"kernel", "bias"}:
             return False
@@ -210,7 +219,7 @@ def rescale(params: Params, factors: Sequence[jax.Array]) -> Params:
     if len(factors) != len(chain):
         raise ValueError(f"factors must be {len(chain)}, one per layer, got {len(factors)}.")
     scaled, product = {}, jnp.float32(1.0)
-    for name, layer, factor in zip(sorted(params), chain, factors, strict=True):
+    for name, layer, factor in zip(ordered(params), chain, factors, strict=True):
         product = product * factor
         bias = layer["bias"]
         bias = jnp.where(bias == 0, bias, bias * product)  # the product may be infinite

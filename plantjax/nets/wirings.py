@@ -16,7 +16,6 @@ channels, as do those of a dense layer after a flattened image [H, W, C], with i
 (h W + w) C + c.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -110,14 +109,13 @@ def chain(params: Params, names: Sequence[str] | None = None) -> Wiring:
 
     Args:
       params: tree of layers, each with `kernel` [I, O] or [..., I, O], and optionally `bias` [O].
-      names: the layers' paths in network order; by default sorted.
+      names: the layers' paths in network order; by default in natural order.
 
     Returns:
       A Wiring.
 
     Raises:
-      ValueError: if params is not a chain; or if it has convolutions and names such as layer_2 and
-        layer_10, for which sorted order is not numerical order.
+      ValueError: if params is not a chain.
 
     >>> import jax.numpy as jnp
     >>> image = {"kernel": jnp.ones((3, 3, 1, 8)), "bias": jnp.ones(8)}
@@ -127,10 +125,7 @@ def chain(params: Params, names: Sequence[str] | None = None) -> Wiring:
     """
     found = leaves(params)
     if names is None:
-        names = sorted({path.rpartition("/")[0] for path in found})
-        dense = all(jnp.ndim(leaf) <= 2 for leaf in found.values())
-        if not dense and names != sorted(names, key=_natural):
-            raise ValueError(f"names must give the layers in network order, for {names} may not.")
+        names = sorted({path.rpartition("/")[0] for path in found}, key=checks.natural)
     nodes = [INPUT, *(str(index + 1) for index in range(len(names)))]
     layers = []
     for name, reads, writes in zip(names, nodes[:-1], nodes[1:], strict=True):
@@ -231,11 +226,6 @@ def rows(per_channel: jax.Array, kernel: jax.Array) -> jax.Array:
     """Repeats numbers per channel [C], so that there is one for each row of the kernel's matrix."""
     times = int(np.prod(kernel.shape[:-1])) // per_channel.size
     return per_channel if times == 1 else jnp.tile(per_channel, times)
-
-
-def _natural(name: str) -> list[Any]:
-    """A sort key that puts layer_2 before layer_10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def _check_order(wiring: Wiring) -> None:

@@ -20,6 +20,7 @@ from plantjax.finders.seek import loss, prices, starts, subnetwork
 from plantjax.finders.seek.moves import Effort
 from plantjax.finders.seek.prices import Plan
 from plantjax.finders.seek.subnetwork import Stack
+from plantjax.nets.chains import ordered
 from plantjax.types import Apply, Batch, Finder, Found, Key, Params, Task
 
 
@@ -146,7 +147,7 @@ class _Seek:
         begun = jax.lax.map(begin, jax.random.split(start_key, self.plan.restarts))
         safe = starts.safe(path_key, goal, weights, data, k, loss.verdict())
         best, told = prices.descend(sweep_key, goal, weights, data, k, begun, safe, self.plan)
-        mask = dict(zip(sorted(params), subnetwork.unstack(best).values(), strict=True))
+        mask = dict(zip(ordered(params), subnetwork.unstack(best).values(), strict=True))
         return Found(mask, params, told)
 
 

@@ -1,4 +1,4 @@
-"""Interchange of masks and parameters: files, PyTorch state dicts, and optax training loops.
+"""Files of masks and parameters.
 
 Files hold one array per leaf, named by its path ("layer_00/kernel"). Reading never unpickles, and
 never decompresses more than the size of the expected tree.
@@ -6,7 +6,6 @@ never decompresses more than the size of the expected tree.
 
 import os
 import zipfile
-from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from plantjax import checks
-from plantjax.types import Mask, Params
 
 Arrays = dict[str, np.ndarray]
 _HEADER = 4096
@@ -32,15 +29,26 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
       tree: pytree of arrays with numpy's own dtypes (not bfloat16).
 
     Raises:
-      ValueError: if the suffix is unknown, its package is missing, or a dtype is not numpy's.
+      ValueError: if the suffix is unknown, its package is missing, a dtype is not numpy's, or two
+        leaves have one path; the old file, if any, is left as it was.
     """
     write, _ = _format(path)
     pairs = jax.tree_util.tree_leaves_with_path(tree)
-    arrays = {checks.path_name(where): np.asarray(leaf) for where, leaf in pairs}
-    for name, array in arrays.items():
+    arrays: Arrays = {}
+    for where, leaf in pairs:
+        name, array = checks.path_name(where), np.asarray(leaf)
+        if name in arrays:
+            raise ValueError(f"tree must have leaves of different paths, got two at {name}.")
         if array.dtype.isbuiltin != 1:
             raise ValueError(f"tree[{name}] must have a dtype of numpy, got {array.dtype}.")
-    write(Path(path), arrays)
+        arrays[name] = array
+    path = Path(path)
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        write(aside, arrays)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike[str], like: Any) -> Any:
@@ -74,91 +82,11 @@ def load(path: str | os.PathLike[str], like: Any) -> Any:
     return jax.tree.unflatten(structure, [jnp.asarray(found[name]) for name in wanted])
 
 
-def from_torch(state: Mapping[str, Any], like: Params) -> Params:
-    """Converts a PyTorch state dict to parameters of the same network in plantjax.
-
-    Weights of linear layers [O, I] become kernels [I, O], those of convolutions [O, I, kh, kw]
-    become kernels [kh, kw, I, O]. Arrays are matched to leaves by shape. Arrays of equal shape are
-    assigned to the sorted paths in the order of the state dict, which fits numbered layers.
-
-    Args:
-      state: names to CPU tensors or arrays, as returned by `module.state_dict()`.
-      like: pytree of arrays, the parameters to be replaced.
-
-    Returns:
-      Parameters with the structure, shapes and dtypes of `like`.
-
-    Raises:
-      ValueError: if no leaf is left for an array, or no array for a leaf.
-
-    >>> import jax, numpy as np, plantjax as pj
-    >>> state = {"0.weight": np.ones((4, 2)), "0.bias": np.zeros(4)}  # of torch.nn.Linear(2, 4)
-    >>> like = pj.nets.init(jax.random.key(0), (2, 4))
-    >>> pj.interchange.from_torch(state, like)["layer_00"]["kernel"].shape
-    (2, 4)
-    """
-    waiting: dict[tuple[int, ...], deque[int]] = defaultdict(deque)
-    pairs, structure = jax.tree_util.tree_flatten_with_path(like)
-    leaves = [leaf for _, leaf in pairs]
-    for index, leaf in enumerate(leaves):
-        waiting[np.shape(leaf)].append(index)
-    for name, tensor in state.items():
-        array = np.asarray(tensor)
-        if array.ndim >= 2:
-            array = np.moveaxis(array, (0, 1), (-1, -2))
-        if not waiting[array.shape]:
-            raise ValueError(
-                f"state[{name!r}] must fit a leaf of params that no other array fills, got shape "
-                f"{np.shape(tensor)}, which is {array.shape} here."
-            )
-        index = waiting[array.shape].popleft()
-        leaves[index] = jnp.asarray(array.astype(leaves[index].dtype))
-    left = sorted(i for queue in waiting.values() for i in queue)
-    if left:
-        missing = ", ".join(f"{checks.path_name(pairs[i][0])} {leaves[i].shape}" for i in left)
-        raise ValueError(f"state must fill all of params, got no array for {missing}.")
-    return jax.tree.unflatten(structure, leaves)
-
-
-def keep_pruned(mask: Mask) -> optax.GradientTransformation:
-    """Keeps pruned parameters at exactly zero with any optimizer, momentum and weight decay.
-
-    Put it last in a chain: `optax.chain(optax.adamw(1e-3), keep_pruned(mask))`.
-
-    Args:
-      mask: pytree of bool arrays with the structure of the parameters.
-
-    Returns:
-      A transformation that replaces the updates of pruned parameters by those that set them to
-      zero. Its `update` needs the parameters and raises ValueError if they do not match the mask.
-
-    >>> import jax.numpy as jnp, optax, plantjax as pj
-    >>> params, mask = {"w": jnp.array([1.0, 0.0])}, {"w": jnp.array([True, False])}
-    >>> optimizer = optax.chain(optax.sgd(0.5), pj.interchange.keep_pruned(mask))
-    >>> updates, _ = optimizer.update({"w": jnp.ones(2)}, optimizer.init(params), params)
-    >>> optax.apply_updates(params, updates)["w"].tolist()
-    [0.5, 0.0]
-    """
-
-    def init(params: Params) -> optax.EmptyState:
-        checks.mask("mask", mask, "params", params)
-        return optax.EmptyState()
-
-    def update(
-        updates: Params, state: optax.EmptyState, params: Params | None = None
-    ) -> tuple[Params, optax.EmptyState]:
-        if params is None:
-            raise ValueError("params must be given to the update of keep_pruned, got None.")
-        checks.mask("mask", mask, "params", params)
-        updates = jax.tree.map(lambda m, u, p: jnp.where(m, u, -p), mask, updates, params)
-        return updates, state
-
-    return optax.GradientTransformation(init, update)
-
-
 def _write_npz(path: Path, arrays: Arrays) -> None:
-    with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # mypy takes them for options
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
 
 
 def _read_npz(path: Path, wanted: Mapping[str, str]) -> Arrays:
