@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from plantjax import checks, masks
 from plantjax.nets import liveness, wirings
-from plantjax.types import Mask, Metrics, Params, Planted
+from plantjax.types import Mask, Metrics, Params, Planted, Prunable
 
 
 def compare(
@@ -20,6 +20,7 @@ def compare(
     *,
     scope: str = "global",
     wiring: wirings.Wiring | None = None,
+    prunable: Prunable | None = None,
 ) -> Metrics:
     """Compares a found mask F with the planted mask T.
 
@@ -29,6 +30,7 @@ def compare(
       planted: the ground truth, with mask T.
       scope: where parameters competed, for the feasible recall.
       wiring: how the layers connect; by default taken from the params if they are a chain.
+      prunable: predicate on leaf paths; only prunable parameters count, by default all.
 
     Returns:
       Float32 scalars. Over all parameters, and with the suffix "_weights" over kernels only:
@@ -56,10 +58,10 @@ def compare(
     checks.mask("planted.mask", planted.mask, "params", params)
     weights = [leaf for leaf in jax.tree.leaves(found_mask) if jnp.ndim(leaf) >= 2]
     true_weights = [leaf for leaf in jax.tree.leaves(planted.mask) if jnp.ndim(leaf) >= 2]
-    result = _agreement(found_mask, planted.mask)
-    result["lift"] = result["precision"] / masks.density(planted.mask)
+    result = _agreement(found_mask, planted.mask, prunable)
+    result["lift"] = result["precision"] / masks.density(planted.mask, prunable)
     result |= {f"{k}_weights": v for k, v in _agreement(weights, true_weights).items()}
-    result["feasible_recall"] = feasible_recall(found_mask, planted.mask, scope)
+    result["feasible_recall"] = feasible_recall(found_mask, planted.mask, scope, prunable)
     result["collapsed"] = collapsed(found_mask)
     wiring = wiring or wirings.find(params)
     if wiring is not None:
@@ -68,12 +70,17 @@ def compare(
             pair = ({path: mask[path] for path in layer.leaves} for mask in (found, true))
             agreement = _agreement(*pair)
             result |= {f"{layer.name}/{key}": agreement[key] for key in ("precision", "recall")}
-        result["live_density"] = masks.density(masks.live(params, found_mask, wiring))
+        result["live_density"] = masks.density(masks.live(params, found_mask, wiring), prunable)
         result["connected"] = liveness.connected(found_mask, wiring).astype(jnp.float32)
     return result
 
 
-def feasible_recall(found_mask: Mask, planted_mask: Mask, scope: str = "global") -> jax.Array:
+def feasible_recall(
+    found_mask: Mask,
+    planted_mask: Mask,
+    scope: str = "global",
+    prunable: Prunable | None = None,
+) -> jax.Array:
     """The highest recall possible for a mask with as many entries per group as the found mask.
 
     With the same density in every layer it is far below 1 for tickets whose layers differ.
@@ -83,6 +90,7 @@ def feasible_recall(found_mask: Mask, planted_mask: Mask, scope: str = "global")
       planted_mask: T.
       scope: what a group is. "global": everything; "local": an array; "channel": an output channel;
         "layer" and "oracle": a layer.
+      prunable: predicate on leaf paths; only prunable parameters count.
 
     Returns:
       sum over groups of min(|F|, |T|) / |T|, a float32 scalar.
@@ -93,8 +101,8 @@ def feasible_recall(found_mask: Mask, planted_mask: Mask, scope: str = "global")
     >>> float(feasible_recall(found, planted)), float(feasible_recall(found, planted, "layer"))
     (1.0, 0.5)
     """
-    found = masks.group_counts(found_mask, scope)
-    true = masks.group_counts(planted_mask, scope)
+    found = masks.group_counts(found_mask, scope, prunable)
+    true = masks.group_counts(planted_mask, scope, prunable)
     return _ratio(jnp.sum(jnp.minimum(found, true)), jnp.sum(true))
 
 
@@ -121,9 +129,9 @@ def is_constant(outputs: jax.Array) -> jax.Array:
     return jnp.all(spread <= 1e-6 * jnp.max(jnp.abs(outputs), axis=0))
 
 
-def _agreement(found: Mask, true: Mask) -> Metrics:
-    both = masks.overlap(found, true)
-    n_found, n_true = masks.count(found), masks.count(true)
+def _agreement(found: Mask, true: Mask, prunable: Prunable | None = None) -> Metrics:
+    both = masks.overlap(found, true, prunable)
+    n_found, n_true = masks.count(found, prunable), masks.count(true, prunable)
     return {
         "precision": _ratio(both, n_found),
         "recall": _ratio(both, n_true),

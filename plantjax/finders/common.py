@@ -1,5 +1,6 @@
 """Helpers that finders share: input checks, score batches, the target's layer counts."""
 
+from collections.abc import Callable
 from typing import Any
 
 import chex
@@ -105,6 +106,31 @@ def in_levels(levels: Levels, scope: str, rounds: int) -> Finder:
 def prunable_of(apply: Apply, prunable: Prunable | None) -> Prunable | None:
     """The given predicate, or else that of the network, or None."""
     return prunable or getattr(apply, "prunable", None)
+
+
+def on_prunable(
+    make: Callable[[Apply], Callable[..., Found]], apply: Apply, prunable: Prunable | None = None
+) -> Callable[[Key, Params, Batch, chex.Numeric], Found]:
+    """Runs a search that knows only prunable leaves, and keeps all others as constants.
+
+    Args:
+      make: `(apply) -> search`, for the network of the prunable leaves alone.
+      apply: the whole network.
+      prunable: predicate on leaf paths; by default the apply's attribute, or every leaf.
+
+    Returns:
+      A search on the whole network.
+    """
+    prunable = prunable_of(apply, prunable)
+    if prunable is None:
+        return make(apply)
+
+    def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
+        free, merged = masks.partition(params, prunable)
+        found = make(lambda part, x: apply(merged(part), x))(key, free, data, density)
+        return found._replace(mask=merged(found.mask, True), params=merged(found.params))
+
+    return search
 
 
 def with_head(apply: Apply, head: Head | None) -> Apply:

@@ -1,6 +1,7 @@
 """Edge-popup: learns scores of frozen parameters; every forward pass keeps the highest."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import chex
 import jax
@@ -111,7 +112,8 @@ def edge_popup(
     if budget == "live":
         checks.choice("scope with budget='live'", scope, ("global",))
     checks.interval("anneal_share", anneal_share, 0.0, 1.0, open_low=True)
-    search = _EdgePopup(
+    prunable = common.prunable_of(apply, prunable)
+    popup = _EdgePopup(
         task=task,
         network=common.with_head(apply, HEADS[head]),
         scope=scope,
@@ -122,12 +124,20 @@ def edge_popup(
         optimizer=optimizer,
         loss=loss,
         init=init,
-        prunable=common.prunable_of(apply, prunable),
+        prunable=prunable,
         budget=budget,
         transform=transform,
         signed=signed,
         invert=invert,
     )
+    search: Callable[..., Found] = popup
+    if signed:  # other leaves have no signs to learn
+
+        def make(network: Apply) -> Callable[..., Found]:
+            network = common.with_head(network, HEADS[head])
+            return replace(popup, network=network, prunable=None)
+
+        search = common.on_prunable(make, apply, prunable)
     exact = scope in common.EXACT_SCOPES and budget == "all"
     kind = "signed" if signed else "subnetwork"
     return Finder(search, scope, exact_counts=exact, head=HEADS[head], kind=kind)

@@ -105,7 +105,11 @@ def search_gates(
     """
     scope = options.scope
     common.check_options(scope=scope, search_epochs=options.epochs, batch_size=options.batch_size)
-    search = _GateSearch(task, relaxation, rule, criterion, options, apply, optimizer)
+
+    def make(network: Apply) -> _GateSearch:
+        return _GateSearch(task, relaxation, rule, criterion, options, network, optimizer)
+
+    search = common.on_prunable(make, apply)
     return Finder(search, scope, options.rounds, exact_counts=scope in common.EXACT_SCOPES)
 
 

@@ -1,6 +1,7 @@
 """Gem-Miner: gates rounded in every forward pass; the lowest are frozen off period by period."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import chex
 import jax
@@ -65,9 +66,9 @@ def gem_miner(
         search_learning_rate=search_learning_rate,
     )
     checks.interval("penalty", penalty, 0.0, 1.0)
-    search = _GemMiner(
-        task=task,
-        apply=apply,
+    make = partial(
+        _GemMiner,
+        task,
         epochs=search_epochs,
         period=period,
         batch_size=batch_size,
@@ -76,7 +77,7 @@ def gem_miner(
         loss=loss,
         penalty=penalty,
     )
-    return Finder(search, exact_counts=False)
+    return Finder(common.on_prunable(make, apply), exact_counts=False)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """A genetic algorithm over masks, without gradients; one vmap scores a whole population."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import chex
@@ -83,32 +85,36 @@ def genetic(
     checks.integer("fitness_samples", fitness_samples, 1)
     sizes = _sizes(population, mutation, migration, recombination, parents)
 
-    def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
-        common.check(task, params, data, density)
-        batch_key, start_key, key = jax.random.split(key, 3)
-        n = data.x.shape[0]
-        chosen = jax.random.choice(batch_key, n, (min(fitness_samples, n),), replace=False)
-        batch = Batch(data.x[chosen], data.y[chosen])
+    def make(apply: Apply) -> Callable[..., Found]:
+        def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
+            common.check(task, params, data, density)
+            batch_key, start_key, key = jax.random.split(key, 3)
+            n = data.x.shape[0]
+            chosen = jax.random.choice(batch_key, n, (min(fitness_samples, n),), replace=False)
+            batch = Batch(data.x[chosen], data.y[chosen])
 
-        def scored(members: Mask) -> Population:
-            score, live = jax.vmap(lambda mask: _score(task, apply, params, mask, batch))(members)
-            return Population(members, score, live)
+            def scored(members: Mask) -> Population:
+                score_one = partial(_score, task, apply, params, batch)
+                score, live = jax.vmap(score_one)(members)
+                return Population(members, score, live)
 
-        def generation(old: Population, index: jax.Array) -> tuple[Population, jax.Array]:
-            new = scored(_offspring(jax.random.fold_in(key, index), old.masks, density, sizes))
-            best = fittest_of(_joined(old, new), population)
-            return best, best.score[0]
+            def generation(old: Population, index: jax.Array) -> tuple[Population, jax.Array]:
+                new = scored(_offspring(jax.random.fold_in(key, index), old.masks, density, sizes))
+                best = fittest_of(_joined(old, new), population)
+                return best, best.score[0]
 
-        ties = jax.tree.map(lambda p: jnp.zeros((population, *jnp.shape(p))), params)
-        first = scored(_highest(start_key, ties, density))
-        start = fittest_of(first, population)
-        last, best = jax.lax.scan(generation, start, jnp.arange(generations))
-        info = {"best": best}
-        if nets.is_chain(params):
-            info["live_kept"] = last.live[0]
-        return Found(_rows(last.masks, 0), params, info)
+            ties = jax.tree.map(lambda p: jnp.zeros((population, *jnp.shape(p))), params)
+            first = scored(_highest(start_key, ties, density))
+            start = fittest_of(first, population)
+            last, best = jax.lax.scan(generation, start, jnp.arange(generations))
+            info = {"best": best}
+            if nets.is_chain(params):
+                info["live_kept"] = last.live[0]
+            return Found(_rows(last.masks, 0), params, info)
 
-    return Finder(search)
+        return search
+
+    return Finder(common.on_prunable(make, apply))
 
 
 def _sizes(
@@ -210,7 +216,7 @@ def fittest_of(population: Population, size: int) -> Population:
 
 
 def _score(
-    task: Task, apply: Apply, params: Params, mask: Mask, batch: Batch
+    task: Task, apply: Apply, params: Params, batch: Batch, mask: Mask
 ) -> tuple[jax.Array, jax.Array]:
     value = task.evaluate(apply(masks.apply(params, mask), batch.x), batch.y)[task.metric]
     score = value if task.metric == "accuracy" else -value

@@ -6,7 +6,7 @@ import jax
 from plantjax import checks, masks, nets, scores
 from plantjax.finders import common
 from plantjax.masks.allocations import ALLOCATIONS
-from plantjax.types import Apply, Batch, Finder, Found, Key, MakeScore, Params, Task
+from plantjax.types import Apply, Batch, Finder, Found, Key, MakeScore, Params, Prunable, Task
 
 
 def layer_budgets(
@@ -15,6 +15,7 @@ def layer_budgets(
     allocation: str,
     score: str | MakeScore = "random",
     apply: Apply = nets.apply,
+    prunable: Prunable | None = None,
 ) -> Finder:
     """Keeps the highest scores in every layer, as many as the allocation gives it.
 
@@ -23,6 +24,7 @@ def layer_budgets(
       allocation: a name in `masks.ALLOCATIONS`.
       score: a name in `scores.SCORES`, or such a function.
       apply: `(params, x) -> outputs`.
+      prunable: predicate on leaf paths; by default the apply's attribute, or every leaf.
 
     Returns:
       A Finder of scope "oracle", because it keeps given numbers per layer; they add up to k.
@@ -34,15 +36,16 @@ def layer_budgets(
     https://arxiv.org/abs/2107.02306; smart ratio, Su et al. 2020, https://arxiv.org/abs/2009.11094
     """
     checks.choice("allocation", allocation, ALLOCATIONS)
+    prunable = common.prunable_of(apply, prunable)
     score_fn = scores.get(score)(apply, task.loss)
 
     def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
-        common.check(task, params, data, density)
+        common.check(task, params, data, density, prunable=prunable)
         batch_key, score_key, select_key = jax.random.split(key, 3)
         batch = common.score_batch(batch_key, task, data)
         values = score_fn(score_key, params, masks.full(params), batch)
-        counts = ALLOCATIONS[allocation](params, density)
-        mask = masks.select(select_key, values, density, "oracle", counts=counts)
+        counts = ALLOCATIONS[allocation](params, density, prunable)
+        mask = masks.select(select_key, values, density, "oracle", counts=counts, prunable=prunable)
         return Found(mask, params, {})
 
     return Finder(search, scope="oracle")

@@ -34,15 +34,16 @@ def oracle_random(task: Task, *, apply: Apply = nets.apply) -> Finder:
     Source: ours.
     """
     score_fn = SCORES["random"](apply, task.loss)
+    prunable = common.prunable_of(apply, None)
 
     def search(
         key: Key, params: Params, data: Batch, density: chex.Numeric, planted: Planted
     ) -> Found:
-        common.check(task, params, data, density)
+        common.check(task, params, data, density, prunable=prunable)
         score_key, select_key = jax.random.split(key)
         scores = score_fn(score_key, params, planted.mask, data)
-        counts = masks.group_counts(planted.mask)
-        mask = masks.select(select_key, scores, density, "oracle", counts=counts)
+        counts = masks.group_counts(planted.mask, prunable=prunable)
+        mask = masks.select(select_key, scores, density, "oracle", counts=counts, prunable=prunable)
         return Found(mask, params, {})
 
     return Finder(search, scope="oracle")

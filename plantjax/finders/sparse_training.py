@@ -17,7 +17,7 @@ from plantjax import checks, masks, nets, scores, training
 from plantjax.finders import common
 from plantjax.masks import groups, topk
 from plantjax.masks.allocations import ALLOCATIONS
-from plantjax.types import Apply, Batch, Finder, Found, Key, Mask, Params, Task
+from plantjax.types import Apply, Batch, Finder, Found, Key, Mask, Params, Prunable, Task
 
 GROWTHS = ("random", "gradient")
 """Where weights grow: at random (SET), or where the dense gradient is largest (RigL)."""
@@ -36,6 +36,7 @@ def sparse_training(
     every: int = 100,
     stop: float = 0.75,
     fraction: float = 0.3,
+    prunable: Prunable | None = None,
 ) -> Finder:
     """Trains a sparse network whose mask changes during training, for weak tickets only.
 
@@ -59,6 +60,7 @@ def sparse_training(
       every: as in `rewire`.
       stop: as in `rewire`.
       fraction: as in `rewire`.
+      prunable: predicate on leaf paths; by default the apply's attribute, or every leaf.
 
     Returns:
       A Finder. `Found.params` are the trained parameters, zero where pruned. `Found.info` holds
@@ -78,7 +80,10 @@ def sparse_training(
         search_learning_rate=search_learning_rate,
     )
     inner = optimizer or optax.adam(search_learning_rate)
-    rewired = partial(rewire, inner, grow=grow, every=every, stop=stop, fraction=fraction)
+    prunable = common.prunable_of(apply, prunable)
+    rewired = partial(
+        *(rewire, inner), grow=grow, every=every, stop=stop, fraction=fraction, prunable=prunable
+    )
     rewired(jax.random.key(0), None, steps=0)  # checks the options
     score_fn = scores.get("random")(apply, task.loss)
 
@@ -89,11 +94,11 @@ def sparse_training(
         return task.loss(apply(params, batch.x), batch.y), carry
 
     def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
-        common.check(task, params, data, density, batch_size=batch_size)
+        common.check(task, params, data, density, prunable=prunable, batch_size=batch_size)
         keys = jax.random.split(key, 4)
         values = score_fn(keys[0], params, masks.full(params), data)
-        counts = ALLOCATIONS[allocation](params, density)
-        start = masks.select(keys[1], values, density, "oracle", counts=counts)
+        counts = ALLOCATIONS[allocation](params, density, prunable)
+        start = masks.select(keys[1], values, density, "oracle", counts=counts, prunable=prunable)
         steps = search_epochs * (data.x.shape[0] // batch_size)
         trained, _, losses, state = training.minimize(
             keys[2],
@@ -105,7 +110,7 @@ def sparse_training(
             epochs=search_epochs,
             batch_size=batch_size,
         )
-        left = masks.overlap(start, state.mask) / masks.count(start)
+        left = masks.overlap(start, state.mask, prunable) / masks.count(start, prunable)
         return Found(state.mask, trained, {"losses": losses, "kept_of_start": left})
 
     return Finder(search, scope="oracle", kind="trained")
@@ -130,6 +135,7 @@ def rewire(
     every: int = 100,
     stop: float = 0.75,
     fraction: float = 0.3,
+    prunable: Prunable | None = None,
 ) -> optax.GradientTransformation:
     """Trains the kept parameters with `inner`, and moves some of them at regular steps.
 
@@ -148,6 +154,7 @@ def rewire(
       every: number of steps between two changes of the mask.
       stop: share of the training after which the mask is fixed, in [0, 1].
       fraction: initial share of a layer that is dropped, in [0, 1].
+      prunable: predicate on leaf paths; other leaves are never dropped. By default every leaf is.
 
     Returns:
       An optax transformation with a RewiringState; every layer keeps its number of parameters.
@@ -182,7 +189,8 @@ def rewire(
     ) -> tuple[Params, Mask, optax.OptState]:
         share = fraction / 2 * (1.0 + jnp.cos(math.pi * state.step.astype(jnp.float32) / end))
         wanted = gradient if grow == "gradient" else jax.tree.map(jnp.zeros_like, gradient)
-        moved = _move(jax.random.fold_in(state.key, state.step), params, state.mask, wanted, share)
+        trees = params, state.mask, wanted
+        moved = _move(jax.random.fold_in(state.key, state.step), *trees, share, prunable)
         after = optax.tree_map_params(
             inner, lambda s, m: jnp.where(m, s, jnp.zeros_like(s)), state.inner, moved
         )
@@ -199,12 +207,19 @@ def rewire(
     return optax.GradientTransformation(init, update)
 
 
-def _move(key: Key, params: Params, mask: Mask, wanted: Params, share: chex.Numeric) -> Mask:
+def _move(
+    key: Key,
+    params: Params,
+    mask: Mask,
+    wanted: Params,
+    share: chex.Numeric,
+    prunable: Prunable | None,
+) -> Mask:
     """Drops a share of each layer's kept, the smallest |params|, and grows the largest |wanted|."""
     drop_key, grow_key = jax.random.split(key)
-    kept, unravel = groups.ravel_layers(mask)
+    kept, unravel = groups.ravel_layers(mask, prunable)
     sizes, wishes = (
-        groups.ravel_layers(jax.tree.map(jnp.abs, tree))[0] for tree in (params, wanted)
+        groups.ravel_layers(jax.tree.map(jnp.abs, tree), prunable)[0] for tree in (params, wanted)
     )
     counts = jnp.stack([jnp.sum(vector, dtype=jnp.int32) for vector in kept])
     dropped = jnp.floor(share * counts.astype(jnp.float32)).astype(jnp.int32)

@@ -16,13 +16,13 @@ import numpy as np
 from plantjax import checks
 from plantjax.masks import groups
 from plantjax.masks.counts import apportion, number_kept
-from plantjax.types import Params
+from plantjax.types import Params, Prunable
 
 _TOTAL = 1 << 28  # shares become integers with about this sum; twice the sum fits into 32 bits
 _BISECTIONS = 60
 
 
-def erk(params: Params, density: chex.Numeric) -> jax.Array:
+def erk(params: Params, density: chex.Numeric, prunable: Prunable | None = None) -> jax.Array:
     """Erdos-Renyi-kernel: d_l = c sum(shape_l) / prod(shape_l), for kernels of shape shape_l.
 
     Layers whose density would exceed 1 are kept entirely, and c is solved for the others.
@@ -30,6 +30,7 @@ def erk(params: Params, density: chex.Numeric) -> jax.Array:
     Args:
       params: a pytree of arrays; the kernel of a layer is its largest array.
       density: in (0, 1]; may be traced.
+      prunable: predicate on leaf paths; layers without prunable leaves get no count.
 
     Returns:
       Counts int32 [L].
@@ -45,18 +46,19 @@ def erk(params: Params, density: chex.Numeric) -> jax.Array:
     >>> jax.jit(pj.masks.erk)(params, 0.2).tolist()
     [35, 44, 21]
     """
-    sizes, kernels = _layers(params, density)
+    sizes, kernels = _layers(params, density, prunable)
     raw = [sum(kernel) / math.prod(kernel) for kernel in kernels]
     shares = _rounded([r * n for r, n in zip(raw, sizes, strict=True)])
     return apportion(shares, sizes, number_kept(density, sum(sizes)))
 
 
-def igq(params: Params, density: chex.Numeric) -> jax.Array:
+def igq(params: Params, density: chex.Numeric, prunable: Prunable | None = None) -> jax.Array:
     """Ideal gas quotas: d_l = 1 / (F n_l + 1), n_l the size of the layer; F >= 0 is solved for.
 
     Args:
       params: a pytree of arrays.
       density: in (0, 1]; may be traced.
+      prunable: predicate on leaf paths; layers without prunable leaves get no count.
 
     Returns:
       Counts int32 [L].
@@ -72,7 +74,7 @@ def igq(params: Params, density: chex.Numeric) -> jax.Array:
     >>> jax.jit(pj.masks.igq)(params, 0.2).tolist()
     [30, 54, 16]
     """
-    sizes, _ = _layers(params, density)
+    sizes, _ = _layers(params, density, prunable)
     k = number_kept(density, sum(sizes))
     n = jnp.asarray(sizes, jnp.float32)
 
@@ -90,13 +92,19 @@ def igq(params: Params, density: chex.Numeric) -> jax.Array:
 
 
 def smart_ratio(
-    params: Params, density: chex.Numeric, *, last: float = 0.3, by_square: bool = False
+    params: Params,
+    density: chex.Numeric,
+    prunable: Prunable | None = None,
+    *,
+    last: float = 0.3,
+    by_square: bool = False,
 ) -> jax.Array:
     """Smart ratio: d_l = min(1, c ((L - l + 1)^2 + (L - l + 1))), l = 1, 2, ...; d_L = 0.3.
 
     Args:
       params: a pytree of arrays, its layers in natural order of their paths.
       density: in (0, 1]; may be traced.
+      prunable: predicate on leaf paths; layers without prunable leaves get no count.
       last: density of the last layer. It keeps fewer parameters if the total k is smaller, and more
         only if all other layers are full.
       by_square: divide d_l by l^2, as the paper does for VGG.
@@ -118,7 +126,7 @@ def smart_ratio(
     [21, 73, 6]
     """
     checks.interval("last", last, 0.0, 1.0)
-    sizes, _ = _layers(params, density)
+    sizes, _ = _layers(params, density, prunable)
     k = number_kept(density, sum(sizes))
     inner, size = sizes[:-1], sizes[-1]
     kept = jnp.minimum(k, math.floor(last * size + 0.5))
@@ -132,10 +140,12 @@ def smart_ratio(
     return jnp.append(counts, kept)
 
 
-def _layers(params: Params, density: chex.Numeric) -> tuple[list[int], list[tuple[int, ...]]]:
+def _layers(
+    params: Params, density: chex.Numeric, prunable: Prunable | None
+) -> tuple[list[int], list[tuple[int, ...]]]:
     """The size of each layer, and the shape of its largest array."""
     checks.density(density)
-    shapes = groups.layer_shapes(params)
+    shapes = groups.layer_shapes(params, prunable)
     sizes = [sum(math.prod(shape) for shape in layer) for layer in shapes]
     return sizes, [max(layer, key=math.prod) or (1,) for layer in shapes]
 
@@ -151,7 +161,7 @@ def _quotas(log_force: jax.Array, sizes: jax.Array) -> jax.Array:
     return sizes / (jnp.exp(log_force) * (sizes / jnp.max(sizes)) + 1.0)
 
 
-ALLOCATIONS: dict[str, Callable[[Params, chex.Numeric], jax.Array]] = {
+ALLOCATIONS: dict[str, Callable[..., jax.Array]] = {
     "erk": erk,
     "igq": igq,
     "smart_ratio": smart_ratio,

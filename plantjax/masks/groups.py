@@ -35,6 +35,8 @@ def members(paths: list[str], scope: str, prunable: Prunable | None = None) -> l
     for index, path in enumerate(paths):
         if prunable is None or prunable(path):
             found.setdefault(names[scope](path), []).append(index)
+    if not found:
+        raise ValueError(f"prunable must allow at least one leaf of {', '.join(paths)}, got none.")
     return [found[name] for name in sorted(found, key=checks.natural)]
 
 
@@ -51,7 +53,7 @@ def scatter(part: jax.Array, like: list[Any]) -> list[jax.Array]:
     return [jnp.reshape(part, np.shape(leaf)) for part, leaf in zip(parts, like, strict=True)]
 
 
-def layer_shapes(tree: Any) -> list[list[tuple[int, ...]]]:
+def layer_shapes(tree: Any, prunable: Prunable | None = None) -> list[list[tuple[int, ...]]]:
     """The shapes of the arrays of each layer; the tree has at least one array.
 
     >>> import jax.numpy as jnp
@@ -59,11 +61,15 @@ def layer_shapes(tree: Any) -> list[list[tuple[int, ...]]]:
     [[(2,), (1, 2)]]
     """
     paths, leaves, _ = flatten(tree)
-    return [[np.shape(leaves[i]) for i in group] for group in members(paths, "layer")]
+    return [[np.shape(leaves[i]) for i in group] for group in members(paths, "layer", prunable)]
 
 
-def ravel_layers(tree: Any) -> tuple[list[jax.Array], Callable[[list[jax.Array]], Any]]:
+def ravel_layers(
+    tree: Any, prunable: Prunable | None = None
+) -> tuple[list[jax.Array], Callable[[list[jax.Array]], Any]]:
     """One vector per layer, and the function that turns such vectors back into a tree.
+
+    Leaves that are not prunable are left out, and come back as they are.
 
     >>> import jax.numpy as jnp
     >>> tree = {"layer_00": {"bias": jnp.zeros(2), "kernel": jnp.ones((1, 2))}}
@@ -72,7 +78,7 @@ def ravel_layers(tree: Any) -> tuple[list[jax.Array], Callable[[list[jax.Array]]
     ([0.0, 0.0, 1.0, 1.0], [[1.0, 1.0]])
     """
     paths, leaves, structure = flatten(tree)
-    layers = members(paths, "layer")
+    layers = members(paths, "layer", prunable)
 
     def unravel(vectors: list[jax.Array]) -> Any:
         restored = list(leaves)

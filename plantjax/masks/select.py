@@ -1,5 +1,7 @@
 """Selection of the highest scores at an exact density, and basic operations on masks."""
 
+from collections.abc import Callable
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -199,7 +201,38 @@ def density(mask: Mask, prunable: Prunable | None = None) -> jax.Array:
     return count(mask, prunable).astype(jnp.float32) / size(mask, prunable)
 
 
-def overlap(mask: Mask, other: Mask) -> jax.Array:
+def partition(params: Params, prunable: Prunable) -> tuple[Params, Callable[..., Params]]:
+    """The prunable leaves as a tree of their own, and the function that puts them back.
+
+    Args:
+      params: any pytree of arrays.
+      prunable: predicate on leaf paths.
+
+    Returns:
+      (leaves by path, `(leaves by path, others) -> tree`), where `others` is a value for all other
+      leaves; by default they are those of `params`.
+
+    Raises:
+      ValueError: if no leaf is prunable.
+
+    >>> import jax.numpy as jnp
+    >>> tree = {"kernel": jnp.ones(2), "scale": jnp.ones(1)}
+    >>> leaves, merged = partition(tree, lambda path: path == "kernel")
+    >>> list(leaves), merged({"kernel": jnp.zeros(2)})["scale"].tolist()
+    (['kernel'], [1.0])
+    """
+    paths, leaves, structure = flatten(params)
+    free = {paths[index]: leaves[index] for index in members(paths, "global", prunable)[0]}
+
+    def merged(part: Params, others: bool | None = None) -> Params:
+        rest = leaves if others is None else [jnp.full(jnp.shape(p), others) for p in leaves]
+        whole = [part.get(path, leaf) for path, leaf in zip(paths, rest, strict=True)]
+        return jax.tree.unflatten(structure, whole)
+
+    return free, merged
+
+
+def overlap(mask: Mask, other: Mask, prunable: Prunable | None = None) -> jax.Array:
     """Number of entries kept in both masks, int32.
 
     Raises:
@@ -210,10 +243,10 @@ def overlap(mask: Mask, other: Mask) -> jax.Array:
     1
     """
     checks.mask("other", other, "mask", mask)
-    return _total(jax.tree.map(jnp.logical_and, mask, other), None)
+    return _total(jax.tree.map(jnp.logical_and, mask, other), prunable)
 
 
-def group_counts(mask: Mask, scope: str = "layer") -> jax.Array:
+def group_counts(mask: Mask, scope: str = "layer", prunable: Prunable | None = None) -> jax.Array:
     """Kept entries per group of a scope (see `select`), int32 [G], in natural order of the paths.
 
     >>> import jax, plantjax
@@ -222,7 +255,7 @@ def group_counts(mask: Mask, scope: str = "layer") -> jax.Array:
     ([24, 36], [8, 16, 4, 32])
     """
     paths, leaves, _ = flatten(mask)
-    parts = gather(leaves, members(paths, scope, None), scope)
+    parts = gather(leaves, members(paths, scope, prunable), scope)
     return jnp.concatenate([jnp.sum(jnp.atleast_2d(part), 1, dtype=jnp.int32) for part in parts])
 
 

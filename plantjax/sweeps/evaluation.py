@@ -66,7 +66,7 @@ class FurtherMetrics:
         """The argument of the metrics."""
         planted = world.planted
         ticket = masks.apply(planted.params, planted.mask)
-        wiring = getattr(self.apply, "wiring", None)
+        wiring, prunable = (getattr(self.apply, name, None) for name in ("wiring", "prunable"))
         return Judged(
             task=self.task,
             params=params,
@@ -76,7 +76,7 @@ class FurtherMetrics:
             outputs=outputs,
             ticket_outputs=outputs_of(self.apply, ticket, world.test.x),
             recovery=recovery.compare(
-                planted.params, mask, planted, scope=self.scope, wiring=wiring
+                planted.params, mask, planted, scope=self.scope, wiring=wiring, prunable=prunable
             ),
         )
 
@@ -105,6 +105,7 @@ class EvaluateFound:
     def __call__(self, world: World, found: Found) -> Metrics:
         """Evaluates the found mask."""
         task, apply = self.further.task, self.further.apply
+        prunable = getattr(apply, "prunable", None)
         params = found.params if self.signed else world.planted.params
         masked = masks.apply(params, found.mask)
         outputs = outputs_of(with_head(apply, self.head), masked, world.test.x)
@@ -117,8 +118,8 @@ class EvaluateFound:
             "ticket/value": ticket["value"],
             "target/value": target["value"],
             **{f"recovery/{k}": v for k, v in compared.items()},
-            "kept": masks.count(found.mask),
-            "kept_density": masks.density(found.mask),
+            "kept": masks.count(found.mask, prunable),
+            "kept_density": masks.density(found.mask, prunable),
             "mask": ravel_pytree(found.mask)[0],
             **self.further.values("pruned", judged),
         }

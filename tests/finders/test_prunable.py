@@ -1,0 +1,86 @@
+"""Finders leave alone what their network says is not prunable, and do not count it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from plantjax import masks, sweeps, tasks
+from plantjax.finders import FINDERS, REFERENCES, names
+from plantjax.sweeps.runs import TrainingPlan
+from plantjax.types import Planted
+
+BRIEF = {"search_epochs": 1, "every": 2, "generations": 2, "population": 6, "batch_size": 16}
+RELU = tasks.TASKS["relu"]
+
+
+class Normed:
+    """A dense network whose hidden units are scaled and shifted, as a norm layer does."""
+
+    def __call__(self, params, x):
+        first, norm, last = (params[name] for name in ("layer_00", "norm_00", "layer_01"))
+        hidden = x @ first["kernel"] + first["bias"][None, :]
+        hidden = jax.nn.relu(hidden * norm["scale"][None, :] + norm["bias"][None, :])
+        return hidden @ last["kernel"] + last["bias"][None, :]
+
+    def prunable(self, path):
+        return path.startswith("layer_")
+
+
+NET = Normed()
+
+
+def normed(key, width=6):
+    keys = jax.random.split(key)
+    first = {"kernel": jax.random.normal(keys[0], (1, width)), "bias": jnp.ones(width)}
+    norm = {"scale": -jnp.ones(width), "bias": jnp.full(width, 2.0)}
+    last = {"kernel": jax.random.normal(keys[1], (width, 1)), "bias": jnp.ones(1)}
+    return {"layer_00": first, "norm_00": norm, "layer_01": last}
+
+
+PARAMS = normed(jax.random.key(0))
+DATA = RELU.sample(jax.random.key(1), 64)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("random_erk", "rigl", "signed_supermask", "edge_popup_global", "concrete_ticket"),
+        *("gem_miner", "genetic", "oracle_random"),
+    ],
+)
+def test_norms_are_kept_and_not_counted(name):
+    known = names.options(name)
+    options = {option: value for option, value in BRIEF.items() if option in known}
+    make = FINDERS[name] if name in FINDERS else REFERENCES[name]
+    finder = make(RELU, apply=NET, **options)
+    planted = Planted(PARAMS, masks.nonzero(PARAMS), jnp.ones(1))
+    truth = (planted,) if name in REFERENCES else ()
+    found = jax.jit(finder)(jax.random.key(2), PARAMS, DATA, 0.4, *truth)
+    assert all(leaf.all() for leaf in found.mask["norm_00"].values())
+    kept, size = int(masks.count(found.mask, NET.prunable)), masks.size(PARAMS, NET.prunable)
+    assert size == 19
+    assert kept <= 8
+    if finder.exact_counts:
+        assert kept == 8
+    if finder.kind == "signed":
+        np.testing.assert_array_equal(found.params["norm_00"]["scale"], PARAMS["norm_00"]["scale"])
+
+
+def test_results_count_prunable_parameters_only():
+    def world(cell):
+        planted = Planted(PARAMS, masks.full(PARAMS), jnp.ones(1))
+        return sweeps.World(PARAMS, planted, DATA, DATA)
+
+    finder = FINDERS["magnitude"](RELU, apply=NET)
+    run = sweeps.assemble(RELU, finder, "magnitude", world, TrainingPlan(0), apply=NET)
+    cells = sweeps.make_cells(RELU, [0, 1], [0.4])
+    results = sweeps.sweep(run, cells, devices=1)
+    assert results["kept"].tolist() == [8, 8]
+    np.testing.assert_allclose(results["kept_density"], 8 / 19)
+    np.testing.assert_allclose(results["recovery/recall"], 8 / 19)
+
+
+def test_a_predicate_that_allows_nothing_is_refused():
+    with pytest.raises(ValueError, match="prunable must allow at least one leaf"):
+        masks.select(jax.random.key(0), PARAMS, 0.5, prunable=lambda path: False)
