@@ -67,8 +67,8 @@ def compare(
     if wiring is not None:
         found, true = wirings.leaves(found_mask), wirings.leaves(planted.mask)
         for layer in wiring.layers:
-            pair = ({path: mask[path] for path in layer.leaves} for mask in (found, true))
-            agreement = _agreement(*pair)
+            parts = [{path: mask[path] for path in layer.leaves} for mask in (found, true)]
+            agreement = _agreement(parts[0], parts[1])
             result |= {f"{layer.name}/{key}": agreement[key] for key in ("precision", "recall")}
         result["live_density"] = masks.density(masks.live(params, found_mask, wiring), prunable)
         result["connected"] = liveness.connected(found_mask, wiring).astype(jnp.float32)

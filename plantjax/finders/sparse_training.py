@@ -82,7 +82,7 @@ def sparse_training(
     inner = optimizer or optax.adam(search_learning_rate)
     prunable = common.prunable_of(apply, prunable)
     rewired = partial(
-        *(rewire, inner), grow=grow, every=every, stop=stop, fraction=fraction, prunable=prunable
+        rewire, inner, grow=grow, every=every, stop=stop, fraction=fraction, prunable=prunable
     )
     rewired(jax.random.key(0), None, steps=0)  # checks the options
     score_fn = scores.get("random")(apply, task.loss)
