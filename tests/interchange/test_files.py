@@ -8,7 +8,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -141,64 +140,3 @@ def test_other_suffixes_and_missing_files(tmp_path):
     for suffix in interchange.FORMATS:
         with pytest.raises(FileNotFoundError):
             interchange.load(tmp_path / f"none{suffix}", MASK)
-
-
-def torch_like(params):
-    """What a PyTorch module of the same layers would hand out, as arrays."""
-    state = {}
-    for index, layer in enumerate(nets.layers(params)):
-        state[f"{2 * index}.weight"] = np.asarray(layer["kernel"]).T
-        state[f"{2 * index}.bias"] = np.asarray(layer["bias"])
-    return state
-
-
-def test_linear_layers_of_pytorch():
-    params = nets.init(jax.random.key(3), (3, 7, 7, 7, 2))
-    like = jax.tree.map(jnp.zeros_like, params)
-    chex.assert_trees_all_equal(interchange.from_torch(torch_like(params), like), params)
-
-
-def test_convolutions_of_pytorch():
-    kernel = np.arange(2 * 3 * 5 * 5, dtype=np.float32).reshape(2, 3, 5, 5)
-    found = interchange.from_torch({"weight": kernel}, {"kernel": jnp.zeros((5, 5, 3, 2))})
-    assert found["kernel"][4, 1, 2, 0] == kernel[0, 2, 4, 1]
-
-
-def test_states_that_do_not_fit():
-    state = torch_like(PARAMS)
-    with pytest.raises(ValueError, match=r"'extra'.*\(4, 3\), which is \(3, 4\) here"):
-        interchange.from_torch({**state, "extra": np.ones((4, 3))}, PARAMS)
-    state.pop("2.bias")
-    with pytest.raises(ValueError, match=r"got no array for layer_01/bias \(4,\)"):
-        interchange.from_torch(state, PARAMS)
-
-
-@pytest.mark.parametrize(
-    "optimizer",
-    [optax.sgd(0.1, momentum=0.9), optax.adamw(1e-2, weight_decay=0.1), optax.lion(1e-2)],
-)
-def test_pruned_parameters_stay_zero(optimizer):
-    chain = optax.chain(optimizer, interchange.keep_pruned(MASK))
-    x = jax.random.normal(jax.random.key(2), (16, 2))
-
-    @jax.jit
-    def step(params, state):
-        gradient = jax.grad(lambda p: jnp.sum(jnp.square(nets.apply(p, x) - 1.0)))(params)
-        with jax.numpy_dtype_promotion("standard"):
-            updates, state = chain.update(gradient, state, params)
-        return optax.apply_updates(params, updates), state
-
-    params, state = PARAMS, chain.init(PARAMS)  # pruned ones are not zero yet
-    for _ in range(3):
-        params, state = step(params, state)
-        chex.assert_trees_all_equal(masks.apply(params, MASK), params)
-    moved = jax.tree.map(lambda p, q: p != q, masks.apply(PARAMS, MASK), params)
-    assert int(masks.count(moved)) > 0.5 * int(masks.count(MASK))
-
-
-def test_pruning_needs_params_that_fit():
-    chain = interchange.keep_pruned(MASK)
-    with pytest.raises(ValueError, match="mask must have the tree structure"):
-        chain.init({"layer_00": PARAMS["layer_00"]})
-    with pytest.raises(ValueError, match="params must be given"):
-        chain.update(PARAMS, chain.init(PARAMS), None)
