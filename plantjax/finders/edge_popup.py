@@ -1,6 +1,5 @@
 """Edge-popup: learns scores of frozen parameters; every forward pass keeps the highest."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import chex
@@ -21,7 +20,19 @@ from plantjax.finders.edge_popup_scores import (
     signed_straight,
     straight,
 )
-from plantjax.types import Apply, Batch, Finder, Found, Key, Mask, Params, Prunable, Schedule, Task
+from plantjax.types import (
+    Apply,
+    Batch,
+    Finder,
+    Found,
+    Head,
+    Key,
+    Mask,
+    Params,
+    Prunable,
+    Schedule,
+    Task,
+)
 
 ANNEALS = ("none", "epoch", "step")
 HEADS = {"none": None, "reference": jax.nn.softmax}
@@ -115,7 +126,8 @@ def edge_popup(
     prunable = common.prunable_of(apply, prunable)
     popup = _EdgePopup(
         task=task,
-        network=common.with_head(apply, HEADS[head]),
+        apply=apply,
+        head=HEADS[head],
         scope=scope,
         annealing=_Annealing(anneal, anneal_share, schedules.get(schedule), search_epochs),
         epochs=search_epochs,
@@ -130,17 +142,11 @@ def edge_popup(
         signed=signed,
         invert=invert,
     )
-    search: Callable[..., Found] = popup
-    if signed:  # other leaves have no signs to learn
-
-        def make(network: Apply) -> Callable[..., Found]:
-            network = common.with_head(network, HEADS[head])
-            return replace(popup, network=network, prunable=None)
-
-        search = common.on_prunable(make, apply, prunable)
+    # Leaves that are not prunable have no signs to learn.
+    search = common.on_prunable(popup.on, apply, prunable) if signed else popup
     exact = scope in common.EXACT_SCOPES and budget == "all"
     kind = "signed" if signed else "subnetwork"
-    return Finder(search, scope, exact_counts=exact, head=HEADS[head], kind=kind)
+    return Finder(search, scope, exact_counts=exact, head=popup.head, kind=kind)
 
 
 @dataclass(frozen=True)
@@ -167,7 +173,8 @@ class _EdgePopup:
     """The search of `edge_popup`; its fields are the checked options."""
 
     task: Task
-    network: Apply
+    apply: Apply
+    head: Head | None
     scope: str
     annealing: _Annealing
     epochs: int
@@ -181,6 +188,10 @@ class _EdgePopup:
     transform: training.Transform | None
     signed: bool
     invert: bool
+
+    def on(self, apply: Apply) -> "_EdgePopup":
+        """The same search on a network whose leaves are all prunable."""
+        return replace(self, apply=apply, prunable=None)
 
     def __call__(self, key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
         prunable, size = self.prunable, self.batch_size
@@ -196,13 +207,14 @@ class _EdgePopup:
             return selection.mask(scores, now, step, near)
 
         search_loss = losses.SEARCH_LOSSES[self.loss](self.task)
+        network = common.with_head(self.apply, self.head)
         masked = signed_straight if self.signed else straight
         learned, near, values, _ = training.minimize(
             train_key,
             begin(init_key, params, self.init),
             masks.unknown(params, self.scope, prunable),
             data,
-            objective(params, self.network, search_loss, mask_at, masked),
+            objective(params, network, search_loss, mask_at, masked),
             optimizer=self.optimizer or sgd(self.learning_rate, steps),
             epochs=self.epochs,
             batch_size=size,

@@ -9,7 +9,7 @@ import numpy as np
 
 from plantjax import checks
 from plantjax.masks import topk
-from plantjax.masks.counts import kept_per_group
+from plantjax.masks.counts import even, kept_per_group
 from plantjax.masks.groups import SCOPES, flatten, gather, members, scatter
 from plantjax.nets import liveness, wirings
 from plantjax.types import Key, Mask, Params, Prunable
@@ -35,10 +35,10 @@ def select(
       key: consumed.
       scores: pytree of float arrays.
       density: in (0, 1]; may be traced.
-      scope: "global": one threshold for everything; "local": k per array; "layer": k per layer (the
-        arrays with the same parent path); "channel": k per output channel (last axis) of a layer;
-        "oracle": `counts` per layer, scaled to a total of exactly k by largest remainder and capped
-        at the layer's size.
+      scope: what shares k in proportion to its size. "global": everything together; "local": every
+        array; "layer": every layer (the arrays with the same parent path); "channel": every output
+        channel (last axis) of a layer; "oracle": every layer, by `counts` and up to its size.
+        Shares are rounded by largest remainder; arrays and layers keep at least one if k allows it.
       within: a mask; entries pruned there stay pruned. If fewer than k are left, all are kept.
       counts: int [L], only for "oracle": numbers per layer, in natural order of their paths.
       prunable: predicate on leaf paths; by default every leaf is prunable.
@@ -105,10 +105,13 @@ def reselect(
             raise ValueError(f"scores[{path}] must be floats, got {jnp.result_type(leaf)}.")
     groups = members(paths, scope, prunable)
     values = gather(leaves, groups, scope)
-    kept = kept_per_group(density, scope, [value.shape[-1] for value in values], counts)
+    kept = kept_per_group(density, scope, [value.size for value in values], counts)
     allowed = None if within is None else gather(jax.tree.leaves(within), groups, scope)
-    rank = topk.top_of_rows if scope == "channel" else topk.top
-    marks, thresholds = rank(key, values, kept, allowed, near)
+    if scope == "channel":
+        rows = [even(k, value.shape[0]) for k, value in zip(kept, values, strict=True)]
+        marks, thresholds = topk.top_of_rows(key, values, rows, allowed, near)
+    else:
+        marks, thresholds = topk.top(key, values, kept, allowed, near)
     masks = [jnp.ones(jnp.shape(leaf), bool) for leaf in leaves]
     for group, part in zip(groups, marks, strict=True):
         for i, leaf in zip(group, scatter(part, [leaves[i] for i in group]), strict=True):

@@ -122,16 +122,16 @@ def top(
 def top_of_rows(
     key: Key,
     values: Sequence[jax.Array],
-    k: jax.Array,
+    k: Sequence[jax.Array],
     within: Sequence[jax.Array] | None = None,
     near: jax.Array | None = None,
 ) -> tuple[list[jax.Array], jax.Array]:
-    """Marks the k_g largest values of each row of each matrix, like `top` for arrays.
+    """Marks the largest values of each row of each matrix, like `top` for arrays.
 
     Args:
       key: consumed.
       values: G float matrices [r_g, n_g].
-      k: int32 [G].
+      k: G arrays int32 [r_g], the number of each row.
       within: G bool matrices [r_g, n_g].
       near: uint32 [sum of r_g].
 
@@ -145,14 +145,14 @@ def top_of_rows(
     for g, value in enumerate(values):
 
         def one(
-            key: Key, row: jax.Array, allowed: jax.Array, start: jax.Array, g: int = g
+            key: Key, row: jax.Array, number: jax.Array, allowed: jax.Array, start: jax.Array
         ) -> tuple[jax.Array, jax.Array]:
-            (marked,), threshold = top(key, [row], k[g][None], [allowed], start[None])
+            (marked,), threshold = top(key, [row], number[None], [allowed], start[None])
             return marked, threshold[0]
 
         keys = jax.random.split(jax.random.fold_in(key, g), value.shape[0])
         allowed = jnp.ones(value.shape, bool) if within is None else within[g]
-        marked, threshold = jax.vmap(one)(keys, value, allowed, starts[g])
+        marked, threshold = jax.vmap(one)(keys, value, k[g], allowed, starts[g])
         marks.append(marked)
         thresholds.append(threshold)
     return marks, jnp.concatenate(thresholds)

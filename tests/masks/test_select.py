@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from fractions import Fraction
 
 import chex
 import hypothesis.strategies as st
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 
 from plantjax import draws, masks, nets
-from plantjax.masks.counts import apportion
+from plantjax.masks.counts import apportion, kept_per_group
 
 TREE = nets.init(jax.random.key(0), (3, 5, 2))
 N = 32
@@ -84,6 +85,36 @@ def number(density, n):
     return int(np.clip(k, 1, n))
 
 
+def shares(k, sizes):
+    """k by largest remainder in proportion to the sizes, at least one each if that is possible."""
+    ones: set[int] = set()
+    while True:
+        rest, total = k - len(ones), sum(n for i, n in enumerate(sizes) if i not in ones)
+        quotas = [
+            Fraction(0) if i in ones else Fraction(n * rest, total) for i, n in enumerate(sizes)
+        ]
+        small = {i for i, quota in enumerate(quotas) if i not in ones and quota < 1}
+        if k < len(sizes) or not small:
+            break
+        ones |= small
+    kept = [1 if i in ones else int(quota) for i, quota in enumerate(quotas)]
+    for i in sorted(range(len(sizes)), key=lambda i: int(quotas[i]) - quotas[i])[: k - sum(kept)]:
+        kept[i] += 1
+    return kept
+
+
+def numbers(density, scope):
+    """What each of the GROUPS of a scope keeps."""
+    if scope != "channel":
+        return shares(number(density, N), [len(np.arange(N)[part]) for part in GROUPS[scope]])
+    layers = shares(number(density, N), [20, 12])
+    return [
+        (c + 1) * (k % n) // n - c * (k % n) // n + k // n
+        for k, n in zip(layers, (5, 2), strict=True)
+        for c in range(n)
+    ]
+
+
 @functools.cache
 def selector(scope, fenced):
     """Selection under jit and vmap over density."""
@@ -108,16 +139,16 @@ def assert_best(kept, flat, k, allowed):
     assert kept.sum() == min(k, allowed.sum())
     assert not (kept & ~allowed).any()
     refused = rank[allowed & ~kept]
-    assert not refused.size or rank[kept].min() >= refused.max()
+    assert not (refused.size and kept.any()) or rank[kept].min() >= refused.max()
 
 
 @pytest.mark.parametrize("scope", GROUPS)
 @pytest.mark.parametrize("flat", CASES.values(), ids=CASES)
 def test_select_against_brute_force(scope, flat):
     for density, kept in zip(DENSITIES, select(flat, DENSITIES, scope), strict=True):
-        for group in GROUPS[scope]:
-            part = flat[group]
-            assert_best(kept[group], part, number(density, part.size), np.ones(part.size, bool))
+        assert kept.sum() == number(density, N)
+        for group, k in zip(GROUPS[scope], numbers(density, scope), strict=True):
+            assert_best(kept[group], flat[group], k, np.ones(flat[group].size, bool))
 
 
 @pytest.mark.parametrize("scope", GROUPS)
@@ -126,8 +157,7 @@ def test_select_within_against_brute_force(scope, flat):
     for share in (0.0, 0.1, 0.6):
         within = np.random.default_rng(int(share * 10)).random(N) < share
         for density, kept in zip(DENSITIES, select(flat, DENSITIES, scope, within), strict=True):
-            for group in GROUPS[scope]:
-                k = number(density, flat[group].size)
+            for group, k in zip(GROUPS[scope], numbers(density, scope), strict=True):
                 assert_best(kept[group], flat[group], k, within[group])
 
 
@@ -151,8 +181,8 @@ def test_masks_are_nested_over_rounds_with_exact_counts(flat, rounds, scope, see
         key = jax.random.fold_in(jax.random.key(seed), step)
         kept = select(rng.permutation(flat), [density], scope, within, key)[0]
         assert not (kept & ~within).any()
-        for group in GROUPS[scope]:
-            assert kept[group].sum() == number(density, kept[group].size)
+        for group, k in zip(GROUPS[scope], numbers(density, scope), strict=True):
+            assert kept[group].sum() == min(k, within[group].sum())
         within = kept
 
 
@@ -203,6 +233,16 @@ def test_the_same_key_gives_the_same_mask():
     first, again = (select(CASES["zeros"], [0.5], key=jax.random.key(3)) for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert np.unique(tie_masks(), axis=0).shape[0] > 9_900  # and other keys give others
+
+
+@pytest.mark.parametrize("sizes", [[1, 1, 500], [3, 10**6, 4, 2 * 10**7], [64] * 9, [7, 5, 3]])
+def test_local_shares_are_exact_for_all_sizes(sizes):
+    n = sum(sizes)
+    ks = sorted({1, len(sizes), n // 3, n - 1, *(2**i for i in range(n.bit_length() - 1))})
+    found = jax.jit(jax.vmap(lambda d: kept_per_group(d, "local", sizes, None)))
+    for row, k in zip(found(np.float32(ks) / np.float32(n)), ks, strict=True):
+        k = number(np.float32(k) / np.float32(n), n)
+        assert row.tolist() == shares(k, sizes)
 
 
 SIZES = [15, 60, 8, 120, 36]  # kernel [n - 1 or so] and bias of five layers, together
@@ -328,8 +368,7 @@ def test_what_is_not_prunable_is_kept_and_not_counted(scope):
     mask = jax.jit(search)(KEY, tree, 0.2)
     assert mask["layer_00"]["bias"].all()
     assert mask["layer_01"]["bias"].all()
-    parts = {"global": [25], "channel": [3] * 5 + [5] * 2}.get(scope, [15, 10])
-    wanted = sum(number(0.2, n) for n in parts)
+    wanted = number(0.2, 25)
     assert int(masks.count(mask, kernels_only)) == wanted
     assert masks.size(tree, kernels_only) == 25
     assert float(masks.density(mask, kernels_only)) == pytest.approx(wanted / 25)
