@@ -116,6 +116,9 @@ COLUMNS = (
 )
 """The columns of the table, in order."""
 
+OVER = "over budget"
+"""The status of a mask that keeps more parameters than its density allows."""
+
 FURTHER = "metric/"
 """Prefix of user-registered metrics in the results of a stage, as in "pruned/metric/NAME"."""
 
@@ -124,7 +127,7 @@ TAKEN = frozenset(
         *COLUMNS,
         *("id", "mother", "rescale", "level", "mask"),
         *("seeds", "mean", "median", "min", "max", "ticket"),  # columns of summaries
-        *("excess", "reached", "dead", "diverged"),
+        *("excess", "reached", "dead", "diverged", "over", "guessed"),
     }
 )
 """Column names that a new metric must not use."""
@@ -187,7 +190,7 @@ def to_levels(results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[A
     >>> table["seed"].tolist(), table["level"].tolist(), table["kept_density"].tolist()
     ([7, 7], [1, 2], [0.5, 0.25])
     """
-    import pandas as pd  # an extra: the core does not need it
+    pd = _pandas()
 
     kept = results.get("search/kept_density")
     if kept is None or kept.shape[1] == 1:
@@ -211,7 +214,9 @@ def to_frame(results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[An
 
     Returns:
       A pandas DataFrame with the columns of COLUMNS first, in that order, then those of other
-      metrics. `status` is "diverged" where a value or a training loss is not finite.
+      metrics. `status` is the first that applies: OVER, where the mask keeps more than its density
+      allows and so is no ticket (needs a label "density"); "diverged", where a value or a training
+      loss is not finite; "scores 0.12 not finite", where the mask rests on such scores; or "ok".
 
     >>> import numpy as np
     >>> results = {f"pruned/{name}": np.array([0.9]) for name in ("value", "value_raw", "seconds")}
@@ -219,9 +224,10 @@ def to_frame(results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[An
     >>> table[["task", "stage", "value", "status"]].values.tolist()
     [['circle', 'pruned', 0.9, 'ok']]
     """
-    import pandas as pd  # an extra: the core does not need it
+    pd = _pandas()
 
     shared = {column: results[name] for column, name in SHARED.items() if name in results}
+    over, broken = _over_budget(results, labels), _broken_scores(results)
     frames = []
     for stage in ("pruned", "trained"):
         if f"{stage}/value" not in results:
@@ -233,12 +239,45 @@ def to_frame(results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[An
             "value": value,
             "value_raw": results[f"{stage}/value_raw"],
             "constant": np.asarray(results[f"{stage}/constant"], bool),
-            "status": np.where(np.isfinite(value) & ~diverged, "ok", "diverged"),
+            "status": np.where(np.isfinite(value) & ~diverged, broken, "diverged"),
             "seconds": results[f"{stage}/seconds"],
         }
+        columns["status"] = np.where(over, OVER, columns["status"])
         prefix = f"{stage}/{FURTHER}"
         further = {n.removeprefix(prefix): a for n, a in results.items() if n.startswith(prefix)}
         frames.append(pd.DataFrame({**labels, **shared, **columns, **further}))
     table = pd.concat(frames).sort_index(kind="stable").reset_index(drop=True)
     first = [name for name in COLUMNS if name in table]
     return table[first + [name for name in table if name not in first]]
+
+
+def _over_budget(
+    results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[Any]]
+) -> np.ndarray | bool:
+    """Whether each mask keeps more than k of n parameters, bool [C]."""
+    if "density" not in labels or "kept" not in results:
+        return False
+    kept, density = np.asarray(results["kept"]), np.asarray(labels["density"], np.float32)
+    share = np.asarray(results["kept_density"], np.float64)
+    n = np.round(kept / np.where(kept > 0, share, 1.0))
+    return kept > np.maximum(np.floor(density * n.astype(np.float32) + np.float32(0.5)), 1)
+
+
+def _broken_scores(results: Mapping[str, np.ndarray]) -> Any:
+    """The share of scores that are not finite in the worst round, in words for each cell."""
+    share = results.get("search/not_finite")
+    if share is None:
+        return "ok"
+    worst = np.max(np.reshape(share, (len(share), -1)), axis=1)
+    return np.array([f"scores {part:.2g} not finite" if part else "ok" for part in worst])
+
+
+def _pandas() -> Any:
+    """pandas, which only tables need."""
+    try:
+        import pandas
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "tables need pandas: pip install plantjax[experiments]", name="pandas"
+        ) from error
+    return pandas

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import chex
 import jax
+import numpy as np
 
 Key: TypeAlias = jax.Array
 """A typed random key, `jax.random.key(seed)`; the function that takes it consumes it."""
@@ -23,9 +24,10 @@ Mask: TypeAlias = Any
 Apply: TypeAlias = Callable[[Params, jax.Array], jax.Array]
 """`(params, x [N, I]) -> outputs [N, O]`; images are x [N, H, W, C].
 
-Finders use three optional attributes: `wiring`, how the layers connect if they are not a chain (see
-`wirings`); `prunable`, a predicate on the paths of the leaves; `flow`, the function that SynFlow
-should run instead, for networks with batch norm.
+Four attributes are optional: `wiring`, how the layers connect if they are not a chain (see
+`wirings`); `prunable`, a predicate on the paths of the leaves; and for networks with batch norm
+`flow`, the function that SynFlow should run instead, and `frozen(params, x) -> Apply`, the network
+with the statistics of x, which evaluation uses with training inputs.
 """
 
 Prunable: TypeAlias = Callable[[str], bool]
@@ -141,8 +143,20 @@ class Finder:
         density: chex.Numeric,
         *planted: Planted,
     ) -> Found:
-        """Searches; the key is consumed, `density` in (0, 1] may be traced."""
-        return self.search(key, params, data, density, *planted)
+        """Searches; the key is consumed, `density` in (0, 1] may be traced.
+
+        Raises:
+          ValueError: if `Found.info` says that scores were infinite or NaN, so that the mask is a
+            matter of chance. Under jit nobody can raise: look at "not_finite" there.
+        """
+        found = self.search(key, params, data, density, *planted)
+        share = found.info.get("not_finite", 0.0)
+        if not isinstance(share, jax.core.Tracer) and np.max(share) > 0.0:
+            raise ValueError(
+                f"scores must be finite, got {np.max(share):.1%} that are infinite or NaN; scale "
+                "the parameters, or choose another score."
+            )
+        return found
 
 
 MakeFinder: TypeAlias = Callable[..., Finder]

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from figures.budgets import Budget
 from plantjax import targets
 from plantjax.jobs import figures
+from plantjax.sweeps.worlds import PRNG
 from plantjax.theory import existence_probability
 from plantjax.theory.sampled import monte_carlo_existence
 from plantjax.types import Params
@@ -51,7 +52,7 @@ def table(budget: Budget) -> pd.DataFrame:
         target = TARGETS[name][1]()
         widths = _widths(target, width)
         label = {"target": name, "panel": panel, "width": width, "epsilon": epsilon}
-        key = jax.random.fold_in(jax.random.key(0), index)
+        key = jax.random.fold_in(jax.random.key(0, impl=PRNG), index)
         found = monte_carlo_existence(
             key, target, widths, epsilon, mothers=budget.mothers, last_layer=LAST_LAYER
         )

@@ -8,7 +8,15 @@ import pandas as pd
 
 from plantjax.finders import REFERENCES
 from plantjax.jobs.grids import TICKET
-from plantjax.jobs.summary import SINGLE, STAGES, format_value, markdown, metrics_in
+from plantjax.jobs.summary import (
+    MARKS,
+    SINGLE,
+    STAGES,
+    format_value,
+    markdown,
+    marks,
+    metrics_in,
+)
 from ranking import statistics
 
 Row: TypeAlias = Mapping[Hashable, Any]
@@ -56,8 +64,8 @@ interval in brackets ({statistics.RESAMPLES} draws of mothers with replacement, 
 of few mothers it is little more than their range). A mother *reaches* its ticket within one point
 of accuracy, or twice the error (MSE after one factor per output). *Strong*: the mother as it
 stands, only masked; *weak*: after training (SET and RigL train as they search, and have no strong
-scores). **Bold**: the median mother reaches its ticket. †n: n
-of the networks are dead, their outputs constant."""
+scores). **Bold**: the median mother reaches its ticket. """
+READING += "; ".join(f"n{mark}: {words}" for mark, _, words in MARKS.values()) + "."
 
 LOWEST = f"""Strong / weak, by task; "{NEVER}" where no density will do. Sorted by mean rank over
 the tasks: the lowest strong density first, then the lowest weak one, then how near the strong
@@ -124,7 +132,7 @@ def _score_table(part: pd.DataFrame, stage: str, finders: Sequence[str]) -> str:
 def _score(row: Row) -> str:
     metric = str(row["metric"])
     text = _spread(row, "value", lambda value: format_value(value, metric))
-    text += f" †{row['dead']}" if row["dead"] else ""
+    text += marks({name: int(row[name]) for name in MARKS})
     return f"**{text}**" if statistics.reached(row["excess"]) else text
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from plantjax import metrics
 from plantjax.jobs import summary
 
 POINT, TIMES = 0.01, 2.0
@@ -51,9 +52,8 @@ def with_excess(table: pd.DataFrame) -> pd.DataFrame:
     value = table["value"].where(np.isfinite(table["value"]), worst)
     ticket = table["ticket_value"]
     excess = np.where(accuracy, (ticket - value) / POINT, value / (TIMES * ticket))
-    parameters = (table["kept"] / table["kept_density"]).round()  # NaN where none is kept
-    allowed = np.maximum(np.floor(table["density"] * parameters + 0.5), 1)  # k of `masks.select`
-    return table.assign(value=value, excess=np.where(table["kept"] > allowed, np.inf, excess))
+    over = table["status"] == metrics.OVER
+    return table.assign(value=value, excess=np.where(over, np.inf, excess))
 
 
 def by_kind(table: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
@@ -80,7 +80,7 @@ def cases(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
       The columns of CASE and `metric`; those of SPREAD and of other metrics, with intervals;
-      `seeds`; and the numbers of mothers `reached`, `dead` and `diverged`.
+      `seeds`; and the numbers of mothers `reached` and of those with each of `summary.MARKS`.
     """
     rows = []
     for case, part in with_excess(table).groupby(CASE, sort=False):
@@ -92,8 +92,7 @@ def cases(table: pd.DataFrame) -> pd.DataFrame:
         row |= {
             "seeds": part["seed"].nunique(),
             "reached": int(reached(part["excess"]).sum()),
-            "dead": int(part["constant"].sum()),
-            "diverged": int((part["status"] != "ok").sum()),
+            **summary.troubles(part),
         }
         rows.append(row)
     return pd.DataFrame(rows)

@@ -79,14 +79,23 @@ def score_batch(key: Key, task: Task, data: Batch, batches: int = 1) -> Batch:
     return Batch(data.x[chosen], data.y[chosen])
 
 
-def progress(params: Params, mask: Mask, apply: Apply, prunable: Prunable | None = None) -> Metrics:
-    """Per-round diagnostics: kept density, live density (of chains), collapsed layers."""
+def progress(
+    params: Params, mask: Mask, apply: Apply, values: Params, prunable: Prunable | None = None
+) -> Metrics:
+    """Per-round diagnostics: kept and live density, collapsed layers, scores that overflowed."""
     kept = masks.density(mask, prunable)
     told = {"kept_density": kept, "collapsed": recovery.collapsed(mask)}
+    told |= not_finite(values, prunable)
     wiring = wirings.of(apply, params)
     if wiring is not None:
         told["live_density"] = masks.density(masks.live(params, mask, wiring), prunable)
     return told
+
+
+def not_finite(values: Params, prunable: Prunable | None = None) -> Metrics:
+    """The share of scores that are infinite or NaN, among which selection can only guess."""
+    broken = jax.tree.map(lambda leaf: ~jnp.isfinite(leaf), values)
+    return {"not_finite": masks.density(broken, prunable)}
 
 
 def in_levels(levels: Levels, scope: str, rounds: int) -> Finder:

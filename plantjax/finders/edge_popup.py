@@ -223,5 +223,6 @@ class _EdgePopup:
         scores, final = learned["scores"], jnp.asarray(density, jnp.float32)
         mask, _ = selection.mask(scores, final, jnp.int32(steps), near, self.invert)
         info = {"losses": values, "scale": jnp.exp(learned["log_scale"])}
+        info |= common.not_finite(scores, prunable)
         own = jax.tree.map(flip, params, scores) if self.signed else params
         return Found(mask, own, info)

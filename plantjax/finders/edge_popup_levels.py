@@ -178,7 +178,7 @@ class _Levels:
             transform=self.transform,
         )
         mask, near = mask_at(learned["scores"], near, jnp.int32(steps))
-        told = common.progress(params, mask, self.apply, self.prunable)
+        told = common.progress(params, mask, self.apply, learned["scores"], self.prunable)
         return _State(learned, mask, near, params), told | {"loss": values[-1]}
 
     def finish(self, state: _State, told: Metrics) -> Found:

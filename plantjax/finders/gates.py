@@ -163,6 +163,7 @@ class _GateSearch:
             "scale": jnp.exp(learned["log_scale"]),
             "expected_kept": self._expected(logits, jnp.int32(options.epochs - 1)),
             "native_kept": masks.count(jax.tree.map(relaxation.native, logits)),
+            **common.not_finite(logits),
         }
         return Found(mask, params, info)
 

@@ -136,6 +136,7 @@ class _GemMiner:
             "scale": jnp.exp(learned["log_scale"]),
             "active": masks.count(active),
             "native_kept": masks.count(rounded),
+            **common.not_finite(learned["p"]),
         }
         mask = masks.select(select_key, learned["p"], density, within=rounded)
         return Found(mask, params, info)

@@ -46,6 +46,6 @@ def layer_budgets(
         values = score_fn(score_key, params, masks.full(params), batch)
         counts = ALLOCATIONS[allocation](params, density, prunable)
         mask = masks.select(select_key, values, density, "oracle", counts=counts, prunable=prunable)
-        return Found(mask, params, {})
+        return Found(mask, params, common.not_finite(values, prunable))
 
     return Finder(search, scope="oracle")

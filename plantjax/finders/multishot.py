@@ -171,7 +171,7 @@ class _Multishot:
         counts, prunable = common.oracle_counts(self.task, params, self.scope), self.prunable
         mask = masks.select(keys[2], values, kept, self.scope, within, counts, prunable=prunable)
         start = trained if self.rewind == "learning_rate" else later
-        told = common.progress(params, mask, self.apply, prunable)
+        told = common.progress(params, mask, self.apply, values, prunable)
         return _State(mask, start, later), told | {"loss": losses[-1]}
 
     def finish(self, state: _State, told: Metrics) -> Found:

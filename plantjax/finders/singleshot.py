@@ -49,8 +49,9 @@ def singleshot(
       batches: multiplies the size of the score batch, by default 10 samples per class.
 
     Returns:
-      A Finder; `Found.info` holds per round "kept_density", "live_density" (of chains) and
-      "collapsed" (number of layers without a kept weight), each [R].
+      A Finder; `Found.info` holds per round "kept_density", "live_density" (of chains),
+      "collapsed" (number of layers without a kept weight) and "not_finite" (share of the scores),
+      each [R].
 
     Raises:
       ValueError: if score, schedule or scope is unknown, rounds is not in [1, P], or batches is
@@ -90,7 +91,7 @@ def singleshot(
             mask, near = masks.reselect(
                 select_key, values, kept, near, scope, within, counts, prunable=prunable
             )
-            return (mask, near), common.progress(params, mask, apply, prunable)
+            return (mask, near), common.progress(params, mask, apply, values, prunable)
 
         start = (masks.full(params), masks.unknown(params, scope, prunable))
         (mask, _), info = jax.lax.scan(prune, start, jnp.arange(1, rounds + 1))

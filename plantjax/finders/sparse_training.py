@@ -111,7 +111,8 @@ def sparse_training(
             batch_size=batch_size,
         )
         left = masks.overlap(start, state.mask, prunable) / masks.count(start, prunable)
-        return Found(state.mask, trained, {"losses": losses, "kept_of_start": left})
+        info = {"losses": losses, "kept_of_start": left, **common.not_finite(trained, prunable)}
+        return Found(state.mask, trained, info)
 
     return Finder(search, scope="oracle", kind="trained")
 

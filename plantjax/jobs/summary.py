@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -43,7 +43,7 @@ def aggregate(table: pd.DataFrame, further: Sequence[str] | None = None) -> pd.D
         max=("value", "max"),
         ticket=("ticket_value", "mean"),
         dead=("constant", "sum"),
-        diverged=("status", lambda status: (status != "ok").sum()),
+        diverged=("status", lambda status: (status == "diverged").sum()),
         recall=("recall", "mean"),
         feasible_recall=("feasible_recall", "mean"),
         live_density=("live_density", "mean"),
@@ -65,7 +65,8 @@ def show(table: pd.DataFrame, console: Console | None = None) -> None:
     console = console or Console()
     for (task, stage), part in table.groupby(["task", "stage"], sort=False):
         metric, words = part["metric"].iloc[0], STAGES[str(stage)]
-        cells = [partial(_cell, metric=metric, ranges=ranges) for ranges in (True, False)]
+        cell = partial(_cell, metric=metric, plain=console.options.ascii_only)
+        cells = [partial(cell, ranges=ranges) for ranges in (True, False)]
         shown, ranges = _fitting(part, cells, console)
         kind = "mean and range" if ranges and part["seed"].nunique() > 1 else "mean"
         console.print(
@@ -73,12 +74,39 @@ def show(table: pd.DataFrame, console: Console | None = None) -> None:
             style="bold",
         )
         whole(shown, console)
-        console.print(_references(part, metric) + "\n")
+        console.print(_references(part, partial(cell, ranges=True), metric) + "\n")
         for name in metrics_in(part):
             console.print(f"{task}, {name}, {words}: mean", style="bold")
             whole(_fitting(part, [partial(_mean, name=name)], console)[0], console)
-    if (table["constant"] | (table["status"] != "ok")).any():
-        console.print("n†: n networks with a constant output (dead); n‡: n networks that diverged.")
+    plain = console.options.ascii_only
+    for name, number in troubles(table).items():
+        if number:
+            console.print(f"n{MARKS[name][plain]}: {MARKS[name][2]}")
+
+
+MARKS = {
+    "dead": ("†", "d", "n networks with a constant output (dead)"),
+    "diverged": ("‡", "x", "n networks whose value or training loss is not finite"),
+    "over": ("§", "o", "n masks that keep more than their density allows: no tickets"),
+    "guessed": ("¶", "s", "n masks from scores that are infinite or NaN: chance, not the finder"),
+}
+"""What is wrong with a network: its mark, the mark on ASCII terminals, and the words for it."""
+
+
+def troubles(rows: pd.DataFrame) -> dict[str, int]:
+    """How many of the rows have each of the troubles in MARKS."""
+    status = rows["status"]
+    return {
+        "dead": int(rows["constant"].sum()),
+        "diverged": int((status == "diverged").sum()),
+        "over": int((status == metrics.OVER).sum()),
+        "guessed": int(status.str.startswith("scores").sum()),
+    }
+
+
+def marks(counts: Mapping[str, int], plain: bool = False) -> str:
+    """The marks behind a value, as in " 2† 1‡"; `plain` for ASCII."""
+    return "".join(f" {counts[name]}{mark[plain]}" for name, mark in MARKS.items() if counts[name])
 
 
 def count(number: int, noun: str) -> str:
@@ -143,7 +171,7 @@ def _empty(heads: Sequence[str]) -> Table:
     return table
 
 
-def _references(part: pd.DataFrame, metric: str) -> str:
+def _references(part: pd.DataFrame, cell: _Cell, metric: str) -> str:
     """The references below a table: ticket, target and dense network."""
     ticket, density = part["ticket_value"].mean(), part["ticket_density"].iloc[0]
     lines = [
@@ -153,7 +181,7 @@ def _references(part: pd.DataFrame, metric: str) -> str:
     for finder, words in SINGLE.items():
         rows = part[part["finder"] == finder]
         if len(rows) and not (finder == "planted" and part["stage"].iloc[0] == "pruned"):
-            lines.append(f"{words} {_cell(rows, metric, True)}".replace("\n", ", "))
+            lines.append(f"{words} {cell(rows)}".replace("\n", ", "))
     return "\n".join(lines)
 
 
@@ -161,13 +189,12 @@ def _mean(rows: pd.DataFrame, name: str) -> str:
     return f"{rows[name].mean():.3g}" if len(rows) else ""
 
 
-def _cell(rows: pd.DataFrame, metric: str, ranges: bool) -> str:
+def _cell(rows: pd.DataFrame, metric: str, ranges: bool, plain: bool) -> str:
     if not len(rows):
         return ""
     values = rows["value"]
     text = format_value(values.mean(), metric)
-    dead, broken = int(rows["constant"].sum()), int((rows["status"] != "ok").sum())
-    text += (f" {dead}†" if dead else "") + (f" {broken}‡" if broken else "")
+    text += marks(troubles(rows), plain)
     if ranges and len(values) > 1:
         low, high = format_value(values.min(), metric), format_value(values.max(), metric)
         if metric == "accuracy":  # without leading zeros, five densities fit on 80 columns

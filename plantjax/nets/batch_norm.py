@@ -19,6 +19,8 @@ from plantjax.nets import chains
 from plantjax.nets.wirings import INPUT, Wiring
 from plantjax.types import Apply, Key, Params
 
+BLOCK = 1000
+"""Most images that are normalised together when statistics are taken for evaluation."""
 EPSILON = 1e-5
 """Added to the variances of batch norm."""
 
@@ -61,6 +63,20 @@ class Network:
         """The network with given batch norm statistics, as returned by `statistics`."""
         others = {"batch_stats": statistics} if self.module.batch_norm else {}
         return lambda params, x: self._run({"params": params, **others}, x, frozen=True)
+
+    def frozen(self, params: Params, x: jax.Array | None) -> Apply:
+        """The network with the batch norm statistics of these inputs [N, H, W, C], for evaluation.
+
+        Raises:
+          ValueError: if there are batch norms but no inputs.
+        """
+        if not self.module.batch_norm:
+            return self
+        if x is None:
+            raise ValueError(
+                "train must be given for networks with batch norm: evaluation uses its statistics."
+            )
+        return self.inference(self.statistics(params, x, min(BLOCK, x.shape[0])))
 
     def statistics(self, params: Params, x: jax.Array, batch_size: int) -> Params:
         """Means and variances of the inputs of the batch norms, averaged over batches.

@@ -17,7 +17,13 @@ IMAGES = 1000
 
 
 def evaluate(
-    task: Task, params: Params, mask: Mask, data: Batch, *, apply: Apply = nets.apply
+    task: Task,
+    params: Params,
+    mask: Mask,
+    data: Batch,
+    *,
+    apply: Apply = nets.apply,
+    train: Batch | None = None,
 ) -> Metrics:
     """Evaluates the masked network as it is, which shows whether the mask is a strong ticket.
 
@@ -30,13 +36,15 @@ def evaluate(
       mask: a mask with the structure of the params; `masks.full(params)` for the dense network.
       data: N samples.
       apply: `(params, x) -> outputs`.
+      train: training data, whose statistics networks with batch norm use.
 
     Returns:
       The task's metrics, scalars: "accuracy", or "mse" (after one least-squares factor per output)
       and "mse_raw"; also "constant", whether the outputs do not vary at all (a dead network).
 
     Raises:
-      ValueError: if the mask does not match the parameters, or the data does not fit the network.
+      ValueError: if the mask does not match the parameters, the data does not fit the network, or
+        `train` is missing for a network with batch norm.
 
     >>> import jax, plantjax as pj
     >>> task, target = pj.TASKS["relu"], pj.targets.relu(depth=3)
@@ -46,7 +54,9 @@ def evaluate(
     (0.0, False)
     """
     checks.batch(data)
-    outputs = outputs_of(apply, masks.apply(params, mask), data.x)
+    masked = masks.apply(params, mask)
+    network = frozen(apply, masked, None if train is None else train.x)
+    outputs = outputs_of(network, masked, data.x)
     return task.evaluate(outputs, data.y) | {"constant": recovery.is_constant(outputs)}
 
 
@@ -74,7 +84,7 @@ class FurtherMetrics:
             planted=planted,
             test=world.test,
             outputs=outputs,
-            ticket_outputs=outputs_of(self.apply, ticket, world.test.x),
+            ticket_outputs=frozen_outputs(self.apply, ticket, world),
             recovery=recovery.compare(
                 planted.params, mask, planted, scope=self.scope, wiring=wiring, prunable=prunable
             ),
@@ -108,10 +118,10 @@ class EvaluateFound:
         prunable = getattr(apply, "prunable", None)
         params = found.params if self.signed else world.planted.params
         masked = masks.apply(params, found.mask)
-        outputs = outputs_of(with_head(apply, self.head), masked, world.test.x)
+        outputs = frozen_outputs(apply, masked, world, self.head)
         judged = self.further.judged(world, found.mask, params, outputs)
         ticket = values_of(task, judged.ticket_outputs, world.test)
-        target = values_of(task, outputs_of(apply, world.target, world.test.x), world.test)
+        target = values_of(task, frozen_outputs(apply, world.target, world), world.test)
         compared = judged.recovery | metrics.measured(self.built_in, judged)
         return {
             **{f"pruned/{k}": v for k, v in values_of(task, outputs, world.test).items()},
@@ -134,6 +144,19 @@ def values_of(task: Task, outputs: jax.Array, test: Batch) -> Metrics:
         "value_raw": found.get(f"{task.metric}_raw", value),
         "constant": recovery.is_constant(outputs),
     }
+
+
+def frozen(apply: Apply, params: Params, x: jax.Array | None) -> Apply:
+    """The network with the batch norm statistics of x, if it has batch norms."""
+    return apply.frozen(params, x) if hasattr(apply, "frozen") else apply
+
+
+def frozen_outputs(
+    apply: Apply, params: Params, world: World, head: Head | None = None
+) -> jax.Array:
+    """The outputs [N, O] on the test data, with the statistics of the training data."""
+    network = with_head(frozen(apply, params, world.train.x), head)
+    return outputs_of(network, params, world.test.x)
 
 
 def outputs_of(network: Apply, params: Params, x: jax.Array) -> jax.Array:

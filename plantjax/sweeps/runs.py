@@ -19,7 +19,7 @@ from plantjax import checks, metrics, nets, tasks, training
 from plantjax.finders import REFERENCES, names
 from plantjax.finders.common import with_head
 from plantjax.planting import RULES
-from plantjax.sweeps.evaluation import EvaluateFound, FurtherMetrics, outputs_of, values_of
+from plantjax.sweeps.evaluation import EvaluateFound, FurtherMetrics, frozen_outputs, values_of
 from plantjax.sweeps.worlds import DrawWorld, World, key_for, mother_size, mother_widths
 from plantjax.types import Apply, Batch, Cell, Finder, Found, Head, Key, Metrics, Params, Task
 
@@ -124,7 +124,7 @@ class Train:
             batch_size=plan.batch_size,
             transform=plan.transform,
         )
-        outputs = outputs_of(network, params, world.test.x)
+        outputs = frozen_outputs(self.apply, params, world, self.head)
         values = values_of(self.task, outputs, world.test)
         result = {f"trained/{k}": v for k, v in values.items()}
         result["trained/loss"] = losses[-1]

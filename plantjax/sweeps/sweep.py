@@ -218,7 +218,9 @@ def _levels(run: Run, cells: Cell, world: Any, mesh: Mesh) -> _Levels:
 
 def _example(size: int) -> Cell:
     numbers = jnp.ones(size, jnp.float32)
-    return Cell(jax.random.split(jax.random.key(0), size), numbers, numbers, numbers)
+    return Cell(
+        jax.random.split(jax.random.key(0, impl=worlds.PRNG), size), numbers, numbers, numbers
+    )
 
 
 def _run_batch(run: Run, cells: Cell, mesh: Mesh, keeper: Keeper | None) -> dict[str, np.ndarray]:

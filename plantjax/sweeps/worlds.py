@@ -16,6 +16,9 @@ from plantjax import checks, masks, nets, tasks
 from plantjax.planting import plant
 from plantjax.types import Batch, Cell, Key, Params, Planted, Task
 
+PRNG = "threefry2x32"
+"""JAX's generator whose numbers do not depend on the batch; used whatever JAX's default is."""
+
 PURPOSES = ("mother", "planting", "data", "finder", "training")
 """The purposes for which the key of a cell is folded, by index."""
 
@@ -31,7 +34,7 @@ class World(NamedTuple):
 
 def cell_key(task: Task, seed: int) -> Key:
     """The key of one seed of one task, from which all random numbers of its cells are derived."""
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(task.name.encode()))
+    return jax.random.fold_in(jax.random.key(seed, impl=PRNG), zlib.crc32(task.name.encode()))
 
 
 def key_for(key: Key, purpose: str) -> Key:

@@ -185,7 +185,7 @@ def test_pages_of_several_tasks_and_metrics() -> None:
     ]
     score = "**0.980 (0.980-0.980)**"
     assert f"| `seek` | {score} | {score} |" in rows
-    score = "0.250 (0.250-0.250) †2"
+    score = "0.250 (0.250-0.250) 2†"
     assert f"| `snip` | {score} | {score} |" in rows
     score = "**1.5e-4 (1.5e-4 to 1.5e-4)**"
     assert f"| `seek` | {score} | {score} |" in rows

@@ -1,5 +1,6 @@
 """The summary on the terminal and in tables, and figures, of tables made by hand."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ from plantjax.finders import FINDERS, REFERENCES
 from plantjax.jobs import figures, summary
 
 
-def shown(table: pd.DataFrame) -> str:
-    console = Console(record=True, width=100, quiet=False)
-    summary.show(table, console)
-    return console.export_text()
+def shown(table: pd.DataFrame, encoding: str = "utf-8") -> str:
+    file = io.TextIOWrapper(io.BytesIO(), encoding)
+    summary.show(table, Console(file=file, width=100))
+    file.flush()
+    return file.buffer.getvalue().decode(encoding)
 
 
 def tidy(**columns: list) -> pd.DataFrame:
@@ -42,6 +44,7 @@ def test_dead_and_diverged_networks_are_marked() -> None:
     table = tidy(value=[0.17, np.nan], constant=[True, False])
     text = shown(table)
     assert "0.170 1† 1‡" in text
+    assert "0.170 1d 1x" in shown(table, "ascii")
     assert "planted ticket 0.980 at density 0.006" in text
     assert "1†" not in shown(tidy(value=[0.17, 0.27])).partition("n†")[0]
     (case,) = summary.aggregate(table).to_dict("records")

@@ -130,6 +130,14 @@ def test_a_value_or_a_loss_that_is_not_finite_is_diverged(value, loss_diverged, 
     assert sweeps.to_frame(results, {}).status.tolist() == ["ok", status, "ok", "ok"]
 
 
+def test_masks_over_budget_and_scores_that_are_not_finite_are_told():
+    results = take(whole("relu"), [0, 1, 2])
+    results |= {"kept": np.array([9, 10, 11]), "kept_density": np.array([0.09, 0.10, 0.11])}
+    results["search/not_finite"] = np.array([[0.0, 0.0], [0.0, 0.25], [1.0, 0.5]], np.float32)
+    table = sweeps.to_frame(results, {"density": [0.1] * 3}).query("stage == 'pruned'")
+    assert table.status.tolist() == ["ok", "scores 0.25 not finite", "over budget"]
+
+
 def test_tables_have_the_columns_of_the_design_in_their_order():
     cell = [
         *("task", "depth", "width", "finder", "scope", "rounds", "noise", "seed"),

@@ -140,3 +140,11 @@ def test_mothers_as_wide_as_the_target_hold_it():
     planted = masks.apply(world.planted.params, world.planted.mask)
     outputs = nets.apply(planted, x) / world.planted.scale[None, :]
     np.testing.assert_allclose(outputs, wanted, atol=1e-4 * np.ptp(wanted))
+
+
+def test_keys_are_of_one_generator_whatever_the_default_is():
+    wanted = jax.random.key_data(worlds.cell_key(tasks.TASKS["relu"], 3))
+    with jax.default_prng_impl("rbg"):
+        key = worlds.cell_key(tasks.TASKS["relu"], 3)
+    assert jax.random.key_impl(key) == worlds.PRNG
+    np.testing.assert_array_equal(jax.random.key_data(key), wanted)
