@@ -54,6 +54,10 @@ class Settings(Operation):
         for one in chosen:
             one.check()
 
+    def sources(self) -> Sequence[Path]:
+        """The folders of the protocols."""
+        return [Path(__file__).parent / name for name in ("figures", "images")]
+
     def folders(self) -> dict[Path, dict[str, Any]]:
         """The settings of each experiment, by folder."""
         return {one.folder: one.settings() for one in self.experiments()}

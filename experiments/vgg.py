@@ -80,6 +80,10 @@ class Settings(Operation):
         """All settings that change a result, so not the folder of the data."""
         return {name: v for name, v in super().settings().items() if name != "data_dir"}
 
+    def sources(self) -> Sequence[Path]:
+        """The folder of the image experiments."""
+        return (Path(plan.__file__).parent,)
+
     def plan(self) -> Plan:
         """What to run."""
         options = {

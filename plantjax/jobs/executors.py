@@ -3,7 +3,7 @@
 An executor takes the missing work and yields each piece once it is saved.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +13,7 @@ import jax
 
 from plantjax import sweeps
 from plantjax.jobs import plugins
+from plantjax.jobs.fingerprint import differences, fingerprint
 from plantjax.jobs.folder import SAVED, name_of, save
 from plantjax.jobs.grids import Group
 from plantjax.jobs.job import Operation, use_compilation_cache
@@ -71,9 +72,10 @@ def on_ray(work: Sequence[Work], operation: Operation, say: Say) -> Iterator[Don
     task = ray.remote(
         num_cpus=operation.ray_cpus, num_gpus=operation.ray_gpus, max_retries=RETRIES
     )(_task)
+    code = fingerprint()
     pending = {
         task.remote(
-            item._replace(folder=item.folder.absolute(), blocks=[block]), operation
+            item._replace(folder=item.folder.absolute(), blocks=[block]), operation, code
         ): item.group
         for item in work
         for block in item.blocks
@@ -141,11 +143,14 @@ def _keeping(
     return lambda start: Checkpoint(item.folder / "levels" / f"{name}-{start}", seconds)
 
 
-def _task(item: Work, operation: Operation) -> int:
-    """The Ray task: computes one block on the worker's devices."""
+def _task(item: Work, operation: Operation, code: Mapping[str, Any]) -> int:
+    """The Ray task: computes one block on the worker's devices, if it runs the same code."""
     use_compilation_cache()
     for plugin in operation.plugin:
         plugins.load(plugin)
+    differ = differences(code, fingerprint())
+    if differ:
+        raise MachineError(f"a Ray worker runs other code than this process ({'; '.join(differ)}).")
     (block,) = item.blocks
     done = compute(item, block, jax.local_device_count(), operation, print)
     return sum(cells for cells, _ in done)

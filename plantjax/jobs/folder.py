@@ -21,9 +21,12 @@ from typing import Any
 
 from plantjax.jobs import chunks, locks
 from plantjax.jobs.chunks import Chunk, StoreError
+from plantjax.jobs.fingerprint import differences
 from plantjax.jobs.processes import Team
 
 FORMAT = 2
+CODE = "code"
+"""Name of the setting that is the fingerprint of all code."""
 CONFIG, DONE = "config.json", "done.json"
 SAVED = "What is done is saved; the same command goes on."
 VERSIONS = ("plantjax", "jax", "jaxlib", "flax", "optax", "numpy")
@@ -63,14 +66,22 @@ def check(folder: Path, settings: Mapping[str, Any], force: bool) -> None:
             f"--out must hold results of format {FORMAT}, got {folder} with format {version}, of "
             f"plantjax {written}; name another folder, or --force to start afresh."
         )
+    differ = _differences(old, settings)
+    if differ:
+        raise ValueError(
+            f"--out must hold results with the same settings and code, got {folder} with others "
+            f"({'; '.join(differ)}); name another folder, or --force to start afresh."
+        )
+
+
+def _differences(old: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """How the settings of a folder differ from those of this job, in words."""
     new = json.loads(json.dumps(dict(settings)))
     names = [name for name in {**new, **old} if old.get(name) != new.get(name)]
-    if names:
-        differ = "; ".join(f"{n}: {old.get(n)} there, {new.get(n)} here" for n in names)
-        raise ValueError(
-            f"--out must hold results with the same settings, got {folder} with others ({differ}); "
-            "name another folder, or --force to start afresh."
-        )
+    differ = [f"{n}: {old.get(n)} there, {new.get(n)} here" for n in names if n != CODE]
+    if CODE in new and CODE not in old:
+        return [*differ, "the code that made those is not recorded there"]
+    return differ + differences(old.get(CODE, {}), new.get(CODE, {}))
 
 
 @contextlib.contextmanager
@@ -109,13 +120,14 @@ def opened(
         if not team.leads:
             if not job:
                 raise ValueError("--out was refused to the first process of this job; see there.")
-            for folder in folders:
+            for folder, settings in folders.items():
                 holder = locks.holder(folder)
                 if holder is None or holder.job != job:
                     raise ValueError(
                         f"--out must be a folder that all processes of the job share, got {folder},"
                         " where this process does not find the first one's lock."
                     )
+                check(folder, settings, force=False)  # it may run other code than the first
             _take(stack, folders, job, team)
         team.broadcast(1)  # none goes on before all are in
         yield
@@ -181,8 +193,7 @@ def finished(folder: Path, settings: Mapping[str, Any]) -> bool:
         ids = done_ids(folder)
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    same = json.loads(json.dumps(dict(settings))) == config.get("settings")
-    if config.get("format") != FORMAT or not same:
+    if config.get("format") != FORMAT or _differences(config.get("settings", {}), settings):
         return False
     return {name for chunk in load(folder) for name in chunk.ids}.issuperset(ids)
 

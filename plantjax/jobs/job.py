@@ -4,7 +4,7 @@ import contextlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,7 @@ import jax
 
 from plantjax import checks, metrics
 from plantjax.jobs import folder, plugins, processes
+from plantjax.jobs.fingerprint import fingerprint
 from plantjax.jobs.processes import Team
 
 METRICS, PLUGINS = "metrics", "plugin"
@@ -85,6 +86,10 @@ class Operation:
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in operation}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
+    def sources(self) -> Sequence[Path]:
+        """Folders, besides plantjax, with sources that its results depend on."""
+        return ()
+
     def folders(self) -> dict[Path, dict[str, Any]]:
         """The folders that the job writes to, and the settings that each belongs to."""
         return {self.out: self.settings()}
@@ -150,8 +155,8 @@ def finished(options: Operation) -> bool:
 
 
 def _folders(options: Operation) -> dict[Path, dict[str, Any]]:
-    """The settings by folder, with registered metrics and plugins added."""
-    added: dict[str, Any] = {}
+    """The settings by folder, with the code, registered metrics and plugins added."""
+    added: dict[str, Any] = {folder.CODE: fingerprint(options.sources())}
     if metrics.names():
         added[METRICS] = metrics.names()
     if options.plugin:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import jax
 import pandas as pd
 import pytest
 
@@ -11,6 +12,7 @@ import scripting
 from plantjax import jobs
 from plantjax.finders import REFERENCES
 from plantjax.jobs import locks, runner, tables
+from plantjax.scores import SCORES
 
 GRID = jobs.Grid(
     tasks=["relu"],
@@ -82,6 +84,23 @@ def test_other_settings_and_bad_ones_are_refused(
     with pytest.raises(jobs.InputError, match=message):
         jobs.run(dataclasses.replace(GRID, **changes), out)
     assert scripting.contents(out) == before
+
+
+def test_results_of_other_code_are_refused(
+    table: pd.DataFrame, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def negative(apply, loss):
+        return lambda key, params, mask, batch: jax.tree.map(lambda p: -abs(p), params)
+
+    monkeypatch.setitem(SCORES, "magnitude", negative)
+    with pytest.raises(jobs.InputError, match="the score magnitude has changed"):
+        jobs.run(GRID, out)
+    config = json.loads((out / "config.json").read_text())
+    with monkeypatch.context() as patch:
+        del config["settings"]["code"]
+        patch.setattr(json, "loads", lambda text: config)
+        with pytest.raises(jobs.InputError, match="the code that made those is not recorded"):
+            jobs.run(GRID, out)
 
 
 def test_what_is_bad_writes_nothing(tmp_path: Path) -> None:
