@@ -8,9 +8,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from plantjax import checks, masks
+from plantjax import checks, masks, nets
 from plantjax.nets import liveness, wirings
-from plantjax.types import Mask, Metrics, Params, Planted, Prunable
+from plantjax.types import Apply, Mask, Metrics, Params, Planted, Prunable
 
 
 def compare(
@@ -20,6 +20,7 @@ def compare(
     *,
     scope: str = "global",
     wiring: wirings.Wiring | None = None,
+    apply: Apply = nets.apply,
     prunable: Prunable | None = None,
 ) -> Metrics:
     """Compares a found mask F with the planted mask T.
@@ -29,7 +30,8 @@ def compare(
       found_mask: F.
       planted: the ground truth, with mask T.
       scope: where parameters competed, for the feasible recall.
-      wiring: how the layers connect; by default taken from the params if they are a chain.
+      wiring: how the layers connect; by default the attribute of `apply`.
+      apply: the network; `nets.apply` is known to be a chain.
       prunable: predicate on leaf paths; only prunable parameters count, by default all.
 
     Returns:
@@ -38,8 +40,8 @@ def compare(
       "layer_00/precision", "layer_00/recall", ... Also "lift" (precision / density of T),
       "feasible_recall" (the most that the counts of the scope allow), "live_density" (live
       parameters / n), "connected" (1 if the inputs reach some output), and "collapsed" (layers
-      without a kept weight). Without a wiring, if params are not a chain of dense layers and
-      convolutions, the values per layer, "live_density" and "connected" are missing.
+      without a kept weight). Where the wiring is not known, the values per layer, "live_density"
+      and "connected" are missing.
 
     Raises:
       ValueError: if masks and params do not match, or the scope is unknown.
@@ -63,7 +65,7 @@ def compare(
     result |= {f"{k}_weights": v for k, v in _agreement(weights, true_weights).items()}
     result["feasible_recall"] = feasible_recall(found_mask, planted.mask, scope, prunable)
     result["collapsed"] = collapsed(found_mask)
-    wiring = wiring or wirings.find(params)
+    wiring = wiring or wirings.of(apply, params)
     if wiring is not None:
         found, true = wirings.leaves(found_mask), wirings.leaves(planted.mask)
         for layer in wiring.layers:

@@ -82,7 +82,7 @@ def fit(
     """
     checks.finite("params", params)
     params = masks.apply(params, mask)
-    if nets.is_chain(params):
+    if apply is nets.apply and nets.is_chain(params):
         checks.labels(data.y, nets.widths(params)[-1])
 
     def objective(

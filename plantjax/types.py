@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 Key: TypeAlias = jax.Array
@@ -61,6 +62,37 @@ class Planted(NamedTuple):
     params: Params
     mask: Mask
     scale: jax.Array
+
+    def verify(self, target: Params, apply: Apply, x: jax.Array | None = None) -> jax.Array:
+        """How far the ticket is from the target, as a fraction of the size of the outputs.
+
+        Args:
+          target: the target, in shapes that `apply` takes.
+          apply: the network, `(params, x) -> outputs [N, O]`.
+          x: inputs [N, ...]; by default random ones, images of 16 x 16 pixels.
+
+        Returns:
+          max |apply(m theta, x) - scale apply(target, x)| / max |scale apply(target, x)|, a float32
+          scalar; rounding gives up to about 1e-5. Works under jit and vmap.
+
+        Raises:
+          ValueError: if no random inputs fit the network.
+        """
+        masked = jax.tree.map(lambda p, m: jnp.where(m, p, 0), self.params, self.mask)
+        x = _inputs(target) if x is None else x
+        try:
+            found, wanted = apply(masked, x), self.scale[None, :] * apply(target, x)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"x must fit the network, got {jnp.shape(x)}: {error}") from error
+        size = jnp.max(jnp.abs(wanted))
+        return jnp.max(jnp.abs(found - wanted)) / jnp.where(size > 0, size, 1.0)
+
+
+def _inputs(params: Params) -> jax.Array:
+    """Random inputs for a network whose first leaf of two or more axes is its first kernel."""
+    first = next(jnp.shape(leaf) for leaf in jax.tree.leaves(params) if jnp.ndim(leaf) > 1)
+    image = (16,) * (len(first) - 2)
+    return jax.random.normal(jax.random.key(0), (64, *image, first[-2]))
 
 
 class Found(NamedTuple):

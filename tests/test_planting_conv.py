@@ -107,7 +107,7 @@ def planted(name, rule, shared):
     """Live target masks, planted networks, and outputs of both, over SEEDS seeds and densities."""
     if name in CHAINS:
         apply, *shapes = CHAINS[name]
-        run, wiring = (apply, apply), None
+        run, wiring = (apply, apply), wirings.chain(draw(jax.random.key(0), shapes[0]))
         make = [lambda key, shape=shape: draw(key, shape) for shape in shapes]
     else:
         run = NETWORKS[name]
@@ -221,7 +221,8 @@ def test_dead_channels_of_images_are_left_out_of_the_flattened_kernel():
     }
     places = set()
     for key in jax.random.split(jax.random.key(1), 12):
-        hidden = plant(key, target, draw(key, [(1, 1, 1, 3), (12, 1)]))
+        mother = draw(key, [(1, 1, 1, 3), (12, 1)])
+        hidden = plant(key, target, mother, wiring=wirings.chain(target))
         kept, kernel = (
             np.asarray(tree["layer_01"]["kernel"])[:, 0].reshape(4, 3)
             for tree in (hidden.mask, hidden.params)
@@ -322,7 +323,7 @@ def test_a_folded_network_keeps_its_predictions():
     atol = 1e-5 * float(jnp.abs(wanted).max())
     chex.assert_trees_all_close(jax.jit(plain)(folded, x), wanted, rtol=1e-4, atol=atol)
     for network in (plain, wider):
-        hidden = plant(next(keys), folded, network.init(next(keys), IMAGE))
+        hidden = plant(next(keys), folded, network.init(next(keys), IMAGE), apply=network)
         found = jax.jit(network)(masks.apply(hidden.params, hidden.mask), x)
         assert (jnp.argmax(found, axis=1) == jnp.argmax(wanted, axis=1)).mean() >= 0.999
 
@@ -339,8 +340,9 @@ def test_a_folded_network_keeps_its_predictions():
 )
 def test_mothers_that_do_not_fit(shapes, message):
     target = draw(jax.random.key(0), CHAINS["flattened"][1])
+    mother = draw(jax.random.key(0), shapes)
     with pytest.raises(ValueError, match=message):
-        plant(jax.random.key(0), target, draw(jax.random.key(0), shapes))
+        plant(jax.random.key(0), target, mother, apply=lambda params, x: x)
 
 
 def test_batch_norms_and_wrong_wirings_are_refused():
@@ -353,9 +355,42 @@ def test_batch_norms_and_wrong_wirings_are_refused():
         part = wirings.Layer("w", None, INPUT, "output", **{name: "b"})
         with pytest.raises(ValueError, match="batch norms must be folded"):
             plant(jax.random.key(0), shifted, shifted, wiring=Wiring((part,)))
-    with pytest.raises(ValueError, match="params must be a chain"):
+    with pytest.raises(ValueError, match="wiring or apply must be given for convolutions"):
         plant(jax.random.key(0), params, params)
     chain = draw(jax.random.key(0), CHAINS["pooled"][1])
     wiring = Wiring((layer("layer_00", INPUT, "out"),))
     with pytest.raises(ValueError, match="must name every leaf of target once, but not layer_01"):
         plant(jax.random.key(0), chain, chain, wiring=wiring)
+
+
+def test_what_shapes_do_not_show_is_checked_on_the_network():
+    """A residual network of the shapes of a chain, with its wiring, without, and a grouped one."""
+    resnet = convnets.Network(convnets.ResNet(3, stages=((4, 1), (6, 1))))
+    keys = jax.random.split(jax.random.key(0), 4)
+    mother = resnet.init(keys[0], IMAGE)
+    target = {
+        name: sparse(keys[1], part, 0.5) for name, part in resnet.init(keys[2], IMAGE).items()
+    }
+    hidden = plant(keys[3], target, mother, apply=resnet)
+    assert hidden.verify(target, resnet) < 1e-5
+    with pytest.raises(ValueError, match="apply must connect the layers as a chain, got outputs"):
+        plant(keys[3], target, mother, apply=lambda params, x: resnet(params, x))
+    guessed = plant(keys[3], target, mother, wiring=wirings.chain(mother))
+    assert (
+        jax.jit(lambda p: guessed._replace(params=p).verify(target, resnet))(guessed.params) > 0.01
+    )
+
+    def grouped(params, x):
+        part = params["layer_00"]
+        dims = ("NHWC", "HWIO", "NHWC")
+        x = jax.lax.conv_general_dilated(
+            x, part["kernel"], (1, 1), "SAME", dimension_numbers=dims, feature_group_count=2
+        )
+        return jnp.mean(x, axis=(1, 2)) + part["bias"][None, :]
+
+    target, mother = (draw(key, [(3, 3, 1, 4)]) for key in keys[:2])
+    x = jax.random.normal(keys[2], (5, 6, 6, 2))
+    with pytest.raises(ValueError, match="x must fit the network"):
+        plant(keys[3], target, mother, apply=grouped)
+    planted = plant(keys[3], target, mother, apply=grouped, x=x)  # one layer: matched in place
+    assert planted.verify(target, grouped, x) < 1e-5

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from plantjax import checks, draws, masks, nets
 from plantjax.finders import common
+from plantjax.nets import wirings
 from plantjax.types import Apply, Batch, Finder, Found, Key, Mask, Params, Task
 
 STRONGEST = 0.1
@@ -73,7 +74,7 @@ def genetic(
 
     Returns:
       A Finder. `Found.info` holds "best", the highest score after every generation [G] (the metric,
-      or the negative MSE), and, if params is a chain, "live_kept", the live count of the mask.
+      or the negative MSE), and, if the wiring is known, "live_kept", the live count of the mask.
 
     Raises:
       ValueError: if a number is out of range.
@@ -108,7 +109,7 @@ def genetic(
             start = fittest_of(first, population)
             last, best = jax.lax.scan(generation, start, jnp.arange(generations))
             info = {"best": best}
-            if nets.is_chain(params):
+            if wirings.of(apply, params) is not None:
                 info["live_kept"] = last.live[0]
             return Found(_rows(last.masks, 0), params, info)
 
@@ -221,7 +222,8 @@ def _score(
     value = task.evaluate(apply(masks.apply(params, mask), batch.x), batch.y)[task.metric]
     score = value if task.metric == "accuracy" else -value
     finite = jnp.where(jnp.isfinite(score), score, jnp.finfo(jnp.float32).min)
-    live = masks.live(params, mask) if nets.is_chain(params) else mask
+    wiring = wirings.of(apply, params)
+    live = mask if wiring is None else masks.live(params, mask, wiring)
     return finite, masks.count(live)
 
 

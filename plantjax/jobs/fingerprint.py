@@ -18,13 +18,12 @@ import jaxlib
 import numpy as np
 import optax
 
-import plantjax
 from plantjax.finders import FINDERS
 from plantjax.metrics import METRICS
 from plantjax.scores import SCORES
 from plantjax.tasks import TASKS
 
-PACKAGE = Path(plantjax.__file__).parent
+PACKAGE = Path(__file__).parent.parent
 APART = ("jobs", "interchange")
 """Folders of the package that change no result."""
 FLAGS = ("jax_threefry_partitionable", "jax_enable_x64", "jax_default_matmul_precision")

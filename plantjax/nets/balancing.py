@@ -1,89 +1,60 @@
-"""Balancing: rescales a positive network node by node, so that its sum of paths stays in range.
+"""Balancing: runs a network on numbers with exponents of their own, so that none is out of range.
 
-All channels of a node are multiplied by 2^t: kernels by 2^(t_written - t_read), biases by
-2^t_written. ReLU, pools and sums commute with such factors, powers of two cause no rounding, and
-the outputs change by one common factor.
+Every array is kept as `value * 2^power`, with a largest entry of value near one. Powers of two
+cause no rounding, so wherever plain floats suffice, the values are theirs, bit for bit. The network
+is traced, and each operation is replaced by its rule: products add the powers, sums need equal
+ones. Operations without a rule get plain floats. So shortcuts, names and structure do not matter.
 """
 
-from collections.abc import Mapping
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.extend import core
 
 from plantjax import checks
-from plantjax.nets import wirings
-from plantjax.nets.wirings import INPUT, Layer, Wiring
-from plantjax.types import Apply, Params
-
-Powers: TypeAlias = dict[str, jax.Array]
-"""The exponent t of each node, int32 []; that of the input is 0."""
-
-_Bound: TypeAlias = tuple[jax.Array, jax.Array]
-"""A bound on activations as a pair (b [1, C], power), which stands for b 2^-power."""
+from plantjax.types import Params
 
 
-def balance(params: Params, wiring: Wiring) -> Params:
-    """Rescales a positive network so that the largest activation of every node is about one.
+class Scaled(NamedTuple):
+    """A float array as value * 2^power; the power is int32 []."""
 
-    Activations are not computed but bounded by those of a pixel far from all borders: the bound of
-    a channel is the sum of its kernel entries times the bounds of their inputs, plus the bias.
-    Nodes joined by shortcuts share one power, half-way between their smallest and largest.
+    value: jax.Array
+    power: jax.Array
+
+
+def value_and_grad(
+    function: Callable[[Params], jax.Array], params: Params
+) -> tuple[Params, Params]:
+    """Parameters and the gradient of a scalar function, both up to powers of two.
 
     Args:
-      params: parameters without negative entries, structured as in the wiring.
-      wiring: how the layers connect.
+      function: `params -> scalar`; it may be far out of the range of floats.
+      params: pytree of float arrays.
 
     Returns:
-      Params of the same structure. On an all-ones input the outputs are those of `params` times a
-      power of two.
+      (p, g) with the structure of the params: p is a leaf of `params` times a power of two, and
+      p * g is that leaf times its gradient, times one power of two for all leaves.
+
+    >>> import jax.numpy as jnp
+    >>> far = lambda p: 1e30 * p["a"] * (1e30 * p["b"])
+    >>> p, g = value_and_grad(far, {"a": jnp.float32(1.0), "b": jnp.float32(2.0)})
+    >>> [float(p[name] * g[name]) for name in "ab"]  # 2e60 times a power of two
+    [0.6223..., 0.6223...]
     """
-    sizes, leaves = wirings.channels(params, wiring), wirings.leaves(params)
-    bounds: dict[str, _Bound] = {INPUT: (jnp.ones((1, sizes[INPUT])), jnp.int32(0))}
-    for node in wiring.nodes:
-        parts = [_grown(leaves, layer, bounds[layer.reads]) for layer in wiring.writers(node)]
-        source = wiring.carried(node)
-        if source is not None:
-            bound, power = bounds[source]
-            parts.append((jnp.pad(bound, ((0, 0), (0, sizes[node] - sizes[source]))), power))
-        bounds[node] = _unit(parts)
-    return scale(params, wiring, _shared({node: p for node, (_, p) in bounds.items()}, wiring))
+    closed = jax.make_jaxpr(function)(params)
+    leaves, structure = jax.tree.flatten(params)
+    scaled = [_unit(Scaled(leaf, jnp.int32(0))) for leaf in leaves]
 
+    def run(values: list[jax.Array]) -> jax.Array:
+        inputs = [Scaled(value, power) for value, (_, power) in zip(values, scaled, strict=True)]
+        (result,) = _run(closed.jaxpr, closed.consts, inputs)
+        return _unit(_scaled(result)).value
 
-def scale(params: Params, wiring: Wiring, powers: Mapping[str, jax.Array]) -> Params:
-    """Multiplies all channels of a node by 2^t, with one exponent t per node; the input has 0."""
-    leaves = wirings.leaves(params)
-    scaled = {}
-    for layer in wiring.layers:
-        power = powers[layer.writes]
-        scaled[layer.kernel] = times_power(leaves[layer.kernel], power - powers[layer.reads])
-        for path in (layer.bias, layer.shift):
-            if path is not None:
-                scaled[path] = times_power(leaves[path], power)
-    return wirings.replace(params, scaled)
-
-
-def follows(apply: Apply, params: Params, x: jax.Array, wiring: Wiring) -> jax.Array:
-    """Tests by scaling the nodes whether a network seems to match its wiring; bool [].
-
-    A network whose shapes form a chain may still have shortcuts or lack ReLUs. Then factors that
-    differ from node to node change the outputs by more than the factor of the last node.
-
-    Args:
-      apply: the network.
-      params: its parameters, balanced.
-      x: an input.
-      wiring: the wiring to test, without shortcuts.
-    """
-    powers = {node: 12 * (index % 3 - 1) for index, node in enumerate((*wiring.nodes, INPUT))}
-    powers[INPUT] = 0
-
-    def run(times: jax.Array) -> jax.Array:  # one program for both, so that bits can be compared
-        scaled = scale(params, wiring, {node: times * power for node, power in powers.items()})
-        return times_power(jnp.sum(apply(scaled, x)), -times * powers[wiring.nodes[-1]])
-
-    plain, shifted = jax.lax.map(run, jnp.arange(2))
-    return jnp.abs(plain - shifted) <= 1e-6 * jnp.abs(plain)
+    values = [value for value, _ in scaled]
+    gradient = jax.grad(run)(values)
+    return jax.tree.unflatten(structure, values), jax.tree.unflatten(structure, gradient)
 
 
 def times_power(x: jax.Array, exponent: jax.Array) -> jax.Array:
@@ -99,48 +70,173 @@ def times_power(x: jax.Array, exponent: jax.Array) -> jax.Array:
     exponent = jnp.clip(exponent, -378, 378)
     third = exponent // 3
     for part in (third, third, exponent - 2 * third):
-        x = x * jnp.ldexp(jnp.float32(1.0), part)
+        x = x * jnp.ldexp(jnp.ones((), x.dtype), part)
     return x
 
 
-def _grown(leaves: Mapping[str, jax.Array], layer: Layer, read: _Bound) -> _Bound:
-    """The bound on a layer's outputs, given the bound on its inputs."""
-    bound, power = read
-    kernel = wirings.matrix(leaves[layer.kernel])
-    patch = wirings.rows(bound[0], leaves[layer.kernel])[None, :]
-    grown = jnp.matmul(patch, kernel, precision="highest")
-    if layer.bias is not None:
-        grown = grown + times_power(leaves[layer.bias], power)[None, :]
-    if layer.scale is not None:
-        grown = grown * leaves[layer.scale][None, :]
-    if layer.shift is not None:
-        grown = grown + times_power(leaves[layer.shift], power)[None, :]
-    return grown, power
+Operands = Sequence[Any]
+"""Inputs of an operation: Scaled for floats, arrays for everything else."""
 
 
-def _unit(parts: list[_Bound]) -> _Bound:
-    """The sum of bounds, normalised so that its largest entry is in [0.5, 1)."""
-    total, least = parts[0]
-    if len(parts) > 1:
-        least = jnp.min(jnp.stack([power for _, power in parts]))
-        total = sum(
-            (times_power(b, least - p) for b, p in parts[1:]),
-            times_power(total, least - parts[0][1]),
-        )
-    peak = jnp.max(total)
+def _run(jaxpr: Any, consts: Sequence[Any], inputs: Operands) -> list[Any]:
+    """Runs a traced function on scaled numbers."""
+    known: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
+    known |= dict(zip(jaxpr.invars, inputs, strict=True))
+
+    def read(atom: Any) -> Any:
+        return atom.val if isinstance(atom, core.Literal) else known[atom]
+
+    for eqn in jaxpr.eqns:
+        results = _step(eqn, [_scaled(read(atom)) for atom in eqn.invars])
+        known |= dict(zip(eqn.outvars, results, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _step(eqn: Any, operands: Operands) -> list[Any]:
+    """The results of one operation."""
+    name = eqn.primitive.name
+    if name in CALLS:
+        inner = eqn.params[CALLS[name]]
+        jaxpr, consts = (inner.jaxpr, inner.consts) if hasattr(inner, "consts") else (inner, ())
+        return _run(jaxpr, consts, operands)
+    if name == "scan":
+        return _scan(eqn, operands)
+    floats = [operand for operand in operands if isinstance(operand, Scaled)]
+    if not floats or name not in RULES:
+        return _bind(eqn, [_plain(operand) for operand in operands])
+    rule = RULES[name]
+    values, power = rule(operands, eqn.params)
+    results = [Scaled(r, power) if _is_float(r) else r for r in _bind(eqn, values)]
+    if rule is _same:  # the largest entry stays near one
+        return results
+    return [_unit(result) for result in results]
+
+
+def _scan(eqn: Any, operands: Operands) -> list[Any]:
+    """A scan whose body runs on scaled numbers."""
+    closed, first = eqn.params["jaxpr"], eqn.params["num_consts"]
+    last = first + eqn.params["num_carry"]
+    fixed, start, stacked = operands[:first], operands[first:last], operands[last:]
+    powers = [part.power if isinstance(part, Scaled) else None for part in stacked]
+
+    def body(carry: list[Any], values: list[Any]) -> tuple[list[Any], list[Any]]:
+        pairs = zip(values, powers, strict=True)
+        here = [value if power is None else Scaled(value, power) for value, power in pairs]
+        results = [_scaled(r) for r in _run(closed.jaxpr, closed.consts, [*fixed, *carry, *here])]
+        return results[: len(start)], results[len(start) :]
+
+    values = [_value(part) for part in stacked]
+    options = {name: eqn.params[name] for name in ("length", "reverse", "unroll")}
+    carry, rows = jax.lax.scan(body, list(start), values, **options)
+    return carry + [_joined(row) if isinstance(row, Scaled) else row for row in rows]
+
+
+def _joined(rows: Scaled) -> Scaled:
+    """Stacked rows, each with its own power, as one array with one power."""
+    power = jnp.max(rows.power)
+    shift = (rows.power - power).reshape(-1, *[1] * (rows.value.ndim - 1))
+    return _unit(Scaled(times_power(rows.value, shift), power))
+
+
+def _same(operands: Operands, params: Any) -> tuple[list[Any], jax.Array]:
+    """All floats brought to the power of the largest, as for sums and comparisons."""
+    del params
+    powers = [part.power for part in operands if isinstance(part, Scaled)]
+    # XLA does not fuse a sort; a maximum it would compute anew, with all before it, at every use.
+    power = powers[0] if len(powers) == 1 else jnp.sort(jnp.stack(powers))[-1]
+    values = [
+        times_power(part.value, part.power - power) if isinstance(part, Scaled) else part
+        for part in operands
+    ]
+    return (values if len(powers) > 1 else [_value(part) for part in operands]), power
+
+
+def _product(operands: Operands, params: Any) -> tuple[list[Any], jax.Array]:
+    del params
+    return [part.value for part in operands], sum(part.power for part in operands)
+
+
+def _quotient(operands: Operands, params: Any) -> tuple[list[Any], jax.Array]:
+    del params
+    above, below = operands
+    return [above.value, below.value], above.power - below.power
+
+
+def _power(operands: Operands, params: Any) -> tuple[list[Any], jax.Array]:
+    (part,) = operands
+    return [part.value], params.get("y", 2) * part.power
+
+
+def _root(sign: int) -> Callable[[Operands, Any], tuple[list[Any], jax.Array]]:
+    def rule(operands: Operands, params: Any) -> tuple[list[Any], jax.Array]:
+        del params
+        (part,) = operands
+        return [times_power(part.value, part.power % 2)], sign * (part.power // 2)
+
+    return rule
+
+
+CALLS = {
+    **dict.fromkeys(("jit", "pjit", "closed_call", "checkpoint", "remat2"), "jaxpr"),
+    **dict.fromkeys(("custom_jvp_call", "custom_vjp_call", "core_call"), "call_jaxpr"),
+}
+"""Operations that run a traced function, and the parameter that holds it."""
+
+RULES: dict[str, Callable[[Operands, Any], tuple[list[Any], jax.Array]]] = {
+    **dict.fromkeys(
+        (
+            *("reshape", "transpose", "squeeze", "expand_dims", "broadcast_in_dim", "rev", "copy"),
+            *("neg", "abs", "convert_element_type", "stop_gradient", "optimization_barrier"),
+            *("slice", "dynamic_slice", "gather", "reduce_sum", "reduce_max", "reduce_min"),
+            *("reduce_window_sum", "reduce_window_max", "reduce_window_min", "cumsum"),
+            *("add", "sub", "add_any", "max", "min", "concatenate", "select_n", "pad", "clamp"),
+            *("dynamic_update_slice", "scatter", "scatter-add", "sharding_constraint"),
+            *("gt", "ge", "lt", "le", "eq", "ne", "argmax", "argmin", "sort"),
+        ),
+        _same,
+    ),
+    **dict.fromkeys(("mul", "dot_general", "conv_general_dilated"), _product),
+    "div": _quotient,
+    "integer_pow": _power,
+    "square": _power,
+    "sqrt": _root(1),
+    "rsqrt": _root(-1),
+}
+"""How operations treat powers: `(operands, parameters) -> (plain operands, power of results)`."""
+
+
+def _bind(eqn: Any, values: Sequence[Any]) -> list[Any]:
+    """The operation on plain arrays."""
+    result = eqn.primitive.bind(*values, **eqn.params)
+    return list(result) if eqn.primitive.multiple_results else [result]
+
+
+def _unit(part: Scaled) -> Scaled:
+    """The same number, with a largest entry in [0.5, 1); zeros get the lowest power."""
+    sizes = jnp.abs(jax.lax.stop_gradient(part.value))
+    peak = jnp.max(jnp.where(jnp.isfinite(sizes), sizes, 0.0), initial=0.0)
     _, exponent = jnp.frexp(checks.divisor(peak))
-    return times_power(total, -exponent), least - exponent
+    power = jnp.where(peak > 0, part.power + exponent, _LOWEST)
+    return Scaled(times_power(part.value, -exponent), power)
 
 
-def _shared(powers: Powers, wiring: Wiring) -> Powers:
-    """One power for all nodes joined by shortcuts; 0 for those joined with the input."""
-    groups = {node: [node] for node in powers}
-    for node, source in wiring.carries:
-        joined = groups[node] + groups[source]
-        groups |= dict.fromkeys(joined, joined)
-    shared = {}
-    for node, group in groups.items():
-        among = jnp.stack([powers[member] for member in group])
-        middle = (jnp.min(among) + jnp.max(among)) // 2
-        shared[node] = jnp.int32(0) if INPUT in group else middle
-    return shared
+_LOWEST = jnp.iinfo(jnp.int32).min // 2
+
+
+def _scaled(value: Any) -> Any:
+    """Floats as Scaled, everything else as it is."""
+    if isinstance(value, Scaled) or not _is_float(value):
+        return value
+    return _unit(Scaled(jnp.asarray(value), jnp.int32(0)))
+
+
+def _value(part: Any) -> Any:
+    return part.value if isinstance(part, Scaled) else part
+
+
+def _plain(part: Any) -> Any:
+    return times_power(part.value, part.power) if isinstance(part, Scaled) else part
+
+
+def _is_float(value: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(value), jnp.floating)

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plantjax import checks
+from plantjax.nets import chains
 from plantjax.types import Apply, Params
 
 INPUT = "input"
@@ -143,17 +144,15 @@ def chain(params: Params, names: Sequence[str] | None = None) -> Wiring:
     return wiring
 
 
-def find(params: Params) -> Wiring | None:
-    """The wiring of params if they are a chain, else None."""
-    try:
-        return chain(params)
-    except ValueError:
-        return None
-
-
 def of(apply: Apply, params: Params) -> Wiring | None:
-    """The attribute `wiring` of the network if it has one, else that of a chain, else None."""
-    return getattr(apply, "wiring", None) or find(params)
+    """The attribute `wiring` of the network, that of a chain for `nets.apply`, else None.
+
+    Shapes that fit a chain do not make one: any other function may have shortcuts.
+    """
+    wiring: Wiring | None = getattr(apply, "wiring", None)
+    if wiring is None and apply is chains.apply and chains.is_chain(params):
+        return chain(params)
+    return wiring
 
 
 def channels(params: Params, wiring: Wiring, tree: str = "params") -> dict[str, int]:

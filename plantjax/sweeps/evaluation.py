@@ -76,7 +76,6 @@ class FurtherMetrics:
         """The argument of the metrics."""
         planted = world.planted
         ticket = masks.apply(planted.params, planted.mask)
-        wiring, prunable = (getattr(self.apply, name, None) for name in ("wiring", "prunable"))
         return Judged(
             task=self.task,
             params=params,
@@ -86,7 +85,12 @@ class FurtherMetrics:
             outputs=outputs,
             ticket_outputs=frozen_outputs(self.apply, ticket, world),
             recovery=recovery.compare(
-                planted.params, mask, planted, scope=self.scope, wiring=wiring, prunable=prunable
+                planted.params,
+                mask,
+                planted,
+                scope=self.scope,
+                apply=self.apply,
+                prunable=getattr(self.apply, "prunable", None),
             ),
         )
 

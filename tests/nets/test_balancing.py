@@ -10,7 +10,7 @@ import pytest
 
 from plantjax import masks, nets
 from plantjax.finders import schedules
-from plantjax.nets import balancing, convnets, wirings
+from plantjax.nets import balancing, convnets
 from plantjax.scores import SCORES
 from plantjax.types import Batch
 
@@ -53,23 +53,20 @@ def flat(tree):
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]).astype(np.float64)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["vgg", "pad", *(pytest.param(n, marks=pytest.mark.slow) for n in ("normed", "project"))],
-)
-def test_the_outputs_change_by_one_power_of_two(name):
-    network, params = NETWORKS[name], positive(name)
-    balanced = jax.jit(balancing.balance, static_argnums=1)(params, network.wiring)
-    run = jax.jit(network.flow)
-    ratio = run(balanced, jnp.ones((1, *IMAGE))) / run(params, jnp.ones((1, *IMAGE)))
-    np.testing.assert_array_equal(ratio, ratio[0, 0])
-    assert np.log2(ratio[0, 0]).is_integer()
-    # the inverse powers restore every bit
-    for path, leaf in wirings.leaves(balanced).items():
-        old = np.asarray(wirings.leaves(params)[path])
-        exponent = np.unique(np.log2(old[old > 0] / np.asarray(leaf)[old > 0]))
-        assert exponent.size == (1 if (old > 0).any() else 0)
-        assert (exponent == np.round(exponent)).all()
+def test_products_far_out_of_range_differ_by_one_power_of_two():
+    """Where floats suffice, parameters times gradients are the plain ones, times one power."""
+    params = {"a": jnp.float32(3.0), "b": jnp.array([1.5, 0.25]), "c": jnp.zeros(2)}
+
+    def plain(p):
+        return jnp.sqrt(jnp.sum(p["a"] * p["b"] ** 2 / (1.0 + p["b"])) + jnp.max(p["c"]))
+
+    gradient = jax.grad(plain)(params)
+    values, found = jax.jit(functools.partial(balancing.value_and_grad, plain))(params)
+    pairs = ((values, found), (params, gradient))
+    flows = [flat(jax.tree.map(jnp.multiply, *pair)) for pair in pairs]
+    ratio = flows[0][:3] / flows[1][:3]
+    power = np.round(np.log2(ratio[0]))
+    np.testing.assert_allclose(ratio, 2.0**power, rtol=1e-6)  # XLA may fuse sums otherwise
 
 
 @pytest.mark.parametrize("size", [1e-12, 1e12])
@@ -99,19 +96,14 @@ def test_synflow_of_other_networks_does_not_overflow(name, size):
     assert found.max() > 0
 
 
-@pytest.mark.slow
-def test_an_apply_that_does_not_follow_the_chain_is_left_as_it_is():
-    """Shapes of a chain, but with a shortcut, or tanh: scores are those of the plain formula."""
+def test_networks_with_the_shapes_of_a_chain_may_have_shortcuts_or_tanh():
+    """Scores are those of the plain formula."""
     params = jax.tree.map(lambda p: 0.3 * jnp.abs(p), nets.init(jax.random.key(0), (4, 4, 4, 4)))
 
     def shortcut(p, x):
         first = jax.nn.relu(nets.apply({"layer_00": p["layer_00"]}, x))
         second = jax.nn.relu(nets.apply({"layer_00": p["layer_01"]}, first) + first)
         return nets.apply({"layer_00": p["layer_02"]}, second)
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def follows(apply, params, x):
-        return balancing.follows(apply, params, x, wirings.chain(params))
 
     def bent(p, x):
         return jnp.tanh(nets.apply(p, x))
@@ -120,28 +112,48 @@ def test_an_apply_that_does_not_follow_the_chain_is_left_as_it_is():
     for apply in (shortcut, bent):
         found = scores_of(apply, params, (4,))
         gradient = jax.jit(jax.grad(lambda p, apply=apply: jnp.sum(apply(p, x))))(params)
-        chex.assert_trees_all_close(found, jax.tree.map(jnp.multiply, params, gradient), rtol=1e-6)
-        assert not follows(apply, params, x)
-    assert follows(lambda p, x: nets.apply(p, x), params, x)
+        wanted = flat(jax.tree.map(jnp.multiply, params, gradient))
+        np.testing.assert_allclose(
+            flat(found) / flat(found).max(), wanted / wanted.max(), rtol=1e-5, atol=1e-7
+        )
 
 
-def test_only_a_guessed_wiring_is_tried(monkeypatch):
-    tried = []
-    follows = balancing.follows
-    monkeypatch.setattr(balancing, "follows", lambda *args: tried.append(args) or follows(*args))
-    chain, network = nets.init(jax.random.key(0), (2, 3, 1)), NETWORKS["vgg"]
-    for apply, params, image, count in (
-        (nets.apply, chain, (2,), 0),
-        (network, positive("vgg"), IMAGE, 0),
-        (lambda p, x: nets.apply(p, x), chain, (2,), 1),
-    ):
-        jax.eval_shape(functools.partial(unjitted_scores, apply, image=image), params)
-        assert len(tried) == count
+@pytest.mark.parametrize("scanned", [False, True])
+def test_deep_networks_of_any_names_and_form_stay_in_range(scanned):
+    """20 layers whose outputs reach 1e60; in a scan they are one stacked layer."""
+    layers = [
+        {"w": 30.0 * jax.random.normal(jax.random.key(i), (20, 20)), "b": jnp.ones(20)}
+        for i in range(20)
+    ]
+    if scanned:
+        params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+    else:
+        params = {f"block{i}": layer for i, layer in enumerate(layers)}
+
+    def step(x, layer):
+        return jax.nn.relu(x @ layer["w"] + layer["b"][None, :]), None
+
+    def apply(p, x):
+        if scanned:
+            return jax.lax.scan(step, x, p)[0]
+        for i in range(len(layers)):
+            x, _ = step(x, p[f"block{i}"])
+        return x
+
+    named = {f"layer_{i:02d}": {"kernel": p["w"], "bias": p["b"]} for i, p in enumerate(layers)}
+    wanted = flat(scores_of(lambda p, x: jax.nn.relu(nets.apply(p, x)), named, (20,)))
+    assert np.isfinite(wanted).all()
+    found = scores_of(apply, params, (20,))
+    if scanned:
+        found = {f"{i:02d}": jax.tree.map(lambda p, i=i: p[i], found) for i in range(20)}
+    else:
+        found = {f"{i:02d}": found[f"block{i}"] for i in range(20)}
+    np.testing.assert_array_equal(flat(found), wanted)
 
 
 @pytest.mark.slow
 def test_a_chain_of_convolutions_with_its_own_apply_is_balanced():
-    """An overflow without: nothing tells the chain but its shapes and its outputs."""
+    """An overflow without: nothing tells the network's form but its trace."""
     network, params = NETWORKS["vgg"], positive("vgg", 1e10)
     assert not np.isfinite(network(params, jnp.ones((1, *IMAGE)))).all()
     found = scores_of(lambda p, x: network(p, x), params)

@@ -11,7 +11,6 @@ Source: Fischer and Burkholz, ICLR 2022, Algorithm 1, https://arxiv.org/abs/2111
 
 import math
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,17 +18,12 @@ import jax.numpy as jnp
 from plantjax import checks, draws, masks
 from plantjax.nets import wirings
 from plantjax.nets.wirings import INPUT, Layer, Wiring
-from plantjax.types import Key, Params, Planted
+from plantjax.planting.matching import Match, match_hidden, match_outputs, widened
+from plantjax.types import Apply, Key, Params, Planted
 
 RULES = ("norm", "paper")
-_TIE = 1e-5  # cosines this close to the largest are ties
-
-
-class _Match(NamedTuple):
-    """The mother channels that one target node takes, and the factors of their activations."""
-
-    place: jax.Array  # int32 [O], mother channel of each target channel; out of range if dead
-    factor: jax.Array  # [O]
+TOLERANCE = 1e-3
+"""Largest error of a ticket, relative to the outputs, that rounding can explain."""
 
 
 def plant(
@@ -39,6 +33,9 @@ def plant(
     rule: str = "norm",
     shared_scale: bool = True,
     wiring: Wiring | None = None,
+    *,
+    apply: Apply | None = None,
+    x: jax.Array | None = None,
 ) -> Planted:
     """Plants a target network in a mother network of the same depth.
 
@@ -56,7 +53,11 @@ def plant(
         hides best; "paper": ||m||^2 / (theta . m), or the norm rule if the cosine is not positive.
       shared_scale: use one factor for all outputs, which preserves the argmax (classification);
         else one per output (regression, where evaluation rescales each output).
-      wiring: how the layers of target and mother connect; by default both are chains.
+      wiring: how the layers of target and mother connect; by default the attribute of `apply`. For
+        dense layers with neither, both are chains.
+      apply: the network, `(params, x) -> outputs`, on which the ticket is checked unless something
+        is traced: under jit call `Planted.verify` later.
+      x: inputs of that check; by default random ones, images of 16 x 16 pixels.
 
     Returns:
       Planted(params, mask, scale [O]): `apply(masks.apply(params, mask), x)` equals
@@ -65,7 +66,8 @@ def plant(
     Raises:
       ValueError: if the rule is unknown, depth, inputs, outputs or kernels differ, the mother is
         narrower than the target in a layer, target or mother do not fit the wiring or are not
-        chains, or (concrete) parameters are not finite.
+        chains, (concrete) parameters are not finite, neither wiring nor apply is given for
+        convolutions, or `apply` does not compute what the wiring says.
 
     >>> import jax, plantjax
     >>> target = plantjax.targets.relu(depth=4)
@@ -77,9 +79,39 @@ def plant(
     checks.choice("rule", rule, RULES)
     checks.finite("target", target)
     checks.finite("mother", mother)
+    wiring = wiring or getattr(apply, "wiring", None)
+    if wiring is None and apply is None and any(leaf.ndim > 2 for leaf in jax.tree.leaves(mother)):
+        raise ValueError(
+            "wiring or apply must be given for convolutions, because shapes alone do not show "
+            "shortcuts or groups."
+        )
     pair = (wiring or wirings.chain(target), wiring or wirings.chain(mother))
     _check(target, mother, pair)
-    return _plant(key, target, mother, pair, rule, shared_scale)
+    planted = _plant(key, target, mother, pair, rule, shared_scale)
+    if apply is not None and checks.is_concrete(planted, target, x):
+        error = float(planted.verify(embedded(target, mother, pair), apply, x))
+        if not error <= TOLERANCE:
+            raise ValueError(
+                f"apply must connect the layers as {'a chain' if wiring is None else 'its wiring'},"
+                f" got outputs of the ticket that differ from the target's by {error:.2g} of their "
+                "size; give the wiring."
+            )
+    return planted
+
+
+def embedded(target: Params, mother: Params, pair: tuple[Wiring, Wiring]) -> Params:
+    """The target as a network of the mother's shapes, in which all further channels are dead."""
+    need, width = wirings.channels(target, pair[0]), wirings.channels(mother, pair[1])
+    small, large = wirings.leaves(target), wirings.leaves(mother)
+    found = {}
+    for old, new in zip(pair[0].layers, pair[1].layers, strict=True):
+        wide, shape = width[new.writes] - need[old.writes], large[new.kernel].shape
+        kernel = wirings.matrix(small[old.kernel]).reshape(-1, need[old.reads], need[old.writes])
+        more = width[new.reads] - need[old.reads]
+        found[new.kernel] = jnp.pad(kernel, ((0, 0), (0, more), (0, wide))).reshape(shape)
+        if old.bias is not None and new.bias is not None:
+            found[new.bias] = jnp.pad(small[old.bias], (0, wide))
+    return wirings.replace(mother, found)
 
 
 @partial(jax.jit, static_argnames=("pair", "rule", "shared_scale"))
@@ -99,7 +131,7 @@ def _plant(
     shapes = [(need[node], width[node]) for node in hidden]
     drawn = draws.arrays(key, shapes, uniform=True) if hidden else []
     priorities = dict(zip(hidden, drawn, strict=True))
-    matches = {INPUT: _Match(jnp.arange(need[INPUT]), jnp.ones(need[INPUT]))}
+    matches = {INPUT: Match(jnp.arange(need[INPUT]), jnp.ones(need[INPUT]))}
     params: dict[str, jax.Array] = {}
     mask: dict[str, jax.Array] = {}
     for node in pair[1].nodes:
@@ -113,12 +145,12 @@ def _plant(
             rows.append(_replaced(large, new, cells[-1]))
         theta, row = (jnp.concatenate(parts, axis=1) for parts in (thetas, rows))
         if node == output:
-            match = _match_outputs(theta, row, rule, shared_scale)
+            match = match_outputs(theta, row, rule, shared_scale)
         elif source is None:
-            match = _match_hidden(priorities[node], theta, row, rule)
+            match = match_hidden(priorities[node], theta, row, rule)
         else:
-            begun = _widened(matches[source], width[source], need[node], width[node])
-            match = _match_hidden(priorities[node], theta, row, rule, begun)
+            begun = widened(matches[source], width[source], need[node], width[node])
+            match = match_hidden(priorities[node], theta, row, rule, begun)
         for (_, new), part, place in zip(writers, thetas, cells, strict=True):
             written, planted = _write(large, new, part, place, match)
             params, mask = params | written, mask | planted
@@ -192,94 +224,8 @@ def _rows_of(place: jax.Array, width: int, kernel: jax.Array) -> jax.Array:
     return jnp.where(place[None, :] < width, rows, times * width).ravel()
 
 
-def _widened(match: _Match, width: int, wanted: int, new_width: int) -> _Match:
-    """Extends the match of a carried node [O] to a wider one [wanted], with unmatched channels."""
-    more = wanted - match.place.size
-    place = jnp.where(match.place < width, match.place, new_width)
-    return _Match(
-        jnp.pad(place, (0, more), constant_values=new_width),
-        jnp.pad(match.factor, (0, more), constant_values=1.0),
-    )
-
-
-def _match_hidden(
-    priority: jax.Array,
-    theta: jax.Array,
-    rows: jax.Array,
-    rule: str,
-    begun: _Match | None = None,
-) -> _Match:
-    """Matches target neurons theta [O, K] greedily, in their order, to mother neurons rows [M, K].
-
-    Ties go to the mother neuron with the highest priority [O, M]. Neurons that already have a place
-    and a factor in `begun` keep them.
-    """
-    support = theta != 0
-    alive = jnp.any(support, axis=1)
-    width = rows.shape[0]
-    used = jnp.zeros(width, bool)
-    if begun is not None:
-        used = used.at[begun.place].set(True, mode="drop")
-        alive = alive & (begun.place >= width)
-
-    def take(
-        used: jax.Array, item: tuple[jax.Array, jax.Array, jax.Array]
-    ) -> tuple[jax.Array, jax.Array]:
-        cosine, priority, alive = item
-        cosine = jnp.where(used, -jnp.inf, cosine)
-        tied = (cosine >= jnp.max(cosine) - _TIE) & ~used
-        place = jnp.argmax(jnp.where(tied, priority, -jnp.inf))
-        place = jnp.where(alive, place, width)
-        return used.at[place].set(True, mode="drop"), place
-
-    items = (_cosine(theta, rows), priority, alive)
-    _, place = jax.lax.scan(take, used, items)
-    chosen = jnp.where(support, jnp.take(rows, place, axis=0, mode="clip"), 0.0)
-    factor = _factor(theta, chosen, rule)
-    if begun is None:
-        return _Match(place, factor)
-    kept = begun.place < width
-    return _Match(jnp.where(kept, begun.place, place), jnp.where(kept, begun.factor, factor))
-
-
-def _match_outputs(theta: jax.Array, rows: jax.Array, rule: str, shared_scale: bool) -> _Match:
-    """Matches the output layer in place, in order."""
-    chosen = jnp.where(theta != 0, rows, 0.0)
-    factor = _factor(theta, chosen, rule)
-    if shared_scale:
-        shared = _factor(theta.reshape(1, -1), chosen.reshape(1, -1), "norm")
-        factor = jnp.where(jnp.any(theta != 0, axis=1), shared, 1.0)
-    return _Match(jnp.arange(theta.shape[0]), factor)
-
-
-def _cosine(theta: jax.Array, rows: jax.Array) -> jax.Array:
-    """Cosines [O, M] between theta_i and row j, over the entries where theta_i is nonzero."""
-    unit = theta / checks.divisor(jnp.max(jnp.abs(theta), axis=1))[:, None]
-    support = (theta != 0).astype(theta.dtype)
-    product = jnp.matmul(unit, rows.T, precision="highest")
-    norms = jnp.matmul(support, jnp.square(rows).T, precision="highest")
-    scale = jnp.sqrt(jnp.sum(jnp.square(unit), axis=1)[:, None] * norms)
-    return product / checks.divisor(scale)
-
-
-def _factor(theta: jax.Array, chosen: jax.Array, rule: str) -> jax.Array:
-    """Positive factors [O] that scale theta [O, K] to the size of the parameters it replaces.
-
-    The factor is 1 if theta is empty, or if the replaced parameters are all zero.
-    """
-    peak = checks.divisor(jnp.max(jnp.abs(theta), axis=1))  # keeps squares of large theta finite
-    unit = theta / peak[:, None]
-    old = jnp.sqrt(jnp.sum(jnp.square(chosen), axis=1))
-    new = jnp.sqrt(jnp.sum(jnp.square(unit), axis=1))
-    ratio = old / checks.divisor(new)
-    if rule == "paper":
-        product = jnp.sum(unit * chosen, axis=1)
-        ratio = jnp.where(product > 0, jnp.square(old) / checks.divisor(product), ratio)
-    return jnp.where(old > 0, ratio / peak, 1.0)
-
-
 def _write(
-    leaves: dict[str, jax.Array], layer: Layer, theta: jax.Array, rows: jax.Array, match: _Match
+    leaves: dict[str, jax.Array], layer: Layer, theta: jax.Array, rows: jax.Array, match: Match
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """Overwrites a mother layer with factor * theta; returns new leaves and their planted mask."""
     new, support = theta * match.factor[:, None], theta != 0
