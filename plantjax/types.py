@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import chex
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 Key: TypeAlias = jax.Array
 """A typed random key, `jax.random.key(seed)`; the function that takes it consumes it."""
@@ -44,6 +46,36 @@ Schedule: TypeAlias = Callable[[chex.Numeric, chex.Numeric, int], jax.Array]
 
 Head: TypeAlias = Callable[[jax.Array], jax.Array]
 """A function applied after the last layer of a network, `outputs [N, O] -> outputs [N, O]`."""
+
+
+def as_arrays(tree: Any) -> Any:
+    """The tree with JAX arrays in place of numpy's; other leaves stay."""
+
+    def convert(leaf: Any) -> Any:
+        return jnp.asarray(leaf) if isinstance(leaf, np.ndarray | np.generic) else leaf
+
+    return jax.tree.map(convert, tree)
+
+
+def single_precision(tree: Any) -> Any:
+    """The tree with float32 in place of float16, bfloat16 and smaller floats."""
+
+    def convert(leaf: Any) -> Any:
+        dtype = getattr(leaf, "dtype", None)
+        small = dtype is not None and jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4
+        return leaf.astype(jnp.float32) if small else leaf
+
+    return jax.tree.map(convert, tree)
+
+
+def like_dtypes(tree: Any, like: Any) -> Any:
+    """The tree with the dtypes of another one of the same structure."""
+
+    def convert(leaf: Any, other: Any) -> Any:
+        same = getattr(leaf, "dtype", None) == getattr(other, "dtype", None)
+        return leaf if same else leaf.astype(other.dtype)
+
+    return jax.tree.map(convert, tree, like)
 
 
 class Batch(NamedTuple):
@@ -141,8 +173,14 @@ class Finder:
         density: chex.Numeric,
         *planted: Planted,
     ) -> Found:
-        """Searches; the key is consumed, `density` in (0, 1] may be traced."""
-        return self.search(key, params, data, density, *planted)
+        """Searches; the key is consumed, `density` in (0, 1] may be traced.
+
+        Arrays may be numpy's. Searches compute in float32: half precision is converted here, and
+        the found parameters are converted back.
+        """
+        params, data, planted = as_arrays((params, data, planted))
+        found = self.search(key, *single_precision((params, data)), density, *planted)
+        return found._replace(params=like_dtypes(found.params, params))
 
 
 MakeFinder: TypeAlias = Callable[..., Finder]

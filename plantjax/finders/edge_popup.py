@@ -21,12 +21,25 @@ from plantjax.finders.edge_popup_scores import (
     signed_straight,
     straight,
 )
-from plantjax.types import Apply, Batch, Finder, Found, Key, Mask, Params, Prunable, Schedule, Task
+from plantjax.types import (
+    Apply,
+    Batch,
+    Finder,
+    Found,
+    Head,
+    Key,
+    Mask,
+    Params,
+    Prunable,
+    Schedule,
+    Task,
+)
 
 ANNEALS = ("none", "epoch", "step")
 HEADS = {"none": None, "reference": jax.nn.softmax}
 
 
+@common.on_floats
 def edge_popup(
     task: Task,
     *,
@@ -130,17 +143,19 @@ def edge_popup(
         signed=signed,
         invert=invert,
     )
-    search: Callable[..., Found] = popup
-    if signed:  # other leaves have no signs to learn
-
-        def make(network: Apply) -> Callable[..., Found]:
-            network = common.with_head(network, HEADS[head])
-            return replace(popup, network=network, prunable=None)
-
-        search = common.on_prunable(make, apply, prunable)
+    search = _signed(popup, apply, HEADS[head]) if signed else popup
     exact = scope in common.EXACT_SCOPES and budget == "all"
     kind = "signed" if signed else "subnetwork"
     return Finder(search, scope, exact_counts=exact, head=HEADS[head], kind=kind)
+
+
+def _signed(popup: "_EdgePopup", apply: Apply, head: Head | None) -> Callable[..., Found]:
+    """The search on prunable leaves alone: the others have no signs to learn."""
+
+    def make(network: Apply) -> Callable[..., Found]:
+        return replace(popup, network=common.with_head(network, head), prunable=None)
+
+    return common.on_prunable(make, apply, popup.prunable)
 
 
 @dataclass(frozen=True)

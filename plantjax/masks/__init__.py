@@ -6,7 +6,7 @@ a leaf's path ("layer_00/kernel"); leaves that it rejects are kept entirely and 
 
 from plantjax.masks.allocations import ALLOCATIONS, erk, igq, smart_ratio
 from plantjax.masks.counts import number_kept
-from plantjax.masks.groups import SCOPES
+from plantjax.masks.groups import SCOPES, partition
 from plantjax.masks.select import (
     apply,
     count,
@@ -16,7 +16,6 @@ from plantjax.masks.select import (
     live,
     nonzero,
     overlap,
-    partition,
     reselect,
     select,
     size,
