@@ -10,7 +10,7 @@ from plantjax import checks, masks, metrics, nets, recovery
 from plantjax.finders.common import with_head
 from plantjax.metrics import FURTHER, Judged, Registered
 from plantjax.sweeps.worlds import World
-from plantjax.types import Apply, Batch, Found, Head, Mask, Metrics, Params, Task
+from plantjax.types import Apply, Batch, Found, Head, Mask, Metrics, Params, Task, as_arrays
 
 IMAGES = 1000
 """Number of images on which a network is run at once."""
@@ -45,6 +45,7 @@ def evaluate(
     >>> round(float(found["mse"]), 6), bool(found["constant"])
     (0.0, False)
     """
+    params, mask, data = as_arrays((params, mask, data))
     checks.batch(data)
     outputs = outputs_of(apply, masks.apply(params, mask), data.x)
     return task.evaluate(outputs, data.y) | {"constant": recovery.is_constant(outputs)}
