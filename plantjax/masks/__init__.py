@@ -5,6 +5,7 @@ a leaf's path ("layer_00/kernel"); leaves that it rejects are kept entirely and 
 """
 
 from plantjax.masks.allocations import ALLOCATIONS, erk, igq, smart_ratio
+from plantjax.masks.compact import compact, savings
 from plantjax.masks.counts import number_kept
 from plantjax.masks.groups import SCOPES, partition
 from plantjax.masks.select import (
@@ -27,6 +28,7 @@ __all__ = [
     "ALLOCATIONS",
     "SCOPES",
     "apply",
+    "compact",
     "count",
     "density",
     "erk",
@@ -40,6 +42,7 @@ __all__ = [
     "partition",
     "reselect",
     "reselect_live",
+    "savings",
     "select",
     "select_live",
     "size",
