@@ -15,7 +15,7 @@ from plantjax.types import Batch
 
 RNG = np.random.default_rng(0)
 IMAGES = jnp.asarray(RNG.normal(size=(6, 8, 8, 1)), jnp.float32)
-LABELS = jnp.asarray(RNG.integers(0, 10, 6), jnp.int32)
+LABELS = jnp.asarray(RNG.integers(0, 4, 6), jnp.int32)
 DIGITS = Batch(IMAGES, LABELS)
 
 
@@ -140,6 +140,38 @@ def test_it_prunes_trains_and_is_saved(kind, tmp_path):
     interchange.save(tmp_path / "params.npz", trained)
     again = interchange.load(tmp_path / "params.npz", like=params)
     np.testing.assert_array_equal(apply(again, IMAGES), apply(trained, IMAGES))
+
+
+def test_a_whole_state_is_pruned_and_trained():
+    """With random keys, a counter and running statistics, which are not prunable."""
+    module = State()
+    graph, state = nnx.split(module)
+
+    def apply(state, x):
+        return nnx.merge(graph, jax.tree.map(lambda leaf: leaf, state))(x)
+
+    apply.prunable = lambda path: path.endswith("kernel")
+    finder = FINDERS["snip"](tasks.TASKS["circle"], apply=apply)
+    mask = jax.jit(finder)(jax.random.key(1), state, DIGITS, 0.6).mask
+    _, params = nets.from_nnx(module)
+    n = sum(leaf.size for path, leaf in wirings.leaves(params).items() if apply.prunable(path))
+    assert masks.size(state, apply.prunable) == n
+    assert int(masks.count(mask, apply.prunable)) == int(masks.number_kept(0.6, n))
+    trained, losses = training.fit(
+        jax.random.key(2),
+        state,
+        mask,
+        DIGITS,
+        apply=apply,
+        loss=tasks.TASKS["circle"].loss,
+        optimizer=optax.adam(1e-2),
+        epochs=10,
+        batch_size=6,
+    )
+    assert losses[-1] < losses[0]
+    nnx.update(module, trained)
+    assert float(jnp.mean(module.head.kernel[...] == 0)) > 0
+    assert int(module.calls[...]) == 0
 
 
 def test_synflow_sees_through_batch_norm():
