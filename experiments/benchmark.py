@@ -78,6 +78,7 @@ def run(settings: Settings, console: Console) -> list[dict[str, Any]]:
     for n in (10**4, 10**6) if settings.quick else (10**4, 10**6, 15 * 10**6):
         item = workloads.selection(n, 25 if n <= 10**4 else 2)
         results.append(measured(item, limits, None, console))
+    results += [measured(item, limits, None, console) for item in workloads.compaction()]
     if peer is not None:
         peer.stop()
     results += memory((2, 16, 128), console)

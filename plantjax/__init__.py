@@ -26,6 +26,7 @@ from plantjax import (
 )
 from plantjax.data import DATASETS
 from plantjax.finders import FINDERS, REFERENCES
+from plantjax.masks import compact
 from plantjax.metrics import METRICS
 from plantjax.planting import plant
 from plantjax.scores import SCORES
@@ -45,6 +46,7 @@ __all__ = [
     "Batch",
     "Found",
     "Planted",
+    "compact",
     "data",
     "evaluate",
     "finders",

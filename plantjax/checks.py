@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plantjax.types import Batch
+from plantjax.types import Batch, Prunable
 
 
 def is_concrete(*trees: Any) -> bool:
@@ -23,11 +23,32 @@ def is_concrete(*trees: Any) -> bool:
 def path_name(path: Any) -> str:
     """The path of a leaf as users write it, such as `layer_00/kernel`.
 
+    Variables of Flax NNX and partitioned arrays of Linen, which hold their array as an attribute
+    `value`, have the path of the variable.
+
     >>> import jax
     >>> [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path({"a": {"b": 1.0}})]
     ['a/b']
     """
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+    return jax.tree_util.keystr(path[: depth(path)], simple=True, separator="/")
+
+
+def depth(path: Any) -> int:
+    """The number of keys in the path of a leaf, see `path_name`."""
+    boxed = len(path) > 1 and path[-1] == jax.tree_util.GetAttrKey("value")
+    return len(path) - boxed
+
+
+def shapes(tree: Any, most: int = 8) -> str:
+    """The shapes of the first leaves by path, for messages.
+
+    >>> shapes({"layer_00": {"bias": np.zeros(3), "kernel": np.zeros((2, 3))}}, most=1)
+    'layer_00/bias (3,) and 1 more'
+    """
+    pairs = jax.tree_util.tree_leaves_with_path(tree)
+    named = [f"{path_name(path)} {np.shape(leaf)}".strip() for path, leaf in pairs[:most]]
+    more = f" and {len(pairs) - most} more" if len(pairs) > most else ""
+    return (", ".join(named) or "no arrays") + more
 
 
 def natural(name: str) -> list[Any]:
@@ -102,22 +123,46 @@ def density(value: Any) -> None:
     interval("density", value, 0.0, 1.0, open_low=True)
 
 
-def finite(name: str, tree: Any) -> None:
-    """Raises if a leaf is not a float array, or a (concrete) leaf contains NaN or infinity."""
+def is_float(leaf: Any) -> bool:
+    """True if a leaf is a float array or a float.
+
+    >>> is_float(1.0), is_float(np.arange(2)), is_float(jax.nn.relu)
+    (True, False, False)
+    """
+    return bool(jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.floating))
+
+
+def is_key(leaf: Any) -> bool:
+    """True if a leaf is an array of typed random keys.
+
+    >>> is_key(jax.random.key(0)), is_key(1.0)
+    (True, False)
+    """
+    return bool(jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jax.dtypes.extended))
+
+
+def finite(name: str, tree: Any, prunable: Prunable | None = None) -> None:
+    """Raises if a leaf is not a float array, or a (concrete) leaf contains NaN or infinity.
+
+    Leaves that are not prunable may be integers, random keys or anything else, but no NaN.
+    """
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         where = f"{name}[{path_name(path)}]" if path else name
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise ValueError(f"{where} must be a float array, got {jnp.result_type(leaf)}.")
+        if not is_float(leaf):
+            if prunable is not None and not prunable(path_name(path)):
+                continue
+            kind = getattr(leaf, "dtype", type(leaf).__name__)
+            excluded = "" if prunable is None else ", or not prunable"
+            raise ValueError(f"{where} must be a float array{excluded}, got {kind}.")
         if is_concrete(leaf) and not np.isfinite(np.asarray(leaf, np.float32)).all():
             raise ValueError(f"{where} must be finite, got NaN or infinite entries.")
 
 
 def same_structure(name: str, tree: Any, like_name: str, like: Any) -> None:
     """Raises unless both trees have the same structure and shapes."""
-    found, wanted = str(jax.tree.structure(tree)), str(jax.tree.structure(like))
-    if found != wanted:
+    if str(jax.tree.structure(tree)) != str(jax.tree.structure(like)):
         raise ValueError(
-            f"{name} must have the tree structure of {like_name}, got {found} instead of {wanted}."
+            f"{name} must have the tree structure of {like_name}, {_difference(tree, like)}."
         )
     for (path, leaf), other in zip(
         jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(like), strict=True
@@ -127,6 +172,23 @@ def same_structure(name: str, tree: Any, like_name: str, like: Any) -> None:
                 f"{name}[{path_name(path)}] must have the shape {jnp.shape(other)} that it has in "
                 f"{like_name}, got {jnp.shape(leaf)}."
             )
+
+
+def _difference(tree: Any, like: Any) -> str:
+    """Where two trees of different structure differ, in a few words."""
+    found, wanted = (
+        {path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(part)}
+        for part in (tree, like)
+    )
+    if found != wanted:
+        paths = sorted(wanted - found, key=natural) or sorted(found - wanted, key=natural)
+        more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+        kind = "lacks" if wanted - found else "has, beyond those,"
+        return (
+            f"got one that {kind} {', '.join(path or 'a single leaf' for path in paths[:3])}{more}"
+        )
+    kinds = " instead of ".join(type(part).__name__ for part in (tree, like))
+    return f"got one of the same paths in other containers ({kinds})"
 
 
 def mask(name: str, tree: Any, like_name: str, like: Any) -> None:

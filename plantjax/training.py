@@ -10,7 +10,18 @@ import numpy as np
 import optax
 
 from plantjax import checks, draws, masks, nets
-from plantjax.types import Apply, Batch, Key, Loss, Mask, Params
+from plantjax.masks import groups
+from plantjax.types import (
+    Apply,
+    Batch,
+    Key,
+    Loss,
+    Mask,
+    Params,
+    as_arrays,
+    like_dtypes,
+    single_precision,
+)
 
 Carry = TypeVar("Carry")
 State: TypeAlias = tuple[Params, optax.OptState, Any]
@@ -37,12 +48,15 @@ def fit(
     """Trains the kept parameters; pruned ones are exactly zero throughout.
 
     Gradients and updates are both masked, so no optimizer can revive a pruned parameter through its
-    state, weight decay or noise. Every epoch draws a new permutation of the data (with the key
+    state, weight decay or noise. Leaves that are not floats, such as counters and random keys, stay
+    as they are. Parameters of half precision are trained in float32, and rounded for every run of
+    the network and at the end; the loss is not scaled, so gradients that float16 cannot hold are
+    lost. Every epoch draws a new permutation of the data (with the key
     folded with the epoch); the last partial batch is dropped.
 
     Args:
       key: consumed.
-      params: pytree of float arrays, the initial parameters.
+      params: pytree of arrays, the initial parameters.
       mask: a mask with the structure of the params.
       data: N training samples.
       apply: `(params, x) -> outputs`.
@@ -80,20 +94,25 @@ def fit(
     >>> trained["w"].round(2).tolist(), losses.shape
     ([[2.0, 0.0]], (20,))
     """
-    checks.finite("params", params)
+    params, mask, data = as_arrays((params, mask, data))
+    checks.finite("params", params, prunable=lambda path: False)
     params = masks.apply(params, mask)
     if apply is nets.apply and nets.is_chain(params):
         checks.labels(data.y, nets.widths(params)[-1])
+    kept = groups.floats(mask, params)
 
     def objective(
         params: Params, carry: None, batch: Batch, step: jax.Array
     ) -> tuple[jax.Array, None]:
         del step
-        return loss(apply(params, batch.x), batch.y), carry
+        return loss(apply(whole(params), batch.x), batch.y), carry
+
+    def whole(floats: Params) -> Params:
+        return groups.with_others(floats, params)
 
     trained = minimize(
         key,
-        params,
+        groups.floats(params, params),
         None,
         data,
         objective,
@@ -101,10 +120,10 @@ def fit(
         epochs=epochs,
         batch_size=batch_size,
         steps=steps,
-        project=lambda tree: masks.apply(tree, mask),
+        project=lambda tree: masks.apply(tree, kept),
         transform=transform,
     )
-    return trained.params, trained.losses
+    return whole(trained.params), trained.losses
 
 
 class Minimized(NamedTuple):
@@ -135,7 +154,7 @@ def minimize(
 
     Args:
       key: consumed.
-      params: pytree of float arrays that the objective takes.
+      params: pytree of float arrays that the objective takes; half precision as in `fit`.
       carry: state that the objective passes from step to step, or None.
       data: N training samples.
       objective: `(params, carry, batch, step) -> (scalar, carry)`; step counts from 0, int32.
@@ -171,6 +190,7 @@ def minimize(
     >>> round(float(found.params["w"]), 1), int(found.carry), found.losses.shape
     (3.0, 80, (20,))
     """
+    data, params = as_arrays((data, params))
     checks.batch(data)
     n = data.x.shape[0]
     checks.integer("epochs", epochs, 0)
@@ -203,11 +223,14 @@ def minimize(
 
     transform_key = jax.random.fold_in(key, _TRANSFORMS)
     whole, rest = divmod(epochs * per_epoch if steps is None else steps, per_epoch)
-    gradient_of = jax.value_and_grad(objective, has_aux=True)
+    given, params = params, single_precision(params)
+    gradient_of = jax.value_and_grad(
+        lambda params, *rest: objective(like_dtypes(params, given), *rest), has_aux=True
+    )
     state: State = (params, optimizer.init(params), carry)
     state, losses = jax.lax.scan(epoch, state, jnp.arange(whole))
     if rest:
         state, last = epoch(state, whole, rest)
         losses = jnp.append(losses, last)
     params, opt_state, carry = state
-    return Minimized(params, carry, losses, opt_state)
+    return Minimized(like_dtypes(params, given), carry, losses, opt_state)

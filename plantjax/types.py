@@ -49,6 +49,36 @@ Head: TypeAlias = Callable[[jax.Array], jax.Array]
 """A function applied after the last layer of a network, `outputs [N, O] -> outputs [N, O]`."""
 
 
+def as_arrays(tree: Any) -> Any:
+    """The tree with JAX arrays in place of numpy's; other leaves stay."""
+
+    def convert(leaf: Any) -> Any:
+        return jnp.asarray(leaf) if isinstance(leaf, np.ndarray | np.generic) else leaf
+
+    return jax.tree.map(convert, tree)
+
+
+def single_precision(tree: Any) -> Any:
+    """The tree with float32 in place of float16, bfloat16 and smaller floats."""
+
+    def convert(leaf: Any) -> Any:
+        dtype = getattr(leaf, "dtype", None)
+        small = dtype is not None and jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4
+        return leaf.astype(jnp.float32) if small else leaf
+
+    return jax.tree.map(convert, tree)
+
+
+def like_dtypes(tree: Any, like: Any) -> Any:
+    """The tree with the dtypes of another one of the same structure."""
+
+    def convert(leaf: Any, other: Any) -> Any:
+        same = getattr(leaf, "dtype", None) == getattr(other, "dtype", None)
+        return leaf if same else leaf.astype(other.dtype)
+
+    return jax.tree.map(convert, tree, like)
+
+
 class Batch(NamedTuple):
     """Samples: x [N, I] float32 and y, int32 [N] (labels) or float32 [N, O] (regression)."""
 
@@ -177,18 +207,22 @@ class Finder:
     ) -> Found:
         """Searches; the key is consumed, `density` in (0, 1] may be traced.
 
+        Arrays may be numpy's. Searches compute in float32: half precision is converted here, and
+        the found parameters are converted back.
+
         Raises:
           ValueError: if `Found.info` says that scores were infinite or NaN, so that the mask is a
             matter of chance. Under jit nobody can raise: look at "not_finite" there.
         """
-        found = self.search(key, params, data, density, *planted)
+        params, data, planted = as_arrays((params, data, planted))
+        found = self.search(key, *single_precision((params, data)), density, *planted)
         share = found.info.get("not_finite", 0.0)
         if not isinstance(share, jax.core.Tracer) and np.max(share) > 0.0:
             raise ValueError(
                 f"scores must be finite, got {np.max(share):.1%} that are infinite or NaN; scale "
                 "the parameters, or choose another score."
             )
-        return found
+        return found._replace(params=like_dtypes(found.params, params))
 
 
 MakeFinder: TypeAlias = Callable[..., Finder]

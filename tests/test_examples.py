@@ -104,6 +104,44 @@ def test_own_script(run, tmp_path):
     assert (tmp_path / "run" / "figure.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
+def test_nnx_module(run):
+    lines = [
+        re.fullmatch(r"(\w+): keeps (\d+) of (\d+), accuracy ([\d.]+)", line).groups()
+        for line in run("nnx_module")
+    ]
+    assert [line[0] for line in lines] == ["magnitude", "snip", "synflow"]
+    for _, kept, size, accuracy in lines:
+        assert (int(kept), int(size)) == (290, 2904)
+        assert float(accuracy) > 0.85
+
+
+@pytest.mark.slow
+def test_equinox_module(run):
+    pytest.importorskip("equinox")
+    lines = [
+        re.fullmatch(r"(\w+): (\d+) of (\d+) are zero, accuracy ([\d.]+)", line).groups()
+        for line in run("equinox_module")
+    ]
+    assert [line[0] for line in lines] == ["planted", "synflow", "edge_popup_global"]
+    assert len({line[1:3] for line in lines}) == 1
+    accuracies = [float(line[3]) for line in lines]
+    assert accuracies[0] > 0.95
+    assert accuracies[2] > 0.5
+
+
+@pytest.mark.slow
+def test_to_pytorch(run):
+    pytest.importorskip("torch")
+    pruned, compact = (
+        re.fullmatch(r"\w+: widths \[(\d+), (\d+), 4\], differs by at most (\S+)", line).groups()
+        for line in run("to_pytorch")
+    )
+    assert pruned[:2] == ("60", "60")
+    assert max(int(width) for width in compact[:2]) < 40
+    assert max(float(error) for error in (pruned[2], compact[2])) < 1e-3
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_examples_are_short(path):
     assert len(path.read_text().splitlines()) < 60

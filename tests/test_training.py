@@ -46,6 +46,40 @@ def fit(key, params, mask, data, optimizer=None, apply=linear, epochs=3, batch_s
     )
 
 
+def test_numpy_arrays_train_like_those_of_jax():
+    wanted, losses = fit(jax.random.key(0), LINEAR, HALF, DATA)
+    given = jax.tree.map(np.asarray, (LINEAR, HALF, DATA))
+    found, same = fit(jax.random.key(0), *given)
+    chex.assert_trees_all_equal((found, same), (wanted, losses))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_half_precision_is_trained_in_single(dtype):
+    """Adam's epsilon and second moments of small gradients would be zero in float16."""
+    low = jax.tree.map(lambda leaf: leaf.astype(dtype), (LINEAR, DATA))
+
+    def apply(params, x):
+        assert params["slope"].dtype == dtype
+        return linear(params, x)
+
+    adam = optax.adam(1e-2)
+    found, _ = fit(jax.random.key(0), low[0], HALF, low[1], adam, apply, epochs=30)
+    wanted, _ = fit(jax.random.key(0), LINEAR, HALF, DATA, adam, epochs=30)
+    assert found["slope"].dtype == dtype
+    for leaf, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(np.float32(leaf), other, atol=0.05)
+
+
+def test_leaves_that_are_no_floats_stay():
+    rest = {"key": jax.random.key(1), "count": jnp.int32(3)}
+    full = HALF | {"key": jnp.array(True), "count": jnp.array(True)}
+    found, _ = fit(jax.random.key(0), LINEAR | rest, full, DATA)
+    wanted, _ = fit(jax.random.key(0), LINEAR, HALF, DATA)
+    assert int(found.pop("count")) == 3
+    assert found.pop("key") == rest["key"]
+    chex.assert_trees_all_equal(found, wanted)
+
+
 def jitted_fit(**static):
     return jax.jit(partial(fit, **static))
 

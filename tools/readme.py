@@ -127,9 +127,10 @@ def families() -> Iterator[tuple[str, dict[Any, list[str]]]]:
     made_by: dict[Any, list[str]] = {}
     for name, make in FINDERS.items():
         made_by.setdefault(unwrapped(make)[0], []).append(name)
-    known = {maker for makers in FAMILIES.values() for maker in makers}
+    members = {f: tuple(unwrapped(maker)[0] for maker in FAMILIES[f]) for f in FAMILIES}
+    known = {maker for makers in members.values() for maker in makers}
     others = {OTHERS: tuple(maker for maker in made_by if maker not in known)}
-    for family, makers in (FAMILIES | others).items():
+    for family, makers in (members | others).items():
         if found := {maker: made_by[maker] for maker in makers if maker in made_by}:
             yield family, found
 

@@ -178,6 +178,43 @@ def selection(n: int, batch: int) -> Workload:
     )
 
 
+def compaction() -> list[Workload]:
+    """Outputs of compact networks: of a planted ticket, and of a VGG11 without half its channels.
+
+    The rival is the masked network before compaction.
+    """
+    task, key = tasks.TASKS[TASK], jax.random.key(3)
+    mother = nets.init(key, worlds.mother_widths(task, DEPTH, 100))
+    planted = planting.plant(key, task.target(DEPTH), mother)
+    network = nets.vgg(11, width=0.25)
+    params = network.init(key, (32, 32, 3))
+    mask = masks.full(params)
+    for name in list(params)[:-1]:
+        sizes = jnp.sum(jnp.square(params[name]["kernel"]), axis=(0, 1, 2))
+        kept = sizes >= jnp.median(sizes)
+        mask[name] = jax.tree.map(lambda leaf, k=kept: jnp.broadcast_to(k, leaf.shape), mask[name])
+    return [
+        _compacted("compact_ticket", nets.apply, planted.params, planted.mask, (10_000, 2)),
+        _compacted("compact_vgg", network, params, mask, (64, 32, 32, 3)),
+    ]
+
+
+def _compacted(
+    name: str, network: Any, params: Params, mask: Any, shape: tuple[int, ...]
+) -> Workload:
+    masked, small = masks.apply(params, mask), masks.compact(params, mask)
+    fitted = network.fitted(small) if hasattr(network, "fitted") else network
+    x = jax.random.normal(jax.random.key(4), shape)
+    return Workload(
+        name,
+        lambda small, masked, x: fitted(small, x),
+        (small, masked, x),
+        networks=1,
+        bytes=4.0 * masks.size(small),
+        rivals={"masked": lambda small, masked, x: network(masked, x)},
+    )
+
+
 def _run(finder: str, width: int, epochs: int = EPOCHS) -> sweeps.Run:
     return sweeps.make_run(tasks.TASKS[TASK], DEPTH, width, finder, epochs=epochs)
 

@@ -6,10 +6,11 @@ import jax.numpy as jnp
 import optax
 
 from plantjax import checks, draws, nets
-from plantjax.finders import gates
+from plantjax.finders import common, gates
 from plantjax.types import Apply, Finder, Key, Params, Task
 
 
+@common.on_floats
 def bernoulli_gates(
     task: Task,
     *,

@@ -1,6 +1,8 @@
 """Helpers that finders share: input checks, score batches, the target's layer counts."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import wraps
 from typing import Any
 
 import chex
@@ -8,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from plantjax import checks, losses, masks, nets, recovery
+from plantjax.masks import groups
 from plantjax.nets import wirings
 from plantjax.types import (
     Apply,
@@ -20,6 +23,7 @@ from plantjax.types import (
     Mask,
     Metrics,
     Params,
+    Planted,
     Prunable,
     Task,
 )
@@ -63,7 +67,7 @@ def check(
     batch_size: int = 1,
 ) -> None:
     """Raises ValueError unless the input of a finder is finite, in range and of fitting shapes."""
-    checks.finite("params", params)
+    checks.finite("params", params, prunable)
     checks.batch(data)
     checks.labels(data.y, task.n_out)
     checks.density(density)
@@ -135,11 +139,80 @@ def on_prunable(
         return make(apply)
 
     def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
+        if all(prunable(path) for path in wirings.leaves(params)):
+            return make(apply)(key, params, data, density)
         free, merged = masks.partition(params, prunable)
         found = make(lambda part, x: apply(merged(part), x))(key, free, data, density)
         return found._replace(mask=merged(found.mask, True), params=merged(found.params))
 
     return search
+
+
+def on_floats(make: Callable[..., Finder]) -> Callable[..., Finder]:
+    """Makes a finder take leaves that are not floats, such as counters and random keys.
+
+    These must not be prunable; the finder searches without them, and gives them back as they are.
+    """
+
+    @wraps(make)
+    def made(task: Task, *, apply: Apply = nets.apply, **options: Any) -> Finder:
+        finder = make(task, apply=apply, **options)
+        chosen = tuple(sorted(options.items()))
+        return replace(finder, search=_OnFloats(finder.search, make, task, apply, chosen))
+
+    return made
+
+
+@dataclass(frozen=True)
+class _OnFloats:
+    """The search of `on_floats`; compared by value, as all parts of a run.
+
+    Attributes:
+      plain: the search, for parameters that are floats only.
+      make: makes the same search for another network.
+      task: given to `make`, as the rest.
+      apply: the network.
+      options: all other arguments of `make`.
+    """
+
+    plain: Callable[..., Found]
+    make: Callable[..., Finder]
+    task: Task
+    apply: Apply
+    options: tuple[tuple[str, Any], ...]
+
+    def __call__(
+        self, key: Key, params: Params, data: Batch, density: chex.Numeric, *truth: Planted
+    ) -> Found:
+        if all(map(checks.is_float, jax.tree.leaves(params))):
+            return self.plain(key, params, data, density, *truth)
+        options = dict(self.options)
+        prunable = prunable_of(self.apply, options.get("prunable"))
+        checks.finite("params", params, prunable or (lambda path: True))
+        finder = self.make(self.task, apply=_Floats(self.apply, params), **options)
+        part = [
+            Planted(groups.floats(p.params, params), groups.floats(p.mask, params), p.scale)
+            for p in truth
+        ]
+        found = finder.search(key, groups.floats(params, params), data, density, *part)
+        return found._replace(
+            mask=groups.with_others(found.mask, params, fill=True),
+            params=groups.with_others(found.params, params),
+        )
+
+
+class _Floats:
+    """A network as a function of its floats alone, with all its attributes."""
+
+    def __init__(self, apply: Apply, params: Params) -> None:
+        self._apply, self._params = apply, params
+
+    def __call__(self, floats: Params, x: jax.Array) -> jax.Array:
+        return self._apply(groups.with_others(floats, self._params), x)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._apply, name)
+        return _Floats(found, self._params) if name == "flow" else found
 
 
 def with_head(apply: Apply, head: Head | None) -> Apply:

@@ -1,12 +1,14 @@
 """Concrete ticket search: binary concrete gates, with the gradients of loss and count balanced."""
 
+from collections.abc import Callable
+
 import chex
 import jax
 import jax.numpy as jnp
 import optax
 
 from plantjax import checks, draws, losses, nets
-from plantjax.finders import gates
+from plantjax.finders import common, gates
 from plantjax.types import Apply, Batch, Finder, Key, Params, Task
 
 TEMPERATURE = 2.0 / 3.0
@@ -15,6 +17,7 @@ SLACK, SMOOTHING = 1.1, 0.01
 TARGETS = ("labels", "dense")
 
 
+@common.on_floats
 def concrete_ticket(
     task: Task,
     *,
@@ -67,7 +70,7 @@ def concrete_ticket(
         task,
         gates.Relaxation(_start, _draw, _kept, lambda alpha: alpha > 0),
         balanced_price,
-        to_labels if target == "labels" else _to_dense(task, apply),
+        to_labels if target == "labels" else _to_dense(task),
         gates.GateOptions(scope, search_epochs, batch_size, slack=SLACK, invert=invert),
         apply=apply,
         optimizer=lambda steps: optimizer or _adam(search_learning_rate, steps),
@@ -100,14 +103,17 @@ def _adam(learning_rate: float, steps: int) -> optax.GradientTransformation:
     return optax.adam(optax.piecewise_constant_schedule(learning_rate, drop))
 
 
-def _to_dense(task: Task, apply: Apply) -> gates.Criterion:
+def _to_dense(task: Task) -> gates.Criterion:
     def criterion(
-        params: Params, outputs: jax.Array, batch: Batch, log_scale: chex.Numeric
+        dense: Callable[[jax.Array], jax.Array],
+        outputs: jax.Array,
+        batch: Batch,
+        log_scale: chex.Numeric,
     ) -> jax.Array:
-        dense = apply(params, batch.x)
+        wanted = dense(batch.x)
         if task.metric == "accuracy":
-            return losses.scale_free_divergence(outputs, dense, log_scale)
-        return losses.scale_free_squared_error(outputs, dense)
+            return losses.scale_free_divergence(outputs, wanted, log_scale)
+        return losses.scale_free_squared_error(outputs, wanted)
 
     return criterion
 

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import optax
 
 from plantjax import checks, nets
-from plantjax.finders import gates
+from plantjax.finders import common, gates
 from plantjax.types import Apply, Finder, Key, Params, Task
 
 
+@common.on_floats
 def continuous_sparsification(
     task: Task,
     *,

@@ -38,6 +38,7 @@ ANNEALS = ("none", "epoch", "step")
 HEADS = {"none": None, "reference": jax.nn.softmax}
 
 
+@common.on_floats
 def edge_popup(
     task: Task,
     *,

@@ -46,6 +46,7 @@ class _State(NamedTuple):
     params: Params
 
 
+@common.on_floats
 def edge_popup_levels(
     task: Task,
     *,

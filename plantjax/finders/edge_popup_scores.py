@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import chex
 import jax
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from plantjax import draws, losses, masks
+from plantjax import checks, draws, losses, masks
 from plantjax.types import Apply, Batch, Key, Mask, Params, Prunable
 
 SCORE_INITS = ("fan_in", "equal")
@@ -130,10 +131,14 @@ def _initial(key: Key, params: Params, init: str) -> Params:
     drawn = draws.symmetric(key, params)
     if init == "equal":
         return jax.tree.map(lambda draw: jnp.abs(0.1 * draw), drawn)
+
+    def layer_of(path: Any) -> str:
+        return checks.path_name(path).rpartition("/")[0]
+
     fan_in: dict[str, int] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        layer = jax.tree_util.keystr(path[:-1])
+        layer = layer_of(path)
         fan_in[layer] = max(fan_in.get(layer, 1), math.prod(np.shape(leaf)[:-1]))
     return jax.tree_util.tree_map_with_path(
-        lambda path, draw: fan_in[jax.tree_util.keystr(path[:-1])] ** -0.5 * draw, drawn
+        lambda path, draw: fan_in[layer_of(path)] ** -0.5 * draw, drawn
     )

@@ -25,8 +25,11 @@ Rule: TypeAlias = Callable[
 gradients."""
 
 
-Criterion: TypeAlias = Callable[[Params, jax.Array, Batch, chex.Numeric], jax.Array]
-"""`(params, outputs, batch, log_scale) -> scalar`; the outputs are those of the masked network."""
+Criterion: TypeAlias = Callable[
+    [Callable[[jax.Array], jax.Array], jax.Array, Batch, chex.Numeric], jax.Array
+]
+"""`(dense, outputs, batch, log_scale) -> scalar`; the outputs are those of the masked network, and
+`dense(x)` are those of the mother."""
 
 
 class Relaxation(NamedTuple):
@@ -134,13 +137,16 @@ class _GateSearch:
         k = masks.number_kept(density, masks.size(params)).astype(jnp.float32)
         logits = relaxation.start(start_key, params, jnp.asarray(density, jnp.float32))
 
+        def dense(x: jax.Array) -> jax.Array:
+            return self.apply(params, x)
+
         def objective(
             learned: Params, carry: None, batch: Batch, step: jax.Array
         ) -> tuple[jax.Array, None]:
             step_key = jax.random.fold_in(draw_key, step)
             gates = relaxation.draw(step_key, learned["logits"], step // per_epoch)
             outputs = self.apply(jax.tree.map(jnp.multiply, params, gates), batch.x)
-            return self.criterion(params, outputs, batch, learned["log_scale"]), carry
+            return self.criterion(dense, outputs, batch, learned["log_scale"]), carry
 
         learned, _, values, _ = training.minimize(
             train_key,
@@ -233,7 +239,7 @@ def to_labels(task: Task, loss: str) -> Criterion:
     """
     common.check_options(loss=loss)
     search_loss = losses.SEARCH_LOSSES[loss](task)
-    return lambda params, outputs, batch, log_scale: search_loss(outputs, batch.y, log_scale)
+    return lambda dense, outputs, batch, log_scale: search_loss(outputs, batch.y, log_scale)
 
 
 def dual_ascent(rate: float, damping: float) -> Rule:

@@ -13,6 +13,7 @@ from plantjax.finders import common, gates
 from plantjax.types import Apply, Batch, Finder, Found, Key, Mask, Params, Task
 
 
+@common.on_floats
 def gem_miner(
     task: Task,
     *,

@@ -35,6 +35,7 @@ class Sizes(NamedTuple):
     migrants: int
 
 
+@common.on_floats
 def genetic(
     task: Task,
     *,

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import optax
 
 from plantjax import checks, draws, nets
-from plantjax.finders import gates
+from plantjax.finders import common, gates
 from plantjax.types import Apply, Finder, Key, Params, Task
 
 TEMPERATURE, LOW, HIGH = 2.0 / 3.0, -0.1, 1.1
 """The published temperature b, and the interval (gamma, zeta) to which gates are stretched."""
 
 
+@common.on_floats
 def hard_concrete(
     task: Task,
     *,

@@ -9,6 +9,7 @@ from plantjax.masks.allocations import ALLOCATIONS
 from plantjax.types import Apply, Batch, Finder, Found, Key, MakeScore, Params, Prunable, Task
 
 
+@common.on_floats
 def layer_budgets(
     task: Task,
     *,

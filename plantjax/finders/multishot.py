@@ -40,6 +40,7 @@ class _State(NamedTuple):
     later: Params
 
 
+@common.on_floats
 def multishot(
     task: Task,
     *,

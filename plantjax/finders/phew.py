@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from plantjax import checks, masks, nets
 from plantjax.finders import common
-from plantjax.nets.chains import ordered
+from plantjax.nets.chains import with_layers
 from plantjax.types import Apply, Batch, Finder, Found, Key, Mask, Params, Task
 
 _BIAS = -1  # the source of an edge that is a bias, where a backward walk ends
@@ -23,6 +23,7 @@ class _Walked(NamedTuple):
     full: jax.Array  # the next walk would exceed k
 
 
+@common.on_floats
 def phew(task: Task, *, apply: Apply = nets.apply, max_walks: int | None = None) -> Finder:
     """Keeps the edges of random walks, alternately forward and backward, with P = |w| / sum |w|.
 
@@ -116,15 +117,17 @@ def _pick(draw: jax.Array, weights: jax.Array) -> jax.Array:
 
 def _add(mask: Mask, edges: Edges) -> tuple[Mask, jax.Array]:
     """Adds the edges of a walk to the mask; also returns how many of them are new."""
-    result, new = {}, jnp.int32(0)
-    for name, (source, unit) in zip(ordered(mask), edges, strict=True):
-        kernel, bias = mask[name]["kernel"], mask[name]["bias"]
+    result, new = [], jnp.int32(0)
+    for layer, (source, unit) in zip(nets.layers(mask), edges, strict=True):
+        kernel, bias = layer["kernel"], layer["bias"]
         is_weight, is_bias = source >= 0, source == _BIAS
         row = jnp.maximum(source, 0)
         is_new = (is_weight & ~kernel[row, unit]) | (is_bias & ~bias[unit])
         new = new + is_new.astype(jnp.int32)
-        result[name] = {
-            "kernel": kernel.at[row, unit].max(is_weight),
-            "bias": bias.at[unit].max(is_bias),
-        }
-    return result, new
+        result.append(
+            {
+                "kernel": kernel.at[row, unit].max(is_weight),
+                "bias": bias.at[unit].max(is_bias),
+            }
+        )
+    return with_layers(mask, result), new

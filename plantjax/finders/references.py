@@ -26,6 +26,7 @@ def planted(task: Task, *, apply: Apply = nets.apply) -> Finder:
     return _fixed(lambda params, planted: planted.mask)
 
 
+@common.on_floats
 def oracle_random(task: Task, *, apply: Apply = nets.apply) -> Finder:
     """Reference: a random mask with the planted mask's layer counts, scaled to the density.
 

@@ -22,6 +22,7 @@ from plantjax.types import (
 )
 
 
+@common.on_floats
 def singleshot(
     task: Task,
     *,

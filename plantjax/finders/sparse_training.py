@@ -23,6 +23,7 @@ GROWTHS = ("random", "gradient")
 """Where weights grow: at random (SET), or where the dense gradient is largest (RigL)."""
 
 
+@common.on_floats
 def sparse_training(
     task: Task,
     *,

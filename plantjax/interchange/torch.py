@@ -1,38 +1,19 @@
-"""Arrays of PyTorch as parameters: matched by role and order, never by shape alone.
+"""Arrays of PyTorch as parameters, and back.
 
 PyTorch need not be installed: a state dict is a mapping from names to tensors, or to arrays.
 """
 
-import re
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plantjax import checks
-from plantjax.types import Params
-
-State: TypeAlias = Mapping[str, Any] | Iterable[tuple[str, Any]]
-"""A state dict, or the pairs of `module.named_parameters()`."""
-
-ROLES = {
-    "weight": ("kernel", "scale", "embedding"),
-    "bias": ("bias",),
-    "running_mean": ("mean",),
-    "running_var": ("var",),
-}
-"""Names of the leaves that an array of a PyTorch module may fill, by its name there."""
-_BUFFERS = ("running_mean", "running_var")
-_COUNTER = "num_batches_tracked"
-
-
-class _Layer(NamedTuple):
-    """One layer of the parameters: its path without its collection, and its leaves by name."""
-
-    path: str
-    leaves: dict[str, int]  # to the index in tree order
+from plantjax import checks, masks
+from plantjax.interchange import roles
+from plantjax.interchange.roles import State
+from plantjax.types import Mask, Params
 
 
 def from_torch(state: State, like: Params, names: Mapping[str, str] | None = None) -> Params:
@@ -46,7 +27,8 @@ def from_torch(state: State, like: Params, names: Mapping[str, str] | None = Non
     Weights of linear layers [O, I] become kernels [I, O], those of convolutions [O, I, kh, kw]
     become [kh, kw, I, O]. The inputs of a linear layer behind a flattened image [C, H, W] are
     reordered to [H, W, C]. Weights pruned by `torch.nn.utils.prune` (`weight_orig` and
-    `weight_mask`) come in masked, and bfloat16 as float32.
+    `weight_mask`) come in masked, and bfloat16 as float32. Tied weights, which a state dict has
+    under several names, may be one leaf.
 
     Args:
       state: name to tensor or array, as `module.state_dict()` returns it, or such pairs, as
@@ -69,168 +51,81 @@ def from_torch(state: State, like: Params, names: Mapping[str, str] | None = Non
     >>> pj.interchange.from_torch(state, like)["layer_00"]["kernel"].shape
     (2, 4)
     """
-    modules = _modules(state)
-    paths, leaves, structure = _flatten(like)
-    layers = _layers(paths)
-    pairs = _matched(modules, layers, leaves, names or {})
-    filled = dict(enumerate(leaves))
-    channels = 0  # of the last convolution, whose image the next linear layer may read flattened
-    for name, layer in pairs:
-        for role, index in _places(name, modules[name], layer).items():
-            array = modules[name][role]
-            leaf, shape = paths[index].rpartition("/")[2], np.shape(leaves[index])
-            value = _converted(array, leaf, shape, channels)
-            if value.shape != np.shape(leaves[index]):
-                raise ValueError(
-                    f"state['{name}.{role}'] must fit {paths[index]} of shape "
-                    f"{np.shape(leaves[index])}, got {array.shape}, which is {value.shape} here."
-                )
-            filled[index] = jnp.asarray(value.astype(leaves[index].dtype))
-            if array.ndim >= 2 and leaf == "kernel":
-                channels = array.shape[0] if array.ndim > 2 else 0
-    return jax.tree.unflatten(structure, list(filled.values()))
+    modules = roles.modules_of(state)
+    leaves, structure = jax.tree.flatten(like)
+    for place in roles.places(modules, like, names or {}):
+        array = modules[place.module][place.role]
+        value = roles.converted(array, place.name, place.channels)
+        leaves[place.leaf] = jnp.asarray(value.astype(leaves[place.leaf].dtype))
+    return jax.tree.unflatten(structure, leaves)
 
 
-def _modules(state: State) -> dict[str, dict[str, np.ndarray]]:
-    """The arrays by module and role, modules in the order of the state dict."""
-    pairs = state.items() if isinstance(state, Mapping) else state
-    modules: dict[str, dict[str, np.ndarray]] = {}
-    for name, tensor in pairs:
-        module, _, role = name.rpartition(".")
-        if role != _COUNTER:
-            modules.setdefault(module, {})[role] = _array(tensor)
-    for arrays in modules.values():
-        for role in [role for role in arrays if role.endswith("_orig")]:
-            plain = role.removesuffix("_orig")
-            mask = arrays.pop(f"{plain}_mask", np.ones(()))
-            arrays[plain] = arrays.pop(role) * mask.astype(bool)
-    if not modules:
-        raise ValueError("state must hold at least one array, got none.")
-    return modules
+def to_torch(
+    params: Params,
+    mask: Mask | None,
+    like: State,
+    names: Mapping[str, str] | None = None,
+    *,
+    split: bool = False,
+) -> dict[str, Any]:
+    """Turns parameters into a PyTorch state dict, the inverse of `from_torch`.
 
+    Arrays go where `from_torch` would take them from, in the layout of PyTorch. For a module that
+    `torch.nn.utils.prune` has pruned, `weight_orig` are the parameters as they are and
+    `weight_mask` is the mask; everywhere else, pruned entries are zero.
 
-def _array(tensor: Any) -> np.ndarray:
-    """A tensor, on any device and of any float type, as an array."""
-    if hasattr(tensor, "detach"):
-        tensor = tensor.detach().cpu()
-        if str(tensor.dtype) == "torch.bfloat16":
-            tensor = tensor.float()
-        tensor = tensor.numpy()
-    return np.asarray(tensor)
+    Args:
+      params: pytree of (concrete) arrays; with "batch_stats" beside "params", running statistics
+        are filled as well.
+      mask: a mask with the structure of the params, or None to keep everything.
+      like: the state dict of the PyTorch module, `module.state_dict()`, or arrays of its shapes.
+      names: as in `from_torch`.
+      split: return `weight_orig` and `weight_mask` instead of `weight` (and so for biases) wherever
+        an entry is pruned, for modules that will be pruned by `torch.nn.utils.prune.identity`.
 
+    Returns:
+      A dict of the names of `like`: tensors where it has tensors, else arrays. What params do not
+      have, such as running statistics or the number of batches, is that of `like`.
 
-def _flatten(like: Params) -> tuple[list[str], list[Any], Any]:
-    pairs, structure = jax.tree_util.tree_flatten_with_path(like)
-    return [checks.path_name(path) for path, _ in pairs], [leaf for _, leaf in pairs], structure
+    Raises:
+      ValueError: as `from_torch`, or if the mask does not match.
 
-
-def _layers(paths: list[str]) -> list[_Layer]:
-    """The layers in natural order; statistics belong to the layer of the same path."""
-    found: dict[str, dict[str, int]] = {}
-    for index, path in enumerate(paths):
-        layer, _, leaf = path.rpartition("/")
-        for collection in ("params", "batch_stats"):
-            layer = layer.removeprefix(f"{collection}/") if "/" in layer else layer
-        found.setdefault(layer, {})[leaf] = index
-    return [_Layer(path, found[path]) for path in sorted(found, key=checks.natural)]
-
-
-def _matched(
-    modules: Mapping[str, Mapping[str, np.ndarray]],
-    layers: list[_Layer],
-    leaves: list[Any],
-    names: Mapping[str, str],
-) -> list[tuple[str, _Layer]]:
-    """Every module with its layer, in the order of the state dict."""
-    by_path = {layer.path: layer for layer in layers}
-    chosen: dict[str, _Layer] = {}
-    for name, path in names.items():
-        if name not in modules or path not in by_path:
-            raise ValueError(
-                f"names must map modules ({', '.join(modules)}) to layers "
-                f"({', '.join(by_path)}), got {name!r}: {path!r}."
-            )
-        chosen[name] = by_path[path]
-    for name in modules:
-        if name not in chosen and name.replace(".", "/") in by_path:
-            chosen[name] = by_path[name.replace(".", "/")]
-    taken = {layer.path for layer in chosen.values()}
-    if len(taken) < len(chosen):
-        raise ValueError(f"names must give every module a layer of its own, got {dict(names)}.")
-    free = [layer for layer in layers if layer.path not in taken]
-    for name, arrays in modules.items():
-        if name not in chosen:
-            alike = [layer for layer in free if _alike(arrays, layer, leaves)]
-            chosen[name] = _next(name, arrays, alike, taken)
-            taken.add(chosen[name].path)
-    missing = [layer.path for layer in layers if layer.path not in taken]
-    if missing:
-        raise ValueError(f"state must fill all of params, got no arrays for {', '.join(missing)}.")
-    return [(name, chosen[name]) for name in modules]
-
-
-def _next(
-    name: str, arrays: Mapping[str, np.ndarray], alike: list[_Layer], taken: Collection[str]
-) -> _Layer:
-    """The next of several layers of one kind, if their order is known: they differ in numbers."""
-    if len({re.sub(r"\d+", "#", layer.path) for layer in alike}) > 1:
-        paths = ", ".join(layer.path for layer in alike)
-        raise ValueError(
-            f"names must say which layer state[{name!r}] is, because the names of several of its "
-            f"kind give no order: {paths}."
+    >>> import jax, numpy as np, plantjax as pj
+    >>> params = pj.nets.init(jax.random.key(0), (2, 4))
+    >>> like = {"0.weight": np.zeros((4, 2)), "0.bias": np.zeros(4)}  # of torch.nn.Linear(2, 4)
+    >>> state = pj.interchange.to_torch(params, None, like)
+    >>> state["0.weight"].shape, bool((state["0.weight"] == params["layer_00"]["kernel"].T).all())
+    ((4, 2), True)
+    """
+    mask = masks.full(params) if mask is None else mask
+    checks.mask("mask", mask, "params", params)
+    given = dict(like.items() if isinstance(like, Mapping) else like)
+    values, kept = ([np.asarray(leaf) for leaf in jax.tree.leaves(tree)] for tree in (params, mask))
+    filled: dict[str, np.ndarray] = {}
+    for place in roles.places(roles.modules_of(given), params, names or {}):
+        name = ".".join(part for part in (place.module, place.role) if part)
+        value, keep = (
+            roles.restored(leaves[place.leaf], place.name, place.channels)
+            for leaves in (values, kept)
         )
-    left = [layer for layer in alike if layer.path not in taken]
-    if not left:
-        shapes = ", ".join(f"{role} {array.shape}" for role, array in arrays.items())
-        raise ValueError(
-            f"state[{name!r}] must fit a layer of params that no other module fills, got {shapes}; "
-            "say which one in names if there is one."
-        )
-    return left[0]
+        if f"{name}_orig" in given or (split and not keep.all()):
+            filled |= {f"{name}_orig": value, f"{name}_mask": keep.astype(value.dtype)}
+        else:
+            filled[name] = np.where(keep, value, np.zeros_like(value))
+    state = {}
+    for name, template in given.items():
+        for part in (name, f"{name}_orig", f"{name}_mask"):
+            if part in filled:
+                state[part] = _as(filled[part], template)
+        if name not in filled and f"{name}_orig" not in filled:
+            state[name] = template
+    return state
 
 
-def _alike(arrays: Mapping[str, np.ndarray], layer: _Layer, leaves: list[Any]) -> bool:
-    """Whether a module has the roles and shapes of this layer."""
-    try:
-        places = _places("", arrays, layer)
-    except ValueError:
-        return False
-    names = {index: leaf for leaf, index in layer.leaves.items()}
-    shapes = {index: np.shape(leaves[index]) for index in names}
-    return all(
-        _converted(arrays[role], names[index], shapes[index], 0).shape == shapes[index]
-        for role, index in places.items()
-    )
-
-
-def _places(name: str, arrays: Mapping[str, np.ndarray], layer: _Layer) -> dict[str, int]:
-    """The leaf of every array of a module, by its role."""
-    places = {}
-    for role in arrays:
-        fitting = [leaf for leaf in ROLES.get(role, (role,)) if leaf in layer.leaves]
-        if len(fitting) == 1:
-            places[role] = layer.leaves[fitting[0]]
-        elif role not in _BUFFERS:
-            raise ValueError(
-                f"state['{name}.{role}'] must have one leaf in {layer.path}, got "
-                f"{', '.join(layer.leaves)}."
-            )
-    if len(places) < len(layer.leaves):
-        left = [leaf for leaf, index in layer.leaves.items() if index not in places.values()]
-        raise ValueError(f"state must fill all of {layer.path}, got no array for {left[0]}.")
-    return places
-
-
-def _converted(array: np.ndarray, leaf: str, shape: tuple[int, ...], channels: int) -> np.ndarray:
-    """An array in the layout of a leaf: kernels have inputs before outputs, images are NHWC."""
-    if leaf != "kernel" or array.ndim < 2:
-        return array
-    rotated = _rotated(array)
-    if array.ndim == 2 and channels and rotated.shape == shape and shape[0] % channels == 0:
-        return rotated.reshape(channels, -1, shape[1]).swapaxes(0, 1).reshape(shape)
-    return rotated
-
-
-def _rotated(array: np.ndarray) -> np.ndarray:
-    """[O, I, ...] as [..., I, O]."""
-    return np.moveaxis(array, (0, 1), (-1, -2)) if array.ndim >= 2 else array
+def _as(array: np.ndarray, template: Any) -> Any:
+    """An array as what the template is, a tensor or an array."""
+    if array.dtype.isbuiltin != 1:  # bfloat16
+        array = array.astype(np.float32)
+    if hasattr(template, "new_tensor"):
+        return template.new_tensor(array)
+    return array.astype(np.asarray(template).dtype)

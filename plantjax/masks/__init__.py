@@ -5,8 +5,9 @@ a leaf's path ("layer_00/kernel"); leaves that it rejects are kept entirely and 
 """
 
 from plantjax.masks.allocations import ALLOCATIONS, erk, igq, smart_ratio
+from plantjax.masks.compact import compact, savings
 from plantjax.masks.counts import number_kept
-from plantjax.masks.groups import SCOPES
+from plantjax.masks.groups import SCOPES, partition
 from plantjax.masks.select import (
     apply,
     count,
@@ -16,7 +17,6 @@ from plantjax.masks.select import (
     live,
     nonzero,
     overlap,
-    partition,
     reselect,
     select,
     size,
@@ -28,6 +28,7 @@ __all__ = [
     "ALLOCATIONS",
     "SCOPES",
     "apply",
+    "compact",
     "count",
     "density",
     "erk",
@@ -41,6 +42,7 @@ __all__ = [
     "partition",
     "reselect",
     "reselect_live",
+    "savings",
     "select",
     "select_live",
     "size",

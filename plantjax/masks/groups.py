@@ -3,6 +3,7 @@
 A layer consists of the arrays with the same parent path.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +52,63 @@ def scatter(part: jax.Array, like: list[Any]) -> list[jax.Array]:
     """The inverse of `gather`: splits a vector or matrix into arrays of the shapes of `like`."""
     parts = jnp.split(jnp.ravel(part.T), np.cumsum([np.size(leaf) for leaf in like])[:-1])
     return [jnp.reshape(part, np.shape(leaf)) for part, leaf in zip(parts, like, strict=True)]
+
+
+def partition(params: Params, prunable: Prunable) -> tuple[Params, Callable[..., Params]]:
+    """The prunable leaves as a tree of their own, and the function that puts them back.
+
+    Args:
+      params: any pytree of arrays.
+      prunable: predicate on leaf paths.
+
+    Returns:
+      (leaves by path, `(leaves by path, others) -> tree`), where `others` is a value for all other
+      leaves; by default they are those of `params`.
+
+    Raises:
+      ValueError: if no leaf is prunable.
+
+    >>> import jax.numpy as jnp
+    >>> tree = {"kernel": jnp.ones(2), "scale": jnp.ones(1)}
+    >>> leaves, merged = partition(tree, lambda path: path == "kernel")
+    >>> list(leaves), merged({"kernel": jnp.zeros(2)})["scale"].tolist()
+    (['kernel'], [1.0])
+    """
+    paths, leaves, structure = flatten(params)
+    chosen = members(paths, "global", prunable)[0]
+    free = OrderedDict((paths[index], leaves[index]) for index in chosen)  # in the tree's order
+
+    def merged(part: Params, others: bool | None = None) -> Params:
+        rest = leaves if others is None else [jnp.full(jnp.shape(p), others) for p in leaves]
+        whole = [part.get(path, leaf) for path, leaf in zip(paths, rest, strict=True)]
+        return jax.tree.unflatten(structure, whole)
+
+    return free, merged
+
+
+def floats(tree: Any, like: Params) -> Any:
+    """The tree with None wherever a leaf of `like` is no float, such as a counter or a random key.
+
+    >>> floats({"w": True, "count": True}, {"w": 1.0, "count": 1})
+    {'count': None, 'w': True}
+    """
+    return jax.tree.map(lambda leaf, other: leaf if checks.is_float(other) else None, tree, like)
+
+
+def with_others(part: Any, like: Params, fill: bool | None = None) -> Any:
+    """The inverse of `floats`: with the other leaves of `like`, or with arrays of `fill` for them.
+
+    >>> with_others({"w": 2.0, "count": None}, {"w": 1.0, "count": 1})
+    {'count': 1, 'w': 2.0}
+    """
+    leaves, structure = jax.tree.flatten(like)
+    left = iter(jax.tree.leaves(part))
+    others = leaves if fill is None else [jnp.full(jnp.shape(leaf), fill) for leaf in leaves]
+    whole = [
+        next(left) if checks.is_float(leaf) else other
+        for leaf, other in zip(leaves, others, strict=True)
+    ]
+    return jax.tree.unflatten(structure, whole)
 
 
 def layer_shapes(tree: Any, prunable: Prunable | None = None) -> list[list[tuple[int, ...]]]:

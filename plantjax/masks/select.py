@@ -1,7 +1,5 @@
 """Selection of the highest scores at an exact density, and basic operations on masks."""
 
-from collections.abc import Callable
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -100,10 +98,12 @@ def reselect(
     if within is not None:
         checks.mask("within", within, "scores", scores)
     paths, leaves, structure = flatten(scores)
-    for path, leaf in zip(paths, leaves, strict=True):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise ValueError(f"scores[{path}] must be floats, got {jnp.result_type(leaf)}.")
     groups = members(paths, scope, prunable)
+    for i in (i for group in groups for i in group):
+        if not checks.is_float(leaves[i]):
+            raise ValueError(
+                f"scores[{paths[i]}] must be floats, got {jnp.result_type(leaves[i])}."
+            )
     values = gather(leaves, groups, scope)
     kept = kept_per_group(density, scope, [value.size for value in values], counts)
     allowed = None if within is None else gather(jax.tree.leaves(within), groups, scope)
@@ -150,11 +150,11 @@ def nonzero(params: Params) -> Mask:
     >>> nonzero({"w": jnp.array([0.0, -1.0])})["w"].tolist()
     [False, True]
     """
-    return jax.tree.map(lambda p: p != 0, params)
+    return jax.tree.map(lambda p: jnp.ones(p.shape, bool) if checks.is_key(p) else p != 0, params)
 
 
 def apply(params: Params, mask: Mask) -> Params:
-    """Sets pruned parameters to exactly zero, even where they are NaN.
+    """Sets pruned parameters to exactly zero, even where they are NaN; random keys stay.
 
     Raises:
       ValueError: if the mask does not have the structure and shapes of the params, or is not bool.
@@ -164,7 +164,9 @@ def apply(params: Params, mask: Mask) -> Params:
     [2.0, 0.0]
     """
     checks.mask("mask", mask, "params", params)
-    return jax.tree.map(lambda p, m: jnp.where(m, p, jnp.zeros_like(p)), params, mask)
+    return jax.tree.map(
+        lambda p, m: p if checks.is_key(p) else jnp.where(m, p, jnp.zeros_like(p)), params, mask
+    )
 
 
 def count(mask: Mask, prunable: Prunable | None = None) -> jax.Array:
@@ -202,37 +204,6 @@ def density(mask: Mask, prunable: Prunable | None = None) -> jax.Array:
     0.5
     """
     return count(mask, prunable).astype(jnp.float32) / size(mask, prunable)
-
-
-def partition(params: Params, prunable: Prunable) -> tuple[Params, Callable[..., Params]]:
-    """The prunable leaves as a tree of their own, and the function that puts them back.
-
-    Args:
-      params: any pytree of arrays.
-      prunable: predicate on leaf paths.
-
-    Returns:
-      (leaves by path, `(leaves by path, others) -> tree`), where `others` is a value for all other
-      leaves; by default they are those of `params`.
-
-    Raises:
-      ValueError: if no leaf is prunable.
-
-    >>> import jax.numpy as jnp
-    >>> tree = {"kernel": jnp.ones(2), "scale": jnp.ones(1)}
-    >>> leaves, merged = partition(tree, lambda path: path == "kernel")
-    >>> list(leaves), merged({"kernel": jnp.zeros(2)})["scale"].tolist()
-    (['kernel'], [1.0])
-    """
-    paths, leaves, structure = flatten(params)
-    free = {paths[index]: leaves[index] for index in members(paths, "global", prunable)[0]}
-
-    def merged(part: Params, others: bool | None = None) -> Params:
-        rest = leaves if others is None else [jnp.full(jnp.shape(p), others) for p in leaves]
-        whole = [part.get(path, leaf) for path, leaf in zip(paths, rest, strict=True)]
-        return jax.tree.unflatten(structure, whole)
-
-    return free, merged
 
 
 def overlap(mask: Mask, other: Mask, prunable: Prunable | None = None) -> jax.Array:

@@ -15,6 +15,8 @@ from plantjax.nets.chains import (
     widths,
 )
 from plantjax.nets.convnets import RESNETS, SHORTCUTS, VGGS, resnet, vgg
+from plantjax.nets.equinox_modules import from_equinox
+from plantjax.nets.modules import Module, from_linen, from_nnx
 from plantjax.nets.wirings import Wiring
 
 __all__ = [
@@ -23,10 +25,14 @@ __all__ = [
     "SCHEMES",
     "SHORTCUTS",
     "VGGS",
+    "Module",
     "Network",
     "Wiring",
     "apply",
     "fold",
+    "from_equinox",
+    "from_linen",
+    "from_nnx",
     "init",
     "is_chain",
     "layer_name",

@@ -55,6 +55,17 @@ class Network:
         """Whether a leaf is prunable: kernels and biases of layers are, batch norms are not."""
         return path.startswith("layer_")
 
+    def fitted(self, params: Params) -> "Network":
+        """The same network with the channel numbers of params, as after `pj.compact`; for VGG.
+
+        Raises:
+          ValueError: if the module cannot be resized.
+        """
+        if not hasattr(self.module, "fitted"):
+            kind = type(self.module).__name__
+            raise ValueError(f"module must be resizable, as VGG is, in fitted, got {kind}.")
+        return Network(self.module.fitted(params))
+
     def flow(self, params: Params, x: jax.Array) -> jax.Array:
         """Runs the network with batch norm statistics of mean 0 and variance 1, for SynFlow."""
         return self.inference(_fresh(params))(params, x)

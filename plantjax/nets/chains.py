@@ -1,12 +1,13 @@
 """Chains: dense ReLU networks, their initialisation, and the naming that orders their layers.
 
-A chain is a dict of layers in natural order of their names, layer_2 before layer_10; each layer is
-a dict of `kernel` [I, O] and `bias` [O]. Rescaling needs a chain, and planting and live paths take
+A chain is a tree of layers in natural order of their names, layer_2 before layer_10; each layer is
+a mapping of `kernel` [I, O] and `bias` [O]: a dict, a FrozenDict or the state of a Flax NNX module,
+at any depth. Rescaling needs a chain, and planting and live paths take
 one by default; everything else in plantjax takes any pytree of arrays.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import flax.linen as nn
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from plantjax import checks, draws
+from plantjax.nets import wirings
 from plantjax.types import Key, Mask, Params
 
 
@@ -61,7 +63,7 @@ def layers(params: Params) -> list[dict[str, jax.Array]]:
     """The layers of a chain in network order.
 
     Args:
-      params: a dict of layers, each with `kernel` [I, O] and `bias` [O].
+      params: a tree of layers, each with `kernel` [I, O] and `bias` [O].
 
     Returns:
       One dict of arrays per layer.
@@ -76,9 +78,26 @@ def layers(params: Params) -> list[dict[str, jax.Array]]:
     if not is_chain(params):
         raise ValueError(
             "params must be a chain of dense layers, {'layer_00': {'kernel': [I, O], 'bias': [O]}, "
-            f"...}}, got {jax.tree.map(jnp.shape, params)}."
+            f"...}}, got {checks.shapes(params)}."
         )
-    return [params[name] for name in ordered(params)]
+    found = _by_layer(params)
+    return [found[name] for name in ordered(found)]
+
+
+def with_layers(params: Params, layers: Sequence[Mapping[str, jax.Array]]) -> Params:
+    """A chain like params with the arrays of other layers, in network order.
+
+    >>> import plantjax as pj
+    >>> params = pj.targets.circle(depth=3)
+    >>> list(with_layers(params, pj.nets.layers(params)))
+    ['layer_00', 'layer_01']
+    """
+    found = {
+        f"{name}/{leaf}": layer[leaf]
+        for name, layer in zip(ordered(_by_layer(params)), layers, strict=True)
+        for leaf in layer
+    }
+    return wirings.replace(params, found)
 
 
 def is_chain(params: Params) -> bool:
@@ -88,18 +107,29 @@ def is_chain(params: Params) -> bool:
     >>> is_chain(pj.targets.circle(depth=3)), is_chain([1.0])
     (True, False)
     """
-    if not isinstance(params, dict) or not params:
+    found = _by_layer(params)
+    if not found or "" in found:
         return False
     width = None
-    for name in ordered(params):
-        layer = params[name]
-        if not isinstance(layer, dict) or set(layer) != {"kernel", "bias"}:
+    for name in ordered(found):
+        layer = found[name]
+        if set(layer) != {"kernel", "bias"}:
             return False
         kernel, bias = jnp.shape(layer["kernel"]), jnp.shape(layer["bias"])
         if len(kernel) != 2 or bias != kernel[1:] or width not in (None, kernel[0]):
             return False
         width = kernel[1]
     return True
+
+
+def _by_layer(params: Params) -> dict[str, dict[str, jax.Array]]:
+    """The arrays by the path of their layer and their name; those in no mapping under ""."""
+    found: dict[str, dict[str, jax.Array]] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        layer, _, name = checks.path_name(path).rpartition("/")
+        listed = any(isinstance(key, jax.tree_util.SequenceKey) for key in path)
+        found.setdefault("" if listed or checks.depth(path) < 2 else layer, {})[name] = leaf
+    return found
 
 
 def widths(params: Params) -> tuple[int, ...]:
@@ -218,13 +248,13 @@ def rescale(params: Params, factors: Sequence[jax.Array]) -> Params:
     chain = layers(params)
     if len(factors) != len(chain):
         raise ValueError(f"factors must be {len(chain)}, one per layer, got {len(factors)}.")
-    scaled, product = {}, jnp.float32(1.0)
-    for name, layer, factor in zip(ordered(params), chain, factors, strict=True):
+    scaled, product = [], jnp.float32(1.0)
+    for layer, factor in zip(chain, factors, strict=True):
         product = product * factor
         bias = layer["bias"]
         bias = jnp.where(bias == 0, bias, bias * product)  # the product may be infinite
-        scaled[name] = {"kernel": layer["kernel"] * factor, "bias": bias}
-    return scaled
+        scaled.append({"kernel": layer["kernel"] * factor, "bias": bias})
+    return with_layers(params, scaled)
 
 
 def rescale_to_he(params: Params, mask: Mask) -> Params:

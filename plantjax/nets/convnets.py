@@ -101,6 +101,12 @@ class VGG(_Net):
                 index += 1
         return self.head(x, index)
 
+    def fitted(self, params: Any) -> "VGG":
+        """The same module with the channel numbers of params."""
+        kernels = iter(layer["kernel"] for layer in map(params.get, chains.ordered(params)))
+        blocks = tuple(tuple(next(kernels).shape[-1] for _ in block) for block in self.blocks)
+        return self.clone(blocks=blocks)
+
     def wiring(self) -> Wiring:
         """The wiring of a chain."""
         count = sum(len(widths) for widths in self.blocks)

@@ -139,7 +139,7 @@ def chain(params: Params, names: Sequence[str] | None = None) -> Wiring:
         raise ValueError(
             "params must be a chain of dense layers or convolutions, {'layer_00': {'kernel': "
             "[I, O] or [kh, kw, I, O], 'bias': [O]}, ...}, or come with its wiring, got "
-            f"{jax.tree.map(jnp.shape, params)}: {error}"
+            f"{checks.shapes(params)}: {error}"
         ) from None
     return wiring
 

@@ -10,7 +10,7 @@ from plantjax import checks, masks, metrics, nets, recovery
 from plantjax.finders.common import with_head
 from plantjax.metrics import FURTHER, Judged, Registered
 from plantjax.sweeps.worlds import World
-from plantjax.types import Apply, Batch, Found, Head, Mask, Metrics, Params, Task
+from plantjax.types import Apply, Batch, Found, Head, Mask, Metrics, Params, Task, as_arrays
 
 IMAGES = 1000
 """Number of images on which a network is run at once."""
@@ -53,6 +53,7 @@ def evaluate(
     >>> round(float(found["mse"]), 6), bool(found["constant"])
     (0.0, False)
     """
+    params, mask, data = as_arrays((params, mask, data))
     checks.batch(data)
     masked = masks.apply(params, mask)
     network = frozen(apply, masked, None if train is None else train.x)

@@ -70,6 +70,14 @@ def test_a_selection_names_its_rivals() -> None:
         assert all((np.asarray(a) == np.asarray(b)).all() for a, b in leaves)
 
 
+@pytest.mark.slow
+def test_compact_networks_compute_what_their_rivals_do() -> None:
+    for item in workloads.compaction():
+        (rival,) = (item.rivals or {}).values()
+        outputs, wanted = (np.asarray(run(*item.arguments)) for run in (item.function, rival))
+        np.testing.assert_allclose(outputs, wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())
+
+
 def test_medians_and_ranges_of_times() -> None:
     found = measure.timing([(3.0, 4.0), (1.0, 9.0), (2.0, 5.0)])
     assert found == measure.Timing(2.0, 5.0, 1.0, 3.0)

@@ -48,7 +48,7 @@ def data():
 
 
 def relaxation_of(name, **static):
-    return FINDERS[name](CIRCLE, **static).search.relaxation
+    return FINDERS[name](CIRCLE, **static).search.plain.relaxation
 
 
 # Distributions.
@@ -245,7 +245,7 @@ def test_the_highest_logits_are_kept_and_the_native_counted():
     )
     seen = []
 
-    def criterion(params, outputs, batch, log_scale):
+    def criterion(dense, outputs, batch, log_scale):
         jax.debug.callback(seen.append, outputs, ordered=True)
         return jnp.sum(outputs) * 0.0 + log_scale
 
@@ -274,20 +274,21 @@ def test_the_highest_logits_are_kept_and_the_native_counted():
 @pytest.mark.parametrize("task", [CIRCLE, RELU])
 def test_a_dense_target_is_what_the_mother_computes(task):
     params, batch = nets.init(KEY, (task.n_in, 12, task.n_out)), task.sample(KEY, 20)
-    dense = nets.apply(params, batch.x)
+    run = functools.partial(nets.apply, params)
+    dense = run(batch.x)
     other = jax.random.normal(KEY, dense.shape)
-    criterion = finders.concrete_ticket(task, target="dense").search.criterion
-    assert abs(float(criterion(params, 3.0 * dense, batch, 0.0))) < 1e-5
+    criterion = finders.concrete_ticket(task, target="dense").search.plain.criterion
+    assert abs(float(criterion(run, 3.0 * dense, batch, 0.0))) < 1e-5
     wanted = (
         losses.scale_free_divergence(other, dense, 0.4)
         if task is CIRCLE
         else losses.scale_free_squared_error(other, dense)
     )
     assert wanted > 0.01
-    np.testing.assert_allclose(criterion(params, other, batch, 0.4), wanted, rtol=1e-6)
-    labels = finders.concrete_ticket(task).search.criterion
+    np.testing.assert_allclose(criterion(run, other, batch, 0.4), wanted, rtol=1e-6)
+    labels = finders.concrete_ticket(task).search.plain.criterion
     search_loss = losses.SEARCH_LOSSES["scale-free"](task)(other, batch.y, 0.4)
-    np.testing.assert_allclose(labels(params, other, batch, 0.4), search_loss, rtol=1e-6)
+    np.testing.assert_allclose(labels(run, other, batch, 0.4), search_loss, rtol=1e-6)
 
 
 def test_finders_tell_their_scope_and_rounds():

@@ -67,6 +67,58 @@ def test_norms_are_kept_and_not_counted(name):
         np.testing.assert_array_equal(found.params["norm_00"]["scale"], PARAMS["norm_00"]["scale"])
 
 
+class Counting:
+    """The same network; its tree has a random key, a counter and running statistics as well."""
+
+    def __call__(self, tree, x):
+        hidden = NET({name: tree[name] for name in PARAMS}, x)
+        return hidden + 0.0 * jax.random.normal(tree["rngs"]["key"], hidden.shape)
+
+    def prunable(self, path):
+        return path.startswith("layer_")
+
+
+REST = {"rngs": {"key": jax.random.key(3), "count": jnp.uint32(7)}}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("snip", "signed_supermask"),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (
+                *("multishot_lamp", "random_erk", "edge_popup", "oracle_random", "rigl"),
+                *("edge_popup_levels", "gem_miner", "genetic", "concrete_ticket"),
+            )
+        ),
+    ],
+)
+def test_leaves_that_are_no_floats_change_nothing(name):
+    def found(apply, params):
+        known = names.options(name)
+        options = {option: value for option, value in BRIEF.items() if option in known}
+        make = FINDERS[name] if name in FINDERS else REFERENCES[name]
+        planted = Planted(params, masks.full(params), jnp.ones(1))
+        truth = (planted,) if name in REFERENCES else ()
+        finder = jax.jit(make(RELU, apply=apply, **options))
+        return finder(jax.random.key(2), params, DATA, 0.4, *truth)
+
+    wanted, result = found(NET, PARAMS), found(Counting(), PARAMS | REST)
+    assert all(leaf.all() for leaf in result.mask["rngs"].values())
+    assert int(result.params["rngs"]["count"]) == 7
+    for layer in PARAMS:
+        for leaf in PARAMS[layer]:
+            np.testing.assert_array_equal(result.mask[layer][leaf], wanted.mask[layer][leaf])
+
+
+def test_leaves_that_are_no_floats_must_not_be_prunable():
+    for name, apply in (("snip", lambda params, x: x), ("phew", None), ("gem_miner", None)):
+        finder = FINDERS[name](RELU, **({} if apply is None else {"apply": apply}))
+        with pytest.raises(ValueError, match=r"params\[rngs/count\] must be a float array, or not"):
+            finder(jax.random.key(2), PARAMS | REST, DATA, 0.4)
+
+
 def test_results_count_prunable_parameters_only():
     def world(cell):
         planted = Planted(PARAMS, masks.full(PARAMS), jnp.ones(1))

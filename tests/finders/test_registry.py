@@ -2,13 +2,18 @@
 
 from functools import partial
 
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import contract
-from plantjax import scores, tasks
+from plantjax import masks, nets, scores, tasks
 from plantjax.finders import FINDERS, multishot, names, singleshot
 from plantjax.finders.registry import Registry
 from plantjax.scores import SCORES
+from plantjax.types import Batch, Finder, Found
 
 
 def find(task, *, score="own"):
@@ -81,7 +86,7 @@ def test_finders_come_from_the_scores():
     for name in SCORES:
         assert FINDERS[f"multishot_{name}"].func is multishot
         assert FINDERS[f"multishot_{name}"].keywords == {"score": name}
-        assert contract.function_of(FINDERS[name]) is singleshot
+        assert contract.function_of(FINDERS[name]) is contract.function_of(singleshot)
     assert FINDERS["ntk_sap"](tasks.TASKS["relu"]).rounds == 100
 
 
@@ -104,3 +109,35 @@ def test_a_name_registered_anew_is_another_finder(registry, first, second, monke
         assert found[-1] == [search(name) for name in ("mine", "mine+shuffled")]
     assert found[0] == found[2]
     assert not set(found[0]) & set(found[1])
+
+
+def test_finders_take_numpy_arrays_and_compute_in_single_precision():
+    def search(key, params, data, density):
+        assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves((params, data)))
+        assert params["w"].dtype == data.x.dtype == jnp.float32
+        assert params["count"].dtype == data.y.dtype == jnp.int32
+        return Found(masks.full(params), jax.tree.map(lambda leaf: 3 * leaf, params), {})
+
+    params = {"w": jnp.ones(2, jnp.bfloat16), "count": np.arange(2, dtype=np.int32)}
+    data = Batch(np.ones((4, 1), np.float16), np.zeros(4, np.int32))
+    found = Finder(search)(jax.random.key(0), params, data, 0.5)
+    assert found.params["w"].dtype == jnp.bfloat16
+    assert found.params["w"].tolist() == [3.0, 3.0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["concrete_ticket", "bernoulli_gates", "seek", "rigl"])
+def test_masks_do_not_depend_on_how_numbers_are_stored(name):
+    """bfloat16 parameters that float32 holds exactly, in numpy arrays."""
+    brief = {"search_epochs": 1, "sweeps": 2, "restarts": 2, "units": 6, "sweep_samples": 64}
+    task = tasks.TASKS["circle"]
+    options = {option: brief[option] for option in brief if option in names.options(name)}
+    params = nets.init(jax.random.key(0), (2, 8, 4))
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+    data = task.sample(jax.random.key(1), 100)
+    finder = names.make(task, name, **options)
+    found = finder(jax.random.key(2), params, jax.tree.map(np.asarray, data), 0.3)
+    wanted = finder(jax.random.key(2), jax.tree.map(np.asarray, wide), data, 0.3)
+    chex.assert_trees_all_equal(found.mask, wanted.mask)
+    chex.assert_trees_all_equal_dtypes(found.params, params)

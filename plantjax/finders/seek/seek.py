@@ -20,7 +20,7 @@ from plantjax.finders.seek import loss, prices, starts, subnetwork
 from plantjax.finders.seek.moves import Effort
 from plantjax.finders.seek.prices import Plan
 from plantjax.finders.seek.subnetwork import Stack
-from plantjax.nets.chains import ordered
+from plantjax.nets.chains import with_layers
 from plantjax.types import Apply, Batch, Finder, Found, Key, Params, Task
 
 
@@ -37,6 +37,7 @@ DEFAULTS = {"accuracy": Defaults(30, 8, 32, 2048), "mse": Defaults(60, 2, 64, 10
 """Chosen by measurement, see SEEKER.md; about a minute of one core at depth 5 and width 100."""
 
 
+@common.on_floats
 def seek(
     task: Task,
     *,
@@ -147,7 +148,7 @@ class _Seek:
         begun = jax.lax.map(begin, jax.random.split(start_key, self.plan.restarts))
         safe = starts.safe(path_key, goal, weights, data, k, loss.verdict())
         best, told = prices.descend(sweep_key, goal, weights, data, k, begun, safe, self.plan)
-        mask = dict(zip(ordered(params), subnetwork.unstack(best).values(), strict=True))
+        mask = with_layers(params, nets.layers(subnetwork.unstack(best)))
         return Found(mask, params, told)
 
 
