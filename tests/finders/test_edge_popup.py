@@ -15,7 +15,7 @@ from plantjax import finders, losses, nets, tasks
 from plantjax.finders import FINDERS
 from plantjax.finders.edge_popup_scores import sgd
 from plantjax.types import Batch, Found
-from shared import flat
+from shared import flat, shares
 
 CIRCLE, RELU = tasks.TASKS["circle"], tasks.TASKS["relu"]
 COUNTS = np.array([4, 40 + 18, 80 + 4])  # of the circle target at depth 4, weights and biases
@@ -158,7 +158,7 @@ def groups_of(case, tree):
 
 def budgets(case, density, sizes):
     if CASES[case].get("scope") != "oracle":
-        return [np.clip(np.floor(density * n + 0.5), 1, n) for n in sizes]
+        return shares(int(np.clip(np.floor(density * sum(sizes) + 0.5), 1, sum(sizes))), sizes)
     share = np.floor(density * sum(sizes) + 0.5) * COUNTS / COUNTS.sum()
     kept = np.floor(share)  # largest remainder
     kept[np.argsort(kept - share)[: round(share.sum() - kept.sum())]] += 1

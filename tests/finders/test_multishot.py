@@ -231,7 +231,7 @@ def test_pruned_parameters_are_zero_when_scored_and_the_others_are_trained(case)
 def test_info_tells_every_level(case):
     found, levels = ran(case)
     rows, rounds = trail(case)[1:], (DEFAULTS | CASES[case])["rounds"]
-    assert set(found.info) == {"kept_density", "live_density", "collapsed", "loss"}
+    assert set(found.info) == {*("kept_density", "live_density", "collapsed", "not_finite", "loss")}
     for values in found.info.values():
         assert values.shape == (rounds,)
         assert values.dtype == np.float32
@@ -336,7 +336,7 @@ def test_allow_revive_lets_pruned_parameters_come_back():
 
 
 def test_networks_that_are_no_chain_have_no_live_density():
-    assert set(toy()[0].info) == {"kept_density", "collapsed", "loss"}
+    assert set(toy()[0].info) == {"kept_density", "collapsed", "not_finite", "loss"}
 
 
 @pytest.mark.parametrize("case", ["random", "synflow"])
