@@ -15,6 +15,7 @@ from plantjax.finders import FINDERS, REFERENCES, common
 from plantjax.scores import SCORES
 from plantjax.sweeps import worlds
 from plantjax.types import Batch
+from shared import shares
 
 CIRCLE, RELU = tasks.TASKS["circle"], tasks.TASKS["relu"]
 DEPTH, WIDTH = 4, 20
@@ -143,10 +144,10 @@ def test_counts_are_exact_in_every_scope(scope, world):
     n = kept.shape[1]
     wanted = np.clip(np.floor(densities * np.float32(n) + np.float32(0.5)), 1, n)
     np.testing.assert_array_equal(kept.sum(axis=1), wanted)
-    for group in groups[scope] if scope != "oracle" else []:
-        size = flat(group).shape[1]
-        quota = np.maximum(wanted * size / n, wanted >= len(groups[scope]))
-        assert (np.abs(flat(group).sum(axis=1) - quota) <= 1 + 0.05 * quota).all()
+    if scope in ("layer", "local"):
+        counts = np.stack([flat(group).sum(axis=1) for group in groups[scope]], axis=1)
+        sizes = [flat(group).shape[1] for group in groups[scope]]
+        assert counts.tolist() == [shares(int(k), sizes) for k in wanted]
 
 
 @pytest.mark.slow
