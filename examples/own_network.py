@@ -1,7 +1,7 @@
 """Your own network: plant a ticket in it, and let two finders seek it.
 
 Any pytree of arrays with an `apply(params, x) -> outputs` works. Planting has to know how the
-layers are connected: chains are recognised by their shapes, other networks need a wiring.
+layers are connected: a chain unless you give a wiring. With `apply` and inputs, it checks that.
 """
 
 import flax.linen as nn
@@ -41,8 +41,8 @@ def seek(name, apply, target, mother, wiring=None):
 
     loss, evaluate = pj.losses.cross_entropy, pj.tasks.evaluate_classes
     task = pj.types.Task(name, 36, 2, "accuracy", lambda depth: target, sample, loss, evaluate)
-    planted = pj.plant(jax.random.key(0), target, mother, wiring=wiring)
     train, test = pj.tasks.split(sample(jax.random.key(1), 1000))
+    planted = pj.plant(jax.random.key(0), target, mother, wiring=wiring, apply=apply, x=train.x)
     found, density = {"planted": planted.mask}, pj.masks.density(planted.mask)
     for finder in ("synflow", "edge_popup"):
         search = jax.jit(pj.FINDERS[finder](task, apply=apply))

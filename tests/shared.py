@@ -1,5 +1,7 @@
 """Helpers that several test files use."""
 
+from fractions import Fraction
+
 import jax
 import numpy as np
 
@@ -45,3 +47,21 @@ STREAM = Wiring(
     ),
     (("block", "stem"), ("wide", "block")),
 )
+
+
+def shares(k, sizes):
+    """k by largest remainder in proportion to the sizes, at least one each if that is possible."""
+    ones: set[int] = set()
+    while True:
+        rest, total = k - len(ones), sum(n for i, n in enumerate(sizes) if i not in ones)
+        quotas = [
+            Fraction(0) if i in ones else Fraction(n * rest, total) for i, n in enumerate(sizes)
+        ]
+        small = {i for i, quota in enumerate(quotas) if i not in ones and quota < 1}
+        if k < len(sizes) or not small:
+            break
+        ones |= small
+    kept = [1 if i in ones else int(quota) for i, quota in enumerate(quotas)]
+    for i in sorted(range(len(sizes)), key=lambda i: int(quotas[i]) - quotas[i])[: k - sum(kept)]:
+        kept[i] += 1
+    return kept

@@ -1,6 +1,6 @@
 """Do the tests notice? Changes one operator at a time, and counts the changes that tests refuse.
 
-    python tools/mutate.py [--files masks/select planting] [--sample N] [--least 0.9]
+    python tools/mutate.py [--files masks/select planting/algorithm] [--sample N] [--least 0.9]
 
 Every mutant is a copy of the package with one comparison, operator, number or truth value changed;
 it dies if its tests fail, or take too long. Prints who survived; exits 1 if too many did.
@@ -27,7 +27,8 @@ TESTS = {
     "masks/select_live": ["tests/masks/test_select_live.py"],
     "masks/allocations": ["tests/masks/test_allocations.py"],
     "nets/liveness": ["tests/nets/test_liveness.py"],
-    "planting": ["tests/test_planting.py", "tests/test_planting_conv.py"],
+    "planting/algorithm": ["tests/test_planting.py", "tests/test_planting_conv.py"],
+    "planting/matching": ["tests/test_planting.py", "tests/test_planting_conv.py"],
     "scores/basic": ["tests/scores/test_basic.py"],
     "scores/synflow": ["tests/scores/test_basic.py", "tests/nets/test_balancing.py"],
     "scores/lamp": ["tests/scores/test_later.py"],

@@ -112,8 +112,7 @@ def sparse_training(
             batch_size=batch_size,
         )
         left = masks.overlap(start, state.mask, prunable) / masks.count(start, prunable)
-        info = {"losses": losses, "kept_of_start": left, **common.not_finite(trained, prunable)}
-        return Found(state.mask, trained, info)
+        return Found(state.mask, trained, {"losses": losses, "kept_of_start": left})
 
     return Finder(search, scope="oracle", kind="trained")
 

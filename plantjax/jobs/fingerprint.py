@@ -7,6 +7,8 @@ have registered: its byte code, closures, defaults and the functions that it cal
 import dataclasses
 import functools
 import hashlib
+import os
+import sys
 import sysconfig
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +36,9 @@ REGISTRIES: dict[str, Mapping[str, Any]] = {
     "finder": FINDERS,
     "metric": METRICS,
 }
-_INSTALLED = (str(PACKAGE), *(sysconfig.get_path(name) for name in ("stdlib", "purelib")))
+_INSTALLED = tuple(
+    f"{folder}{os.sep}" for folder in (PACKAGE, *map(sysconfig.get_path, ("stdlib", "purelib")))
+)
 
 
 def fingerprint(folders: Sequence[Path] = ()) -> dict[str, Any]:
@@ -87,9 +91,12 @@ def _hash(value: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def _installed(function: types.FunctionType) -> bool:
-    """Whether a function is plantjax's or a library's, whose sources or version are known."""
-    return function.__code__.co_filename.startswith(_INSTALLED)
+def _installed(value: types.FunctionType | type) -> bool:
+    """Whether a function or class is plantjax's or a library's: its source or version is known."""
+    if isinstance(value, types.FunctionType):
+        return value.__code__.co_filename.startswith(_INSTALLED)
+    file = getattr(sys.modules.get(value.__module__), "__file__", None)
+    return value.__module__ == "builtins" or (file or "").startswith(_INSTALLED)
 
 
 def _parts(value: Any, above: list[Any]) -> Iterator[str]:
@@ -108,8 +115,8 @@ def _parts(value: Any, above: list[Any]) -> Iterator[str]:
             inner += [value.__globals__.get(name) for name in _names(value.__code__)]
     elif isinstance(value, type):
         yield value.__qualname__
-        inner = [part for _, part in sorted(vars(value).items()) if callable(part)]
-        inner = [] if value.__module__.partition(".")[0] in ("builtins", "plantjax") else inner
+        methods = [part for _, part in sorted(vars(value).items()) if callable(part)]
+        inner = [] if _installed(value) else methods
     elif isinstance(value, Mapping):
         inner = [part for pair in value.items() for part in pair]
     elif isinstance(value, list | tuple):
@@ -120,14 +127,17 @@ def _parts(value: Any, above: list[Any]) -> Iterator[str]:
         array = np.asarray(value)
         yield f"{array.dtype} {array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
         return
-    elif dataclasses.is_dataclass(value):
-        yield type(value).__qualname__
-        inner = [getattr(value, field.name) for field in dataclasses.fields(value)]
     elif isinstance(value, types.ModuleType):
         inner = [value.__name__]
-    else:
-        yield type(value).__qualname__ if " at 0x" in repr(value) else repr(value)
+    elif isinstance(value, types.MethodType):
+        inner = [value.__func__, value.__self__]
+    elif hasattr(value, "__wrapped__"):  # by jax.jit
+        inner = [value.__wrapped__]
+    elif " at 0x" not in repr(value) and not dataclasses.is_dataclass(value):
+        yield repr(value)
         return
+    else:  # an object
+        inner = [type(value), getattr(value, "__dict__", {})]
     for part in inner:
         yield from _parts(part, above)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from plantjax import checks
 
-_LARGEST_SUM = 2**30 - 1
+_LARGEST_SUM = 2**30 - 1  # of the counts that `apportion` takes
 
 
 def number_kept(density: chex.Numeric, n: int) -> jax.Array:
@@ -64,8 +64,7 @@ def _proportional(sizes: list[int], k: jax.Array) -> jax.Array:
     """Splits k in proportion to the sizes; at least one each if k suffices for that."""
     n, groups = sum(sizes), len(sizes)
     order = np.argsort(sizes, kind="stable")
-    smaller = np.empty(groups, np.int64)  # entries, and number, of the groups before it by size
-    place = np.empty(groups, np.int64)
+    smaller, place = np.empty((2, groups), np.int64)  # entries and number of smaller groups
     smaller[order] = np.concatenate([[0], np.cumsum(np.asarray(sizes)[order])[:-1]])
     place[order] = np.arange(groups)
     # Its share of what is left by smaller groups is below one.

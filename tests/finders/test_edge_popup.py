@@ -15,7 +15,7 @@ from plantjax import finders, losses, nets, tasks
 from plantjax.finders import FINDERS
 from plantjax.finders.edge_popup_scores import sgd
 from plantjax.types import Batch, Found
-from shared import flat
+from shared import flat, shares
 
 CIRCLE, RELU = tasks.TASKS["circle"], tasks.TASKS["relu"]
 COUNTS = np.array([4, 40 + 18, 80 + 4])  # of the circle target at depth 4, weights and biases
@@ -158,7 +158,7 @@ def groups_of(case, tree):
 
 def budgets(case, density, sizes):
     if CASES[case].get("scope") != "oracle":
-        return [np.clip(np.floor(density * n + 0.5), 1, n) for n in sizes]
+        return shares(int(np.clip(np.floor(density * sum(sizes) + 0.5), 1, sum(sizes))), sizes)
     share = np.floor(density * sum(sizes) + 0.5) * COUNTS / COUNTS.sum()
     kept = np.floor(share)  # largest remainder
     kept[np.argsort(kept - share)[: round(share.sum() - kept.sum())]] += 1
@@ -437,10 +437,10 @@ def test_dead_networks_have_finite_losses_and_exact_counts(case):
     chex.assert_tree_all_finite(found.info)
     dead = np.log(4) if task is CIRCLE else np.mean(np.square(data(case).y))
     np.testing.assert_allclose(found.info["losses"][3], dead, rtol=1e-5)
-    for leaf in jax.tree.leaves(found.mask):
-        kept = leaf.reshape(len(FACTORS), -1)
-        wanted = np.floor(0.3 * kept.shape[1] + 0.5).clip(1)
-        np.testing.assert_array_equal(kept.sum(axis=1), [wanted] * len(FACTORS))
+    leaves = [leaf.reshape(len(FACTORS), -1) for leaf in jax.tree.leaves(found.mask)]
+    wanted = budgets(case, 0.3, [leaf.shape[1] for leaf in leaves])
+    for kept, budget in zip(leaves, wanted, strict=True):
+        np.testing.assert_array_equal(kept.sum(axis=1), [budget] * len(FACTORS))
     chex.assert_trees_all_equal(found.params, jax.device_get(mothers))
 
 
@@ -497,7 +497,8 @@ def test_a_softmax_of_one_output_learns_nothing():
     np.testing.assert_allclose(found.info["losses"], [wanted] * 2, rtol=1e-5)
     local = [np.ravel(leaf) for leaf in jax.tree.leaves(steps[0].scores)]
     ranks = [np.argsort(np.argsort(-np.abs(scores))) for scores in local]
-    kept = [rank < np.floor(0.3 * len(rank) + 0.5).clip(1) for rank in ranks]
+    wanted = shares(8, [len(rank) for rank in ranks])  # 0.3 of 28
+    kept = [rank < budget for rank, budget in zip(ranks, wanted, strict=True)]
     np.testing.assert_array_equal(flat(found.mask), np.concatenate(kept))  # as they started
 
 

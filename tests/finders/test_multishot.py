@@ -15,7 +15,7 @@ from plantjax.finders import FINDERS, common
 from plantjax.scores import SCORES
 from plantjax.sweeps import worlds
 from plantjax.types import Batch
-from shared import flat
+from shared import flat, shares
 
 CIRCLE, RELU = tasks.TASKS["circle"], tasks.TASKS["relu"]
 DEPTH, WIDTH = 4, 20
@@ -200,10 +200,10 @@ def test_levels_follow_the_schedule_with_exact_counts(case):
             "layer": [mask[name] for name in sorted(mask)],
             "local": jax.tree.leaves(mask),
         }[static["scope"]]
-        for group in groups:
-            kept = flat(group)
-            wanted = np.floor(wanted_density(static, level) * kept.size + 0.5)
-            assert kept.sum() == np.clip(wanted, 1, kept.size)
+        kept = [int(flat(group).sum()) for group in groups]
+        sizes = [flat(group).size for group in groups]
+        k = int(np.clip(np.floor(wanted_density(static, level) * sum(sizes) + 0.5), 1, sum(sizes)))
+        assert kept == shares(k, sizes)
     if static["scope"] == "oracle":
         k = flat(found.mask).sum()
         layers = [flat(found.mask[name]).sum() for name in sorted(found.mask)]
@@ -231,7 +231,7 @@ def test_pruned_parameters_are_zero_when_scored_and_the_others_are_trained(case)
 def test_info_tells_every_level(case):
     found, levels = ran(case)
     rows, rounds = trail(case)[1:], (DEFAULTS | CASES[case])["rounds"]
-    assert set(found.info) == {"kept_density", "live_density", "collapsed", "loss"}
+    assert set(found.info) == {*("kept_density", "live_density", "collapsed", "not_finite", "loss")}
     for values in found.info.values():
         assert values.shape == (rounds,)
         assert values.dtype == np.float32
@@ -336,7 +336,7 @@ def test_allow_revive_lets_pruned_parameters_come_back():
 
 
 def test_networks_that_are_no_chain_have_no_live_density():
-    assert set(toy()[0].info) == {"kept_density", "collapsed", "loss"}
+    assert set(toy()[0].info) == {"kept_density", "collapsed", "not_finite", "loss"}
 
 
 @pytest.mark.parametrize("case", ["random", "synflow"])

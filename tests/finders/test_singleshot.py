@@ -15,6 +15,7 @@ from plantjax.finders import FINDERS, REFERENCES, common
 from plantjax.scores import SCORES
 from plantjax.sweeps import worlds
 from plantjax.types import Batch
+from shared import shares
 
 CIRCLE, RELU = tasks.TASKS["circle"], tasks.TASKS["relu"]
 DEPTH, WIDTH = 4, 20
@@ -139,11 +140,14 @@ def test_counts_are_exact_in_every_scope(scope, world):
             for c in range(layer["bias"].shape[-1])
         ],
     }
-    for group in groups[scope]:
-        kept = flat(group)
-        n = kept.shape[1]
-        wanted = np.clip(np.floor(densities * np.float32(n) + np.float32(0.5)), 1, n)
-        np.testing.assert_array_equal(kept.sum(axis=1), wanted)
+    kept = flat(jax.tree.leaves(found.mask))
+    n = kept.shape[1]
+    wanted = np.clip(np.floor(densities * np.float32(n) + np.float32(0.5)), 1, n)
+    np.testing.assert_array_equal(kept.sum(axis=1), wanted)
+    if scope in ("layer", "local"):
+        counts = np.stack([flat(group).sum(axis=1) for group in groups[scope]], axis=1)
+        sizes = [flat(group).shape[1] for group in groups[scope]]
+        assert counts.tolist() == [shares(int(k), sizes) for k in wanted]
 
 
 @pytest.mark.slow

@@ -79,7 +79,7 @@ def test_the_share_falls_as_a_cosine_and_the_counts_of_layers_stay():
     kept = rng.permutation(np.arange(1000) < 500)
     params = tree(jnp.asarray(np.where(kept, rng.normal(size=1000), 0), jnp.float32))
     mask = tree(jnp.asarray(kept))
-    move = jax.jit(_move)
+    move = jax.jit(functools.partial(_move, prunable=None))
     for share in (0.0, 0.15, 0.3, 1.0):
         moved = np.asarray(move(KEY, params, mask, tree(jnp.zeros(1000)), share)["layer"]["w"])
         assert moved.sum() == 500
@@ -92,7 +92,7 @@ def test_the_share_falls_as_a_cosine_and_the_counts_of_layers_stay():
 
 
 def test_growth_is_random_by_key_or_by_gradient():
-    move = jax.jit(jax.vmap(_move, (0, None, None, None, None)))
+    move = jax.jit(jax.vmap(functools.partial(_move, prunable=None), (0, None, None, None, None)))
     keys = jax.random.split(KEY, 20)
     by_chance = np.asarray(move(keys, W, MASK, tree(jnp.zeros(8)), 0.5)["layer"]["w"])
     assert len(np.unique(by_chance, axis=0)) > 3

@@ -26,12 +26,13 @@ def make(apply, loss):
         return factor * helper(params)
     return score
 """
+FILE = "own.py"
 PLAIN = {"sign": 1, "remark": "a", "factor": 2.0}
 
 
 def made(**changes: Any) -> Callable[..., Any]:
     scope: dict[str, Any] = {"__name__": "own"}
-    exec(compile(SOURCE.format(**PLAIN | changes), "own.py", "exec"), scope)
+    exec(compile(SOURCE.format(**PLAIN | changes), FILE, "exec"), scope)
     return scope["make"]
 
 
@@ -64,6 +65,27 @@ def test_options_and_closures_count(monkeypatch) -> None:
 
     assert changed(monkeypatch, metric(np.ones(3)), metric(np.ones(3)), "metric") == []
     assert changed(monkeypatch, metric(np.ones(3)), metric(np.zeros(3)), "metric")
+
+
+class Scaled:
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def __call__(self, apply: Any, loss: Any) -> Any:
+        return lambda key, params, mask, batch: self.factor
+
+
+def test_jitted_functions_objects_and_methods_count(monkeypatch) -> None:
+    for wrap in (jax.jit, lambda make: Scaled(make).__call__):
+        assert changed(monkeypatch, wrap(made()), wrap(made())) == []
+        assert changed(monkeypatch, wrap(made()), wrap(made(factor=3.0)))
+    assert changed(monkeypatch, Scaled(1.0), Scaled(1.0)) == []
+    assert changed(monkeypatch, Scaled(1.0), Scaled(2.0))
+
+
+def test_a_file_beside_the_package_is_no_part_of_it(monkeypatch) -> None:
+    monkeypatch.setitem(globals(), "FILE", f"{prints.PACKAGE}_plugin.py")
+    assert changed(monkeypatch, made(), made(sign=-1))
 
 
 def test_versions_settings_and_sources_count(tmp_path: Path) -> None:

@@ -166,10 +166,10 @@ def test_unknown_names_are_refused():
 
 def test_layers_are_the_arrays_of_one_parent_in_the_order_of_selection():
     params = NETS["mixed"]
-    assert groups.layer_shapes(params) == [[(8,), (3, 3, 4, 8)], [(8, 5)], [()]]
+    assert groups.layer_shapes(params) == [[()], [(8,), (3, 3, 4, 8)], [(8, 5)]]
     vectors, unravel = groups.ravel_layers(params)
-    assert [vector.size for vector in vectors] == [296, 40, 1]
+    assert [vector.size for vector in vectors] == [1, 296, 40]
     doubled = unravel([2 * vector for vector in vectors])
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, 2 * b), doubled, params)
     counts = masks.group_counts(jax.tree.map(lambda p: np.ones(np.shape(p), bool), params))
-    assert counts.tolist() == [296, 40, 1]
+    assert counts.tolist() == [1, 296, 40]

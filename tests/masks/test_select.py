@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-from fractions import Fraction
 
 import chex
 import hypothesis.strategies as st
@@ -15,6 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 from plantjax import draws, masks, nets
 from plantjax.masks.counts import apportion, kept_per_group
+from shared import shares
 
 TREE = nets.init(jax.random.key(0), (3, 5, 2))
 N = 32
@@ -83,24 +83,6 @@ def number(density, n):
     """The exact count of the method, in float32."""
     k = np.floor(np.float32(density) * np.float32(n) + np.float32(0.5))
     return int(np.clip(k, 1, n))
-
-
-def shares(k, sizes):
-    """k by largest remainder in proportion to the sizes, at least one each if that is possible."""
-    ones: set[int] = set()
-    while True:
-        rest, total = k - len(ones), sum(n for i, n in enumerate(sizes) if i not in ones)
-        quotas = [
-            Fraction(0) if i in ones else Fraction(n * rest, total) for i, n in enumerate(sizes)
-        ]
-        small = {i for i, quota in enumerate(quotas) if i not in ones and quota < 1}
-        if k < len(sizes) or not small:
-            break
-        ones |= small
-    kept = [1 if i in ones else int(quota) for i, quota in enumerate(quotas)]
-    for i in sorted(range(len(sizes)), key=lambda i: int(quotas[i]) - quotas[i])[: k - sum(kept)]:
-        kept[i] += 1
-    return kept
 
 
 def numbers(density, scope):

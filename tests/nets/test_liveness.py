@@ -88,7 +88,7 @@ def test_a_batch_norm_may_feed_any_channel():
 
 
 def test_recovery_of_convolutional_and_residual_networks():
-    for params, wiring in ((CONV, None), (RESIDUAL, STREAM)):
+    for params, wiring in ((CONV, wirings.chain(CONV)), (RESIDUAL, STREAM)):
         full = masks.full(params)
         planted = Planted(params, full, jnp.ones(2))
         result = jax.jit(recovery.compare, static_argnames="wiring")(

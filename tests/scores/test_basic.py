@@ -367,7 +367,9 @@ def test_scores_of_a_network_that_is_no_chain(name):
     chex.assert_trees_all_equal_shapes_and_dtypes(found, params)
     wanted = np.asarray(jax.jit(formula)(theta))
     size = np.abs(wanted).max()
-    np.testing.assert_allclose(flat(found), wanted, rtol=1e-4, atol=1e-5 * size)
+    power = 2.0 ** np.round(np.log2(size / np.abs(flat(found)).max()))  # synflow's is free
+    assert power == 1.0 or name == "synflow"
+    np.testing.assert_allclose(power * flat(found), wanted, rtol=1e-4, atol=1e-5 * size)
 
 
 @pytest.mark.parametrize(
