@@ -14,10 +14,10 @@ from plantjax.finders.multishot import multishot
 from plantjax.finders.phew import phew
 from plantjax.finders.references import dense, oracle_random, planted
 from plantjax.finders.registry import FINDERS, REFERENCES
-from plantjax.finders.schedules import SCHEDULES
 from plantjax.finders.seek.seek import seek
 from plantjax.finders.singleshot import singleshot
-from plantjax.finders.sparse_training import rewire, sparse_training
+from plantjax.finders.sparse_training import sparse_training
+from plantjax.masks.schedules import SCHEDULES
 
 __all__ = [
     "CONTROLS",
@@ -38,7 +38,6 @@ __all__ = [
     "oracle_random",
     "phew",
     "planted",
-    "rewire",
     "seek",
     "singleshot",
     "sparse_training",

@@ -7,6 +7,7 @@ a leaf's path ("layer_00/kernel"); leaves that it rejects are kept entirely and 
 from plantjax.masks.allocations import ALLOCATIONS, erk, igq, smart_ratio
 from plantjax.masks.counts import number_kept
 from plantjax.masks.groups import SCOPES
+from plantjax.masks.schedules import SCHEDULES
 from plantjax.masks.select import (
     apply,
     count,
@@ -26,6 +27,7 @@ from plantjax.masks.select_live import reselect_live, select_live
 
 __all__ = [
     "ALLOCATIONS",
+    "SCHEDULES",
     "SCOPES",
     "apply",
     "count",
