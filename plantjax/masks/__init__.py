@@ -6,7 +6,8 @@ a leaf's path ("layer_00/kernel"); leaves that it rejects are kept entirely and 
 
 from plantjax.masks.allocations import ALLOCATIONS, erk, igq, smart_ratio
 from plantjax.masks.counts import number_kept
-from plantjax.masks.groups import SCOPES
+from plantjax.masks.groups import SCOPES, partition
+from plantjax.masks.patterns import PATTERNS, check_scope
 from plantjax.masks.schedules import SCHEDULES
 from plantjax.masks.select import (
     apply,
@@ -17,7 +18,6 @@ from plantjax.masks.select import (
     live,
     nonzero,
     overlap,
-    partition,
     reselect,
     select,
     size,
@@ -27,9 +27,11 @@ from plantjax.masks.select_live import reselect_live, select_live
 
 __all__ = [
     "ALLOCATIONS",
+    "PATTERNS",
     "SCHEDULES",
     "SCOPES",
     "apply",
+    "check_scope",
     "count",
     "density",
     "erk",

@@ -90,6 +90,37 @@ def ravel_layers(
     return gather(leaves, layers, "layer"), unravel
 
 
+def partition(params: Params, prunable: Prunable) -> tuple[Params, Callable[..., Params]]:
+    """The prunable leaves as a tree of their own, and the function that puts them back.
+
+    Args:
+      params: any pytree of arrays.
+      prunable: predicate on leaf paths.
+
+    Returns:
+      (leaves by path, `(leaves by path, others) -> tree`), where `others` is a value for all other
+      leaves; by default they are those of `params`.
+
+    Raises:
+      ValueError: if no leaf is prunable.
+
+    >>> import jax.numpy as jnp
+    >>> tree = {"kernel": jnp.ones(2), "scale": jnp.ones(1)}
+    >>> leaves, merged = partition(tree, lambda path: path == "kernel")
+    >>> list(leaves), merged({"kernel": jnp.zeros(2)})["scale"].tolist()
+    (['kernel'], [1.0])
+    """
+    paths, leaves, structure = flatten(params)
+    free = {paths[index]: leaves[index] for index in members(paths, "global", prunable)[0]}
+
+    def merged(part: Params, others: bool | None = None) -> Params:
+        rest = leaves if others is None else [jnp.full(jnp.shape(p), others) for p in leaves]
+        whole = [part.get(path, leaf) for path, leaf in zip(paths, rest, strict=True)]
+        return jax.tree.unflatten(structure, whole)
+
+    return free, merged
+
+
 def _rows(arrays: list[jax.Array]) -> jax.Array:
     """The entries of a layer as rows [C, n], one per output channel (last axis)."""
     shapes = [jnp.shape(leaf) for leaf in arrays]

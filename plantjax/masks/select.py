@@ -1,16 +1,14 @@
 """Selection of the highest scores at an exact density, and basic operations on masks."""
 
-from collections.abc import Callable
-
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from plantjax import checks
-from plantjax.masks import topk
+from plantjax.masks import patterns, topk
 from plantjax.masks.counts import kept_per_group
-from plantjax.masks.groups import SCOPES, flatten, gather, members, scatter
+from plantjax.masks.groups import flatten, gather, members, scatter
 from plantjax.nets import liveness, wirings
 from plantjax.types import Key, Mask, Params, Prunable
 
@@ -30,6 +28,12 @@ def select(
     Scores are ordered like floats: +0 equals -0, denormals are distinct, -inf is the lowest number,
     and NaN comes after it. Ties are broken by random priorities from the key. Works under jit, and
     under vmap over key, scores and density.
+
+    Patterns are scopes too. "N:M", as in "2:4", keeps min(N, k of M) of every M consecutive inputs
+    of an output, and "fan_in" k inputs of every output, in each array. "AxB", as in "4x4", keeps k
+    of an array's blocks of A inputs and B outputs; "whole_channels" k output channels of a layer.
+    The highest mean scores are kept. Where M, A or B is no divisor, the last group or block is
+    smaller; a group keeps as many as others, or all that it has. A bias has one input.
 
     Args:
       key: consumed.
@@ -95,7 +99,7 @@ def reselect(
     >>> reselect(key, scores, 0.5, near)[0]["kernel"].tolist()
     [True, False]
     """
-    checks.choice("scope", scope, SCOPES)
+    patterns.check_scope("scope", scope)
     checks.density(density)
     if within is not None:
         checks.mask("within", within, "scores", scores)
@@ -103,6 +107,10 @@ def reselect(
     for path, leaf in zip(paths, leaves, strict=True):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise ValueError(f"scores[{path}] must be floats, got {jnp.result_type(leaf)}.")
+    if (pattern := patterns.parse(scope)) is not None:
+        inner = None if within is None else jax.tree.leaves(within)
+        kept_leaves = patterns.select(key, paths, leaves, density, pattern, inner, prunable)
+        return jax.tree.unflatten(structure, kept_leaves), unknown(scores, scope, prunable)
     groups = members(paths, scope, prunable)
     values = gather(leaves, groups, scope)
     kept = kept_per_group(density, scope, [value.shape[-1] for value in values], counts)
@@ -124,6 +132,8 @@ def unknown(params: Params, scope: str = "global", prunable: Prunable | None = N
     [0, 0]
     """
     paths, leaves, _ = flatten(params)
+    if patterns.parse(scope) is not None:
+        return jnp.zeros(0, jnp.uint32)
     groups = members(paths, scope, prunable)
     if scope == "channel":
         return jnp.zeros(sum(jnp.shape(leaves[group[0]])[-1] for group in groups), jnp.uint32)
@@ -201,37 +211,6 @@ def density(mask: Mask, prunable: Prunable | None = None) -> jax.Array:
     return count(mask, prunable).astype(jnp.float32) / size(mask, prunable)
 
 
-def partition(params: Params, prunable: Prunable) -> tuple[Params, Callable[..., Params]]:
-    """The prunable leaves as a tree of their own, and the function that puts them back.
-
-    Args:
-      params: any pytree of arrays.
-      prunable: predicate on leaf paths.
-
-    Returns:
-      (leaves by path, `(leaves by path, others) -> tree`), where `others` is a value for all other
-      leaves; by default they are those of `params`.
-
-    Raises:
-      ValueError: if no leaf is prunable.
-
-    >>> import jax.numpy as jnp
-    >>> tree = {"kernel": jnp.ones(2), "scale": jnp.ones(1)}
-    >>> leaves, merged = partition(tree, lambda path: path == "kernel")
-    >>> list(leaves), merged({"kernel": jnp.zeros(2)})["scale"].tolist()
-    (['kernel'], [1.0])
-    """
-    paths, leaves, structure = flatten(params)
-    free = {paths[index]: leaves[index] for index in members(paths, "global", prunable)[0]}
-
-    def merged(part: Params, others: bool | None = None) -> Params:
-        rest = leaves if others is None else [jnp.full(jnp.shape(p), others) for p in leaves]
-        whole = [part.get(path, leaf) for path, leaf in zip(paths, rest, strict=True)]
-        return jax.tree.unflatten(structure, whole)
-
-    return free, merged
-
-
 def overlap(mask: Mask, other: Mask, prunable: Prunable | None = None) -> jax.Array:
     """Number of entries kept in both masks, int32.
 
@@ -255,7 +234,10 @@ def group_counts(mask: Mask, scope: str = "layer", prunable: Prunable | None = N
     ([24, 36], [8, 16, 4, 32])
     """
     paths, leaves, _ = flatten(mask)
-    parts = gather(leaves, members(paths, scope, prunable), scope)
+    if (pattern := patterns.parse(scope)) is not None:
+        _, parts = patterns.tiles(paths, leaves, pattern, prunable)
+    else:
+        parts = gather(leaves, members(paths, scope, prunable), scope)
     return jnp.concatenate([jnp.sum(jnp.atleast_2d(part), 1, dtype=jnp.int32) for part in parts])
 
 

@@ -52,7 +52,8 @@ def prune(
         prune step by step, "one_shot" at `end`.
       begin: number of updates before which nothing is pruned.
       every: number of updates from one pruning to the next.
-      scope: see `masks.select`; or a name in `masks.ALLOCATIONS`, for its numbers per layer.
+      scope: see `masks.select`, also for patterns such as "2:4"; or a name in `masks.ALLOCATIONS`,
+        for its numbers per layer.
       key: random numbers of method "random", and priorities of ties; by default that of seed 0.
       prunable: predicate on leaf paths; other leaves, and those that are not floats, are kept. By
         default every leaf of floats is prunable.
@@ -81,9 +82,10 @@ def prune(
     checks.integer("begin", begin, 0)
     checks.integer("end", end, max(begin, 1))
     checks.integer("every", every, 1)
-    checks.choice(
-        "scope", scope, [name for name in (*masks.SCOPES, *ALLOCATIONS) if name != "oracle"]
-    )
+    if scope not in ALLOCATIONS:
+        masks.check_scope("scope", scope)
+    if scope == "oracle":
+        raise ValueError("scope must not be oracle, since prune gets no counts per layer.")
     if not callable(method):
         checks.choice("method", method, METHODS)
     score_fn: Method = method if callable(method) else METHODS[method]
