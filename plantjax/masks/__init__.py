@@ -4,7 +4,7 @@ A mask is a pytree of bool arrays with the structure of the parameters. `prunabl
 a leaf's path ("layer_00/kernel"); leaves that it rejects are kept entirely and never counted.
 """
 
-from plantjax.masks.allocations import ALLOCATIONS, erk, igq, smart_ratio
+from plantjax.masks.allocations import ALLOCATIONS, erk, igq, smart_ratio, uniform
 from plantjax.masks.counts import number_kept
 from plantjax.masks.groups import SCOPES, partition
 from plantjax.masks.patterns import PATTERNS, check_scope
@@ -49,5 +49,6 @@ __all__ = [
     "select_live",
     "size",
     "smart_ratio",
+    "uniform",
     "unknown",
 ]

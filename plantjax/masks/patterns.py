@@ -146,12 +146,17 @@ def _inside(
             return topk.top(key, [row], kept[None], [free])[0][0]
 
         return jax.vmap(one)(jax.random.split(key, rows), values, allowed)
-    # Tiles are small: an entry's place is the number of entries that beat it.
+    # Tiles are small: an entry's place is the number of entries that beat it. The loop also makes
+    # all comparisons see the same bits; in one expression, a compiler may compute scores twice.
     ranks = jnp.where(allowed, topk.order_keys(values), jnp.uint32(0))
     ties = jnp.reshape(topk.priorities(key, 0, rows * n), (rows, n))
-    mine, other = ranks[:, :, None], ranks[:, None, :]
-    beaten = (other > mine) | ((other == mine) & (ties[:, None, :] > ties[:, :, None]))
-    place = jnp.sum(beaten, axis=2, dtype=jnp.int32)
+
+    def beaten_by(index: jax.Array, place: jax.Array) -> jax.Array:
+        rank, tie = (jax.lax.dynamic_slice_in_dim(a, index, 1, axis=1) for a in (ranks, ties))
+        beats = (rank > ranks) | ((rank == ranks) & (tie > ties))
+        return place + beats.astype(jnp.int32)
+
+    place = jax.lax.fori_loop(0, n, beaten_by, jnp.zeros((rows, n), jnp.int32))
     return allowed & (place < jnp.minimum(kept, pattern.most))
 
 
