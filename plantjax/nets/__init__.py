@@ -4,7 +4,6 @@ from plantjax.nets import wirings
 from plantjax.nets.batch_norm import Network, fold
 from plantjax.nets.chains import (
     MLP,
-    SCHEMES,
     apply,
     init,
     is_chain,
@@ -15,6 +14,7 @@ from plantjax.nets.chains import (
     widths,
 )
 from plantjax.nets.convnets import RESNETS, SHORTCUTS, VGGS, resnet, vgg
+from plantjax.nets.schemes import SCHEMES
 from plantjax.nets.wirings import Wiring
 
 __all__ = [
