@@ -34,7 +34,7 @@ def test_options_of_finders(finder, known):
 
 
 def test_what_a_name_has_fixed_is_no_option():
-    assert names.options("random_erk") == {"apply", "score"}
+    assert names.options("random_erk") == {"apply", "prunable", "score"}
     assert "allocation" in names.options("rigl")
     assert "grow" not in names.options("rigl")
 

@@ -144,6 +144,36 @@ def test_the_first_mask_is_random_with_the_counts_of_the_allocation():
     assert int(masks.overlap(optim.mask(state), optim.mask(other))) < int(counts.sum())
 
 
+INNER = {
+    "adamw": optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.01, weight_decay=0.1)),
+    "schedule-free": optax.contrib.schedule_free_adamw(0.01),
+    "multi-steps": optax.MultiSteps(optax.adam(0.01), 3).gradient_transformation(),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", INNER)
+def test_zeros_stay_where_the_mask_is_whatever_the_optimizer(name):
+    params = nets.init(jax.random.key(0), (2, 16, 4))
+    x, y = jax.random.normal(KEY, (24, 2)), jnp.arange(24) % 4
+    rule = optim.rewire(INNER[name], density=0.3, end=12, every=4)
+
+    def step(carry, _):
+        params, state = carry
+        gradient = jax.grad(lambda p: cross_entropy(nets.apply(p, x), y))(params)
+        updates, state = rule.update(gradient, state, params)
+        carry = optax.apply_updates(params, updates), state
+        return carry, carry
+
+    start = (params, rule.init(params))
+    seen, states = jax.jit(lambda start: jax.lax.scan(step, start, length=15)[1])(start)
+    kept = optim.mask(states)
+    jax.tree.map(lambda p, m: np.testing.assert_array_equal(p[~m], 0.0), seen, kept)
+    np.testing.assert_allclose(optim.density(states), optim.density(states)[0])
+    changes = [(leaf[3] != leaf[4]).any() for leaf in jax.tree.leaves(kept)]
+    assert any(changes)  # the fifth update moves
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
