@@ -58,7 +58,7 @@ def test_set_and_rigl_start_alike_and_grow_apart():
         ({"grow": "all"}, "grow must be one of random, gradient, got 'all'"),
         ({"every": 0}, "every must be an integer of at least 1, got 0"),
         ({"fraction": -0.1}, r"fraction must lie in \[0, 1\]"),
-        ({"allocation": "even"}, "allocation must be one of erk"),
+        ({"allocation": "even"}, "allocation must be one of uniform, erk"),
         ({"search_epochs": 0}, "search_epochs must be an integer of at least 1"),
     ],
 )

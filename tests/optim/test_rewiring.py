@@ -183,7 +183,7 @@ def test_zeros_stay_where_the_mask_is_whatever_the_optimizer(name):
         ({"mask": MASK}, "density or mask must be given, and not both"),
         ({"density": None}, "density or mask must be given, and not both"),
         ({"density": 0.0}, r"density must lie in \(0, 1\]"),
-        ({"allocation": "even"}, "allocation must be one of erk"),
+        ({"allocation": "even"}, "allocation must be one of uniform, erk"),
     ],
 )
 def test_bad_options_are_refused(options, message):
