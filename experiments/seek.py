@@ -61,7 +61,7 @@ class Settings(Operation):
     """Neurons per hidden layer of the mother; at least the target's."""
     noise: float = 0.01
     """Noise of the data in [0, 1]: standard deviation (regression) or flip rate (classes)."""
-    scope: Annotated[str | None, cli.known(masks.SCOPES)] = None
+    scope: Annotated[str | None, cli.known((*masks.SCOPES, *masks.PATTERNS))] = None
     """Where parameters compete (default: the finder's own)."""
     rounds: int | None = None
     """Rounds or levels of scoring and selection (default: the finder's own)."""
@@ -101,7 +101,7 @@ class Settings(Operation):
         checks.integer("--width", self.width, 1)
         checks.interval("--noise", self.noise, 0.0, 1.0)
         if self.scope is not None:
-            checks.choice("--scope", self.scope, masks.SCOPES)
+            masks.check_scope("--scope", self.scope)
         if self.rounds is not None:
             checks.integer("--rounds", self.rounds, 1)
         checks.integer("--epochs", self.epochs, 0)

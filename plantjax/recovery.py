@@ -55,7 +55,7 @@ def compare(
     >>> float(metrics["recall"]), int(metrics["collapsed"])
     (1.0, 0)
     """
-    checks.choice("scope", scope, masks.SCOPES)
+    masks.check_scope("scope", scope)
     checks.mask("found_mask", found_mask, "params", params)
     checks.mask("planted.mask", planted.mask, "params", params)
     weights = [leaf for leaf in jax.tree.leaves(found_mask) if jnp.ndim(leaf) >= 2]

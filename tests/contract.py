@@ -31,7 +31,10 @@ THOROUGH = ("circle", "relu")
 """The tasks of thorough cases: one of classes, one of values."""
 ELSEWHERE = ("edge_popup", "oracle_random")
 """Run on all other tasks too, which differ in their sizes and losses only."""
-DEAR = ("seek", "genetic", "set", "edge_popup_levels", "hard_concrete", "continuous_sparsification")
+DEAR = (
+    *("seek", "genetic", "set", "edge_popup_levels", "hard_concrete"),
+    *("continuous_sparsification", "iterand"),
+)
 """Too long to compile for the quick tests."""
 
 

@@ -4,6 +4,7 @@ import re
 import runpy
 import sys
 
+import jax
 import pandas as pd
 import pytest
 
@@ -90,6 +91,19 @@ def test_compose(run):
     assert [row[0] for row in found] == ["0.1", "0.3", "1"]
     assert all(0.0 < float(row[i]) <= 1.0 for row in found for i in (1, 3))
     assert float(found[-1][3]) > 0.8
+
+
+@pytest.mark.slow
+def test_optax_one_line(run):
+    form = re.compile(r"(.+): accuracy ([\d.]+) at density ([\d.]+)")
+    with jax.numpy_dtype_promotion("standard"):  # optax does not run under "strict"
+        lines = run("optax_one_line")
+    found = {row[1]: row.groups()[1:] for row in map(form.fullmatch, lines)}
+    accuracy, density = ({name: float(row[i]) for name, row in found.items()} for i in (0, 1))
+    assert list(found) == ["dense", "gradual", "2:4", "RigL"]
+    assert (density["gradual"], density["RigL"]) == (0.1, 0.1)
+    assert 0.5 < density["2:4"] < 0.6  # biases and norms have one input, and stay
+    assert min(accuracy.values()) > accuracy["dense"] - 0.05
 
 
 @pytest.mark.slow

@@ -41,8 +41,8 @@ MARKER = re.compile(r"<!-- (begin|end) (\w+) -->")
 
 FAMILIES: dict[str, tuple[Callable[..., Any], ...]] = {
     "Singleshot": (finders.singleshot, finders.layer_budgets, finders.phew),
-    "Multishot": (finders.multishot,),
-    "Edge-popup": (finders.edge_popup, finders.edge_popup_levels),
+    "Multishot": (finders.multishot, finders.aligned),
+    "Edge-popup": (finders.edge_popup, finders.edge_popup_levels, finders.iterand),
     "Gates": (
         finders.gem_miner,
         finders.continuous_sparsification,
@@ -50,7 +50,7 @@ FAMILIES: dict[str, tuple[Callable[..., Any], ...]] = {
         finders.bernoulli_gates,
         finders.concrete_ticket,
     ),
-    "Sparse training": (finders.sparse_training,),
+    "Sparse training": (finders.sparse_training, finders.ac_dc, finders.sign_in, finders.ham),
     "Search": (finders.genetic, finders.seek),
 }
 """Functions that make finders, by family; those that are not here are of the family OTHERS."""

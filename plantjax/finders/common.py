@@ -42,13 +42,13 @@ def check_options(
     """Raises ValueError if an option that finders share is unknown or out of range.
 
     Args:
-      scope: must be in `masks.SCOPES`.
+      scope: must be in `masks.SCOPES` or a pattern.
       loss: must be in `losses.SEARCH_LOSSES`.
       search_learning_rate: must be positive.
       **counts: options by name; each must be an integer of at least 1.
     """
     if scope is not None:
-        checks.choice("scope", scope, masks.SCOPES)
+        masks.check_scope("scope", scope)
     if loss is not None:
         checks.choice("loss", loss, losses.SEARCH_LOSSES)
     if search_learning_rate is not None:

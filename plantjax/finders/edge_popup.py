@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from plantjax import checks, losses, masks, nets, training
-from plantjax.finders import common, schedules
+from plantjax.finders import common
 from plantjax.finders.edge_popup_scores import (
     COUNTED,
     SCORE_INITS,
@@ -20,6 +20,7 @@ from plantjax.finders.edge_popup_scores import (
     signed_straight,
     straight,
 )
+from plantjax.masks import schedules
 from plantjax.types import (
     Apply,
     Batch,
@@ -73,7 +74,7 @@ def edge_popup(
       anneal: "none": the final density throughout; "epoch": `schedule(density, e, E)` in epoch
         e = 1, 2, ...; "step": the same per step.
       anneal_share: share of the run after which the final density is reached, in (0, 1].
-      schedule: a name in `schedules.SCHEDULES`, or such a function.
+      schedule: a name in `masks.SCHEDULES`, or such a function.
       search_epochs: number of passes over the data E.
       batch_size: samples per step.
       search_learning_rate: initial learning rate of SGD (momentum 0.9, weight decay 5e-4, cosine

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from plantjax import checks, losses, masks, nets, training
-from plantjax.finders import common, schedules
+from plantjax.finders import common
 from plantjax.finders.edge_popup_scores import (
     SCORE_INITS,
     Selection,
@@ -21,6 +21,7 @@ from plantjax.finders.edge_popup_scores import (
     sgd,
     straight,
 )
+from plantjax.masks import schedules
 from plantjax.types import (
     Apply,
     Batch,
@@ -74,7 +75,7 @@ def edge_popup_levels(
       scope: where scores compete, see `masks.select`; "layer" ranks kernel and bias of a layer
         together, as the paper does for VGG16.
       rounds: number of levels L.
-      schedule: a name in `schedules.SCHEDULES`, or such a function.
+      schedule: a name in `masks.SCHEDULES`, or such a function.
       level_epochs: number of passes over the data per level.
       warmup: share of a level in which the learning rate rises from zero, in [0, 1).
       batch_size: samples per step.

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from plantjax import checks, masks, nets, scores, training
-from plantjax.finders import common, schedules
+from plantjax.finders import common
+from plantjax.masks import schedules
 from plantjax.types import (
     Apply,
     Batch,

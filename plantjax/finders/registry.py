@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from functools import lru_cache, partial, wraps
 from typing import Any
 
+from plantjax.finders.ac_dc import ac_dc
+from plantjax.finders.aligned import aligned
 from plantjax.finders.bernoulli_gates import bernoulli_gates
 from plantjax.finders.concrete_ticket import concrete_ticket
 from plantjax.finders.continuous_sparsification import continuous_sparsification
@@ -16,12 +18,15 @@ from plantjax.finders.edge_popup import edge_popup
 from plantjax.finders.edge_popup_levels import edge_popup_levels
 from plantjax.finders.gem_miner import gem_miner
 from plantjax.finders.genetic import genetic
+from plantjax.finders.ham import ham
 from plantjax.finders.hard_concrete import hard_concrete
+from plantjax.finders.iterand import iterand
 from plantjax.finders.layer_budgets import layer_budgets
 from plantjax.finders.multishot import multishot
 from plantjax.finders.phew import phew
 from plantjax.finders.references import dense, oracle_random, planted
 from plantjax.finders.seek.seek import seek
+from plantjax.finders.sign_in import sign_in
 from plantjax.finders.singleshot import singleshot
 from plantjax.finders.sparse_training import sparse_training
 from plantjax.scores import SCORES
@@ -108,6 +113,7 @@ FINDERS = Registry(
         "snip100": preset(partial(singleshot, score="snip"), rounds=100),
         "ntk_sap": preset(partial(singleshot, score="ntk_sap"), rounds=100),
         "prospr": preset(partial(singleshot, score="prospr"), batches=4),
+        "random_uniform": partial(layer_budgets, allocation="uniform"),
         "random_erk": partial(layer_budgets, allocation="erk"),
         "random_igq": partial(layer_budgets, allocation="igq"),
         "smart_ratio": partial(layer_budgets, allocation="smart_ratio"),
@@ -124,8 +130,13 @@ FINDERS = Registry(
         "signed_supermask": partial(
             edge_popup, signed=True, scope="global", anneal="step", anneal_share=0.8, init="equal"
         ),
+        "iterand": iterand,
         "set": partial(sparse_training, grow="random"),
         "rigl": partial(sparse_training, grow="gradient"),
+        "ac_dc": ac_dc,
+        "sign_in": sign_in,
+        "ham": ham,
+        "aligned": aligned,
         "gem_miner": gem_miner,
         "continuous_sparsification": continuous_sparsification,
         "hard_concrete": hard_concrete,

@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 
 from plantjax import masks, nets, scores
-from plantjax.finders import common, schedules
+from plantjax.finders import common
+from plantjax.masks import schedules
 from plantjax.types import (
     Apply,
     Batch,
@@ -42,7 +43,7 @@ def singleshot(
       score: a name in `scores.SCORES`, or such a function.
       apply: `(params, x) -> outputs`.
       rounds: number of rounds R; round r keeps `schedule(density, r, R)`.
-      schedule: a name in `schedules.SCHEDULES`, or such a function.
+      schedule: a name in `masks.SCHEDULES`, or such a function.
       scope: see `masks.select`.
       allow_revive: let later rounds keep parameters that earlier ones pruned, as the paper's code
         does for random, magnitude and SNIP.

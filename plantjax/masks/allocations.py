@@ -22,6 +22,32 @@ _TOTAL = 1 << 28  # shares become integers with about this sum; twice the sum fi
 _BISECTIONS = 60
 
 
+def uniform(params: Params, density: chex.Numeric, prunable: Prunable | None = None) -> jax.Array:
+    """Uniform: the same density in every layer.
+
+    Args:
+      params: a pytree of arrays.
+      density: in (0, 1]; may be traced.
+      prunable: predicate on leaf paths; layers without prunable leaves get no count.
+
+    Returns:
+      Counts int32 [L].
+
+    Raises:
+      ValueError: if a (concrete) density is outside (0, 1].
+
+    Source: baseline, as in Evci et al. 2020, section 3, https://arxiv.org/abs/1911.11134, where the
+    first layer stays dense; here it does not.
+
+    >>> import jax, plantjax as pj
+    >>> params = pj.nets.init(jax.random.key(0), (2, 20, 20, 1))  # layers of 60, 420 and 21
+    >>> jax.jit(pj.masks.uniform)(params, 0.2).tolist()
+    [12, 84, 4]
+    """
+    sizes, _ = _layers(params, density, prunable)
+    return apportion(jnp.asarray(sizes, jnp.int32), sizes, number_kept(density, sum(sizes)))
+
+
 def erk(params: Params, density: chex.Numeric, prunable: Prunable | None = None) -> jax.Array:
     """Erdos-Renyi-kernel: d_l = c sum(shape_l) / prod(shape_l), for kernels of shape shape_l.
 
@@ -162,6 +188,7 @@ def _quotas(log_force: jax.Array, sizes: jax.Array) -> jax.Array:
 
 
 ALLOCATIONS: dict[str, Callable[..., jax.Array]] = {
+    "uniform": uniform,
     "erk": erk,
     "igq": igq,
     "smart_ratio": smart_ratio,

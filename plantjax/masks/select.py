@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from plantjax import checks
-from plantjax.masks import topk
+from plantjax.masks import patterns, topk
 from plantjax.masks.counts import even, kept_per_group
-from plantjax.masks.groups import SCOPES, flatten, gather, members, scatter
+from plantjax.masks.groups import flatten, gather, members, scatter
 from plantjax.nets import liveness, wirings
 from plantjax.types import Key, Mask, Params, Prunable
 
@@ -28,6 +28,12 @@ def select(
     Scores are ordered like floats: +0 equals -0, denormals are distinct, -inf is the lowest number,
     and NaN comes after it. Ties are broken by random priorities from the key. Works under jit, and
     under vmap over key, scores and density.
+
+    Patterns are scopes too. "N:M", as in "2:4", keeps min(N, k of M) of every M consecutive inputs
+    of an output, and "fan_in" k inputs of every output, in each array. "AxB", as in "4x4", keeps k
+    of an array's blocks of A inputs and B outputs; "whole_channels" k output channels of a layer.
+    The highest mean scores are kept. Where M, A or B is no divisor, the last group or block is
+    smaller; a group keeps as many as others, or all that it has. A bias has one input.
 
     Args:
       key: consumed.
@@ -93,17 +99,22 @@ def reselect(
     >>> reselect(key, scores, 0.5, near)[0]["kernel"].tolist()
     [True, False]
     """
-    checks.choice("scope", scope, SCOPES)
+    patterns.check_scope("scope", scope)
     checks.density(density)
     if within is not None:
         checks.mask("within", within, "scores", scores)
     paths, leaves, structure = flatten(scores)
-    groups = members(paths, scope, prunable)
+    pattern = patterns.parse(scope)
+    groups = members(paths, "local" if pattern else scope, prunable)
     for i in (i for group in groups for i in group):
         if not checks.is_float(leaves[i]):
             raise ValueError(
                 f"scores[{paths[i]}] must be floats, got {jnp.result_type(leaves[i])}."
             )
+    if pattern is not None:
+        inner = None if within is None else jax.tree.leaves(within)
+        kept_leaves = patterns.select(key, paths, leaves, density, pattern, inner, prunable)
+        return jax.tree.unflatten(structure, kept_leaves), unknown(scores, scope, prunable)
     values = gather(leaves, groups, scope)
     kept = kept_per_group(density, scope, [value.size for value in values], counts)
     allowed = None if within is None else gather(jax.tree.leaves(within), groups, scope)
@@ -127,6 +138,8 @@ def unknown(params: Params, scope: str = "global", prunable: Prunable | None = N
     [0, 0]
     """
     paths, leaves, _ = flatten(params)
+    if patterns.parse(scope) is not None:
+        return jnp.zeros(0, jnp.uint32)
     groups = members(paths, scope, prunable)
     if scope == "channel":
         return jnp.zeros(sum(jnp.shape(leaves[group[0]])[-1] for group in groups), jnp.uint32)
@@ -229,7 +242,10 @@ def group_counts(mask: Mask, scope: str = "layer", prunable: Prunable | None = N
     ([24, 36], [8, 16, 4, 32])
     """
     paths, leaves, _ = flatten(mask)
-    parts = gather(leaves, members(paths, scope, prunable), scope)
+    if (pattern := patterns.parse(scope)) is not None:
+        _, parts = patterns.tiles(paths, leaves, pattern, prunable)
+    else:
+        parts = gather(leaves, members(paths, scope, prunable), scope)
     return jnp.concatenate([jnp.sum(jnp.atleast_2d(part), 1, dtype=jnp.int32) for part in parts])
 
 

@@ -4,7 +4,6 @@ from plantjax.nets import wirings
 from plantjax.nets.batch_norm import Network, fold
 from plantjax.nets.chains import (
     MLP,
-    SCHEMES,
     apply,
     init,
     is_chain,
@@ -17,6 +16,7 @@ from plantjax.nets.chains import (
 from plantjax.nets.convnets import RESNETS, SHORTCUTS, VGGS, resnet, vgg
 from plantjax.nets.equinox_modules import from_equinox
 from plantjax.nets.modules import Module, from_linen, from_nnx
+from plantjax.nets.schemes import SCHEMES
 from plantjax.nets.wirings import Wiring
 
 __all__ = [

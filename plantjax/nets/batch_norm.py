@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from plantjax import checks, draws
-from plantjax.nets import chains
+from plantjax.nets import schemes
 from plantjax.nets.wirings import INPUT, Wiring
 from plantjax.types import Apply, Key, Params
 
@@ -127,7 +127,7 @@ class Network:
         Raises:
           ValueError: if image is not three positive sizes, or the scheme is unknown.
         """
-        checks.choice("scheme", scheme, chains.SCHEMES)
+        checks.choice("scheme", scheme, schemes.SCHEMES)
         if len(image) != 3:
             raise ValueError(f"image must be (H, W, C), got {tuple(image)}.")
         for side in image:
@@ -137,13 +137,12 @@ class Network:
         sizes = _sizes(shapes, self.wiring, scheme)
         flat = [shapes[name][leaf].shape for name in sizes for leaf in ("kernel", "bias")]
         drawn = iter(draws.arrays(key, flat, uniform=scheme == "uniform"))
-        params = {}
-        for name, (kernel_size, bias_size) in sizes.items():
-            kernel, bias = next(drawn), next(drawn)
-            zero = scheme == "he_zero_bias"
+        params, names = {}, list(sizes)
+        for name, bias_size in sizes.items():
+            first, last = name == names[0], name == names[-1]
             params[name] = {
-                "kernel": kernel_size * kernel,
-                "bias": jnp.zeros_like(bias) if zero else bias_scale * bias_size * bias,
+                "kernel": schemes.kernel(next(drawn), scheme, first, last),
+                "bias": schemes.bias(next(drawn), scheme, bias_scale * bias_size, last),
             }
         for name in sorted(set(shapes) - set(sizes)):
             shape = shapes[name]["scale"].shape
@@ -205,14 +204,13 @@ def _fresh(params: Params) -> Params:
     }
 
 
-def _sizes(shapes: Any, wiring: Wiring, scheme: str) -> dict[str, tuple[float, float]]:
-    """The standard deviations (or bounds) of kernel and bias of each layer, in network order."""
+def _sizes(shapes: Any, wiring: Wiring, scheme: str) -> dict[str, float]:
+    """The standard deviation (or bound) of the bias of each layer, in network order."""
     sizes, reached = {}, {INPUT: 1.0}
     for layer in wiring.layers:
         *window, _ = shapes[layer.name]["kernel"].shape
-        kernel = chains.kernel_size(window, scheme)
-        bias = reached[layer.reads] * kernel
-        sizes[layer.name] = (kernel, bias)
+        bias = reached[layer.reads] * schemes.kernel_size(window, scheme)
+        sizes[layer.name] = bias
         carried = wiring.carried(layer.writes)
         others = reached.get(layer.writes, 0.0)
         reached[layer.writes] = reached[carried] if carried else max(bias, others)

@@ -6,7 +6,6 @@ at any depth. Rescaling needs a chain, and planting and live paths take
 one by default; everything else in plantjax takes any pytree of arrays.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
@@ -15,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from plantjax import checks, draws
-from plantjax.nets import wirings
+from plantjax.nets import schemes, wirings
 from plantjax.types import Key, Mask, Params
 
 
@@ -183,6 +182,8 @@ def init(key: Key, widths: Sequence[int], scheme: str = "he") -> Params:
       scheme: "he": weights N(0, 2 / fan_in) and biases N(0, prod of 2 / fan_in over the layers so
         far), the paper's non-zero biases. "he_zero_bias": the same with zero biases. "uniform":
         weights U[-s, s] with s = sqrt(6 / fan_in), biases U[-prod s, prod s] (Theorem 2).
+        "orthogonal" and "looks_linear": orthogonal kernels, and opposite units, of the sizes of
+        "he"; see `schemes.kernel`.
 
     Returns:
       Params of len(widths) - 1 layers, float32.
@@ -197,7 +198,7 @@ def init(key: Key, widths: Sequence[int], scheme: str = "he") -> Params:
     >>> list(mother), mother["layer_01"]["kernel"].shape
     (['layer_00', 'layer_01', 'layer_02'], (100, 100))
     """
-    checks.choice("scheme", scheme, SCHEMES)
+    checks.choice("scheme", scheme, schemes.SCHEMES)
     if len(widths) < 2:
         raise ValueError(f"widths must name input and output at least, got {tuple(widths)}.")
     for width in widths:
@@ -206,23 +207,13 @@ def init(key: Key, widths: Sequence[int], scheme: str = "he") -> Params:
     drawn = iter(draws.arrays(key, shapes, uniform=scheme == "uniform"))
     params, bias_size = {}, 1.0
     for index, n_in in enumerate(widths[:-1]):
-        size = kernel_size((n_in,), scheme)
-        bias_size *= size
-        kernel, bias = next(drawn), next(drawn)
+        bias_size *= schemes.kernel_size((n_in,), scheme)
+        last = index == len(widths) - 2
         params[layer_name(index)] = {
-            "kernel": size * kernel,
-            "bias": jnp.zeros_like(bias) if scheme == "he_zero_bias" else bias_size * bias,
+            "kernel": schemes.kernel(next(drawn), scheme, index == 0, last),
+            "bias": schemes.bias(next(drawn), scheme, bias_size, last),
         }
     return params
-
-
-def kernel_size(window: Sequence[int], scheme: str) -> float:
-    """Standard deviation of a kernel [*window, O], or for "uniform" the bound of its entries.
-
-    >>> kernel_size((8,), "he"), kernel_size((3, 3, 16), "he") == (2 / 144) ** 0.5
-    (0.5, True)
-    """
-    return float(((6.0 if scheme == "uniform" else 2.0) / math.prod(window)) ** 0.5)
 
 
 def rescale(params: Params, factors: Sequence[jax.Array]) -> Params:
@@ -293,6 +284,3 @@ def rescale_to_he(params: Params, mask: Mask) -> Params:
             / checks.divisor(peak)
         )
     return rescale(params, factors)
-
-
-SCHEMES = ("he", "he_zero_bias", "uniform")

@@ -7,9 +7,13 @@ function of it.
 
 from plantjax import checks
 from plantjax.scores.basic import grasp, magnitude, random, snip
+from plantjax.scores.fisher import fisher
+from plantjax.scores.hutchinson import hutchinson
 from plantjax.scores.lamp import lamp
+from plantjax.scores.movement import movement
 from plantjax.scores.ntk_sap import ntk_sap
 from plantjax.scores.prospr import prospr
+from plantjax.scores.px import px
 from plantjax.scores.synflow import synflow
 from plantjax.types import MakeScore
 
@@ -39,6 +43,10 @@ SCORES: dict[str, MakeScore] = {
     "lamp": lamp,
     "ntk_sap": ntk_sap,
     "prospr": prospr,
+    "fisher": fisher,
+    "hutchinson": hutchinson,
+    "px": px,
+    "movement": movement,
 }
 """The registry of scores; a new score needs one function and one entry here."""
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from plantjax import finders, masks, nets
-from plantjax.finders import schedules
 from plantjax.finders.edge_popup_scores import sgd
+from plantjax.masks import schedules
 from plantjax.tasks import TASKS
 from shared import flat, shares
 

@@ -46,7 +46,8 @@ DATA = RELU.sample(jax.random.key(1), 64)
     "name",
     [
         *("random_erk", "rigl", "signed_supermask", "edge_popup_global", "concrete_ticket"),
-        *("gem_miner", "genetic", "oracle_random"),
+        *("gem_miner", "genetic", "oracle_random", "iterand", "ac_dc", "sign_in", "ham"),
+        *("fisher", "hutchinson", "px", "movement"),
     ],
 )
 def test_norms_are_kept_and_not_counted(name):

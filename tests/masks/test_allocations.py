@@ -60,6 +60,13 @@ def test_counts_sum_to_k_and_respect_the_layers(name, net):
     np.testing.assert_array_equal(found[-1], sizes)
 
 
+@pytest.mark.parametrize("net", NETS)
+def test_uniform_gives_every_layer_its_share(net):
+    params, sizes = NETS[net], np.array(sizes_of(NETS[net]))
+    counts = np.asarray(allocations.uniform(params, 0.3))
+    assert (np.abs(counts - 0.3 * sizes) < 1.0 + 0.5 / len(sizes)).all()
+
+
 def test_erk_by_hand():
     """Kernels 2 x 4 and 4 x 4: sums over products 6/8 and 8/16, sizes 12 and 20."""
     params = chain(2, 4, 4)
@@ -158,8 +165,8 @@ def test_masks_with_layer_budgets_have_the_highest_scores_of_every_layer():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="allocation must be one of erk, igq, smart_ratio, got"):
-        finders.layer_budgets(CIRCLE, allocation="uniform")
+    with pytest.raises(ValueError, match=r"allocation must be one of uniform, erk, .*, got"):
+        finders.layer_budgets(CIRCLE, allocation="even")
     with pytest.raises(ValueError, match=r"score must be one of random, .*, got 'snap'"):
         finders.layer_budgets(CIRCLE, allocation="erk", score="snap")
 

@@ -462,7 +462,7 @@ def test_dead_parameters_do_not_change_the_function(seed, share):
     ("arguments", "message"),
     [
         ({"density": jnp.float32(2)}, r"density must lie in \(0, 1\], got"),
-        ({"scope": "everywhere"}, "scope must be one of global, .*, channel, oracle, got 'every"),
+        ({"scope": "everywhere"}, "scope must be one of global, .*, oracle, N:M, .*, got 'every"),
         ({"scope": "oracle"}, "counts go with scope 'oracle'"),
         (
             {"scope": "channel", "scores": {"a": jnp.ones((2, 3)), "b": jnp.ones(2)}},

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from plantjax import masks, nets
-from plantjax.finders import schedules
+from plantjax.masks import schedules
 from plantjax.nets import balancing, convnets
 from plantjax.scores import SCORES
 from plantjax.types import Batch

@@ -203,7 +203,7 @@ QUICK = ("snip", "synflow", "edge_popup", "rigl")
 BRIEF = {
     **{"epochs": 1, "search_epochs": 1, "level_epochs": 1, "rounds": 2, "every": 2},
     **{"sweeps": 2, "restarts": 2, "units": 6, "sweep_samples": 64},
-    **{"generations": 2, "population": 6, "batch_size": 16},
+    **{"align_epochs": 1, "phases": 2, "generations": 2, "population": 6, "batch_size": 16},
 }
 
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plantjax.finders import schedules
-from plantjax.finders.schedules import SCHEDULES
+from plantjax.masks import schedules
+from plantjax.masks.schedules import SCHEDULES
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -24,6 +24,8 @@ def test_schedules_fall_and_end_exactly_at_the_density(name: str, steps: int) ->
 def test_schedules_follow_their_formulas() -> None:
     np.testing.assert_allclose(SCHEDULES["exponential"](0.01, 3, 10), 0.01**0.3, rtol=1e-6)
     np.testing.assert_allclose(SCHEDULES["linear"](0.01, 3, 10), 1 - 0.99 * 0.3, rtol=1e-6)
+    np.testing.assert_allclose(SCHEDULES["cubic"](0.01, 3, 10), 0.01 + 0.99 * 0.7**3, rtol=1e-6)
+    assert [float(SCHEDULES["one_shot"](0.5, step, 3)) for step in (1, 2, 3)] == [1.0, 1.0, 0.5]
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -38,7 +40,9 @@ def test_a_schedule_of_ones_own_is_taken_as_it_is() -> None:
     assert schedules.get(halves) is halves
 
 
-@pytest.mark.parametrize("name", ["cubic", "", None, 0.5])
+@pytest.mark.parametrize("name", ["quadratic", "", None, 0.5])
 def test_unknown_schedules_are_refused(name: object) -> None:
-    with pytest.raises(ValueError, match="schedule must be one of exponential, linear, got "):
+    with pytest.raises(
+        ValueError, match="schedule must be one of exponential, linear, cubic, one_shot, got "
+    ):
         schedules.get(name)

@@ -1,4 +1,4 @@
-"""Density schedules of iterative pruning; every one ends at exactly the final density."""
+"""Density schedules of iterative and gradual pruning; each ends at exactly the final density."""
 
 import chex
 import jax
@@ -36,6 +36,29 @@ def linear(density: chex.Numeric, step: chex.Numeric, steps: int) -> jax.Array:
     return jnp.where(share >= 1.0, density, 1.0 - (1.0 - density) * share)
 
 
+def cubic(density: chex.Numeric, step: chex.Numeric, steps: int) -> jax.Array:
+    """1 - (1 - density) (1 - (1 - step / steps)^3): fast at first, then slower and slower.
+
+    Source: Zhu and Gupta 2017, equation 1, https://arxiv.org/abs/1710.01878
+
+    >>> [round(float(cubic(0.01, step, 2)), 3) for step in (1, 2)]
+    [0.134, 0.01]
+    """
+    density, share = jnp.asarray(density, jnp.float32), _share(step, steps)
+    left = (1.0 - share) * (1.0 - share) * (1.0 - share)
+    return jnp.where(share >= 1.0, density, density + (1.0 - density) * left)
+
+
+def one_shot(density: chex.Numeric, step: chex.Numeric, steps: int) -> jax.Array:
+    """1 before the last step, and then the density; see `exponential`.
+
+    >>> [round(float(one_shot(0.01, step, 2)), 3) for step in (1, 2)]
+    [1.0, 0.01]
+    """
+    density, share = jnp.asarray(density, jnp.float32), _share(step, steps)
+    return jnp.where(share >= 1.0, density, jnp.ones_like(density))
+
+
 def get(schedule: str | Schedule) -> Schedule:
     """Looks up a schedule by name; a function is returned unchanged.
 
@@ -55,5 +78,10 @@ def _share(step: chex.Numeric, steps: int) -> jax.Array:
     return jnp.asarray(step, jnp.float32) / steps
 
 
-SCHEDULES: dict[str, Schedule] = {"exponential": exponential, "linear": linear}
+SCHEDULES: dict[str, Schedule] = {
+    "exponential": exponential,
+    "linear": linear,
+    "cubic": cubic,
+    "one_shot": one_shot,
+}
 """The registry of schedules."""

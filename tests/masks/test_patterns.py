@@ -1,0 +1,159 @@
+"""Patterns: exact in every group, or of groups, for all kinds of scores, against brute force."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from plantjax import finders, masks, nets, recovery, tasks
+from plantjax.finders import names
+from shared import at
+
+KEY = jax.random.key(0)
+SHAPES = {
+    "first": {"kernel": (8, 6), "bias": (6,)},
+    "last": {"kernel": (3, 3, 10, 5), "bias": (5,)},
+}
+KINDS = {
+    "random": lambda key, shape: jax.random.normal(key, shape),
+    "tied": lambda key, shape: jnp.round(jax.random.uniform(key, shape) * 2),
+    "zero": lambda key, shape: jnp.zeros(shape),
+    "infinite": lambda key, shape: jnp.where(
+        jax.random.bernoulli(key, 0.5, shape), jnp.inf, -jnp.inf
+    ),
+    "nan": lambda key, shape: jnp.where(jax.random.bernoulli(key, 0.3, shape), jnp.nan, 1.0),
+}
+
+
+def scores_of(kind, key=KEY):
+    leaves, structure = jax.tree.flatten(SHAPES, is_leaf=lambda x: isinstance(x, tuple))
+    keys = jax.random.split(key, len(leaves))
+    return jax.tree.unflatten(structure, list(map(KINDS[kind], keys, leaves)))
+
+
+@functools.cache
+def selecting(pattern):
+    """Selection at any density, compiled once."""
+    return jax.jit(functools.partial(masks.select, scope=pattern))
+
+
+def groups_of(array, pattern):
+    """All groups of an array as flat lists, the slow way."""
+    view = np.asarray(array).reshape((1, *array.shape)) if array.ndim == 1 else np.asarray(array)
+    if pattern == "fan_in":
+        return [view[..., o].ravel() for o in range(view.shape[-1])]
+    view = view.reshape(-1, *view.shape[-2:])
+    down, across = (int(pattern[2:]), 1) if ":" in pattern else tuple(map(int, pattern.split("x")))
+    return [
+        plane[i : i + down, o : o + across].ravel()
+        for plane in view
+        for i in range(0, plane.shape[0], down)
+        for o in range(0, plane.shape[1], across)
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("pattern", ["2:4", "1:4", "fan_in"])
+def test_every_group_keeps_its_number(pattern, kind):
+    scores = scores_of(kind)
+    for density in (0.25, 0.5, 1.0):
+        mask = selecting(pattern)(KEY, scores, density)
+        for values, kept in zip(jax.tree.leaves(scores), jax.tree.leaves(mask), strict=True):
+            for value, group in zip(*(groups_of(a, pattern) for a in (values, kept)), strict=True):
+                most = 4 if ":" in pattern else len(group)
+                number = int(np.clip(np.floor(density * most + 0.5), 1, most))
+                number = min(number, int(pattern[0])) if ":" in pattern else number
+                assert group.sum() == min(number, len(group))
+                if kind == "random":
+                    assert set(np.flatnonzero(group)) == set(np.argsort(-value)[: group.sum()])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_are_kept_or_pruned_as_a_whole(kind):
+    scores = scores_of(kind)
+    for pattern, density in (("4x4", 0.5), ("2x3", 0.3)):
+        mask = selecting(pattern)(KEY, scores, density)
+        for values, kept in zip(jax.tree.leaves(scores), jax.tree.leaves(mask), strict=True):
+            blocks = groups_of(kept, pattern)
+            assert all(block.all() or not block.any() for block in blocks)
+            number = int(np.clip(np.floor(density * len(blocks) + 0.5), 1, len(blocks)))
+            chosen = [index for index, block in enumerate(blocks) if block.all()]
+            assert len(chosen) == number
+            if kind == "random":
+                means = [value.mean() for value in groups_of(values, pattern)]
+                assert set(chosen) == set(np.argsort(means)[::-1][:number])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whole_channels_go_with_their_biases(kind):
+    scores = scores_of(kind)
+    mask = selecting("whole_channels")(KEY, scores, 0.4)
+    for layer, number in (("first", 2), ("last", 2)):
+        kernel, bias = (np.asarray(mask[layer][name]) for name in ("kernel", "bias"))
+        rows = kernel.reshape(-1, kernel.shape[-1])
+        np.testing.assert_array_equal(rows, np.broadcast_to(bias, rows.shape))
+        assert bias.sum() == number
+        if kind == "random":
+            joined = np.concatenate(
+                [scores[layer]["kernel"].reshape(rows.shape), scores[layer]["bias"][None]]
+            )
+            assert set(np.flatnonzero(bias)) == set(np.argsort(-joined.mean(0))[:number])
+
+
+@pytest.mark.parametrize(
+    "pattern", ["2:4", "4x4", pytest.param("fan_in", marks=pytest.mark.slow), "whole_channels"]
+)
+def test_patterns_under_vmap_jit_and_within_a_mask(pattern):
+    keys = jax.random.split(KEY, 3)
+    scores = jax.vmap(lambda key: scores_of("tied", key))(keys)
+    densities = jnp.array([0.2, 0.5, 0.8])
+    together = jax.jit(jax.vmap(functools.partial(masks.select, scope=pattern)))(
+        keys, scores, densities
+    )
+    for index in range(3):
+        alone = selecting(pattern)(keys[index], at(scores, index), densities[index])
+        jax.tree.map(np.testing.assert_array_equal, alone, at(together, index))
+    first = at(scores, 0)
+    wide = selecting(pattern)(keys[0], first, 0.8)
+    narrow = jax.jit(functools.partial(masks.select, scope=pattern))(
+        keys[1], first, 0.3, within=wide
+    )
+    assert int(masks.overlap(narrow, wide)) == int(masks.count(narrow)) > 0
+    counts = masks.group_counts(narrow, pattern)
+    assert int(counts.sum()) == int(masks.count(narrow))
+    assert float(recovery.feasible_recall(narrow, narrow, pattern)) == 1.0
+
+
+def test_leaves_that_are_not_prunable_are_kept():
+    mask = masks.select(
+        KEY, scores_of("random"), 0.5, "2:4", prunable=lambda path: path.endswith("kernel")
+    )
+    assert mask["first"]["bias"].all()
+    assert int(mask["first"]["kernel"].sum()) == 24
+
+
+@pytest.mark.parametrize("scope", ["5:4", "0:4", "4x0", "2:4:8", "N:M", "x", ""])
+def test_unknown_patterns_are_refused(scope):
+    with pytest.raises(ValueError, match="scope must"):
+        masks.select(KEY, scores_of("zero"), 0.5, scope)
+
+
+CIRCLE = tasks.TASKS["circle"]
+SCOPED = [name for name in finders.FINDERS if "scope" in names.options(name)]
+BRIEF = {"search_epochs": 1, "level_epochs": 1, "rounds": 2}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n == "magnitude" else [pytest.mark.slow]) for n in SCOPED],
+)
+def test_every_finder_that_selects_takes_patterns(name):
+    params, data = nets.init(KEY, (2, 8, 8, 4)), CIRCLE.sample(KEY, 64)
+    brief = {option: BRIEF[option] for option in BRIEF if option in names.options(name)}
+    finder = names.make(CIRCLE, name, scope="2:4", **brief)
+    found = jax.jit(finder)(KEY, params, data, 0.5)
+    kernel = np.asarray(found.mask["layer_01"]["kernel"])
+    assert (kernel.reshape(2, 4, 8).sum(1) == 2).all()
+    assert not finder.exact_counts
