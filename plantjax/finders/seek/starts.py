@@ -4,8 +4,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from plantjax.finders.seek import subnetwork
-from plantjax.finders.seek.loss import Aim, Goal
+from plantjax.finders.seek import sampling, subnetwork
+from plantjax.finders.seek.loss import Goal, Sample
 from plantjax.finders.seek.subnetwork import Stack
 from plantjax.types import Batch, Finder, Key, Params
 
@@ -44,7 +44,7 @@ def learned(
     )
 
 
-def safe(key: Key, goal: Goal, weights: Stack, data: Batch, k: jax.Array, aim: Aim) -> Stack:
+def safe(key: Key, goal: Goal, weights: Stack, data: Batch, k: jax.Array) -> Stack:
     """The best of many random paths from an input to an output; a constant if k is below L.
 
     A path has one weight per layer. With fewer parameters than layers only biases of outputs can be
@@ -52,40 +52,39 @@ def safe(key: Key, goal: Goal, weights: Stack, data: Batch, k: jax.Array, aim: A
 
     Args:
       key: consumed.
-      goal: the loss to minimise.
+      goal: what to lower.
       weights: the mother.
       data: training samples.
       k: int32, the budget.
-      aim: traced parts of the goal.
 
     Returns:
       A mask that keeps L parameters, or one.
     """
-    batch = jax.tree.map(lambda a: a[:SAMPLES], data)
+    sample = sampling.first(sampling.whole(data), SAMPLES)
     fits = k >= len(weights)
-    path = _best_path(key, goal, weights, batch, aim)
+    path = _best_path(key, goal, weights, sample)
     kept = [line & fits for line in path]
     biases = jnp.diag(weights[-1][-1])  # one output at a time
-    losses = jax.vmap(lambda row: _constant(goal, row, batch, aim))(biases)
+    losses = jax.vmap(lambda row: _constant(goal, row, sample))(biases)
     best = jnp.arange(losses.shape[0]) == jnp.argmin(losses)
     kept[-1] = kept[-1].at[-1].set(best & ~fits)
     return tuple(kept)
 
 
-def _best_path(key: Key, goal: Goal, weights: Stack, batch: Batch, aim: Aim) -> Stack:
+def _best_path(key: Key, goal: Goal, weights: Stack, sample: Sample) -> Stack:
     sizes = [layer.shape[0] - 1 for layer in weights] + [weights[-1].shape[1]]
     units = [
         jax.random.randint(jax.random.fold_in(key, index), (PATHS,), 0, size)
         for index, size in enumerate(sizes)
     ]
-    values = batch.x[:, units[0]]  # [N, PATHS]
+    values = sample.x[:, units[0]]  # [N, PATHS]
     for index, layer in enumerate(weights):
         line = layer[units[index], units[index + 1]]
         values = (jax.nn.relu(values) if index else values) * line[None, :]
 
     def judge(column: jax.Array, output: jax.Array) -> jax.Array:
         outputs = jnp.where(jnp.arange(sizes[-1])[None, :] == output, column[:, None], 0.0)
-        return goal.log_loss(outputs, batch.y, aim)
+        return goal.log_error(outputs, sample)
 
     best = jnp.argmin(jax.vmap(judge, (1, 0))(values, units[-1]))
     return tuple(
@@ -94,6 +93,6 @@ def _best_path(key: Key, goal: Goal, weights: Stack, batch: Batch, aim: Aim) -> 
     )
 
 
-def _constant(goal: Goal, row: jax.Array, batch: Batch, aim: Aim) -> jax.Array:
-    outputs = jnp.broadcast_to(row[None, :], (batch.x.shape[0], row.shape[0]))
-    return goal.log_loss(outputs, batch.y, aim)
+def _constant(goal: Goal, row: jax.Array, sample: Sample) -> jax.Array:
+    outputs = jnp.broadcast_to(row[None, :], (sample.x.shape[0], row.shape[0]))
+    return goal.log_error(outputs, sample)

@@ -1,0 +1,122 @@
+"""A race of starts down to the budget, in one scan over the stages of a schedule."""
+
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from plantjax.finders.seek import sampling, stage, subnetwork
+from plantjax.finders.seek.loss import Goal
+from plantjax.finders.seek.schedule import Table
+from plantjax.finders.seek.stage import Effort, Point, Step
+from plantjax.finders.seek.subnetwork import Stack
+from plantjax.types import Batch, Key, Metrics
+
+Tree = TypeVar("Tree")
+
+
+class _Runner(NamedTuple):
+    """A point, and the log error of its mask; infinite if that is above the budget."""
+
+    point: Point
+    value: jax.Array
+
+
+class _State(NamedTuple):
+    pool: _Runner  # [restarts, ...], the best of every start
+    order: jax.Array  # int [restarts], starts by their error
+    place: jax.Array  # int, the start that runs
+    now: Point
+    best: _Runner  # of this leg
+
+
+def run(
+    key: Key,
+    goal: Goal,
+    weights: Stack,
+    data: Batch,
+    k: jax.Array,
+    begun: Stack,
+    safe: Stack,
+    table: Table,
+    effort: Effort,
+) -> tuple[Stack, Metrics]:
+    """Runs all stages, and returns the best mask within the budget.
+
+    Args:
+      key: consumed.
+      goal: what to lower.
+      weights: the mother.
+      data: training samples.
+      k: int32, the budget.
+      begun: live masks to start from, [restarts, ...].
+      safe: a mask within the budget, the answer if no better one is found.
+      table: the schedule.
+      effort: how hard to search.
+
+    Returns:
+      (the mask; info: after each stage [T] "errors" on all data, "live" counts and "prices" of one
+      parameter, and the "error" of the mask).
+    """
+    wanted = k.astype(jnp.float32)
+
+    def body(state: _State, item: tuple[jax.Array, Table]) -> tuple[_State, Metrics]:
+        index, row = item
+        state = _begin(state, row)
+        step = Step(wanted * row.swell, row.noise, row.high, row.rate)
+        now, value = stage.run(
+            jax.random.fold_in(key, index), goal, weights, data, state.now, step, effort
+        )
+        size = subnetwork.count(now.kept)
+        runner = _Runner(now, jnp.where(size <= k, value, jnp.inf))
+        best = _choose(runner.value < state.best.value, runner, state.best)
+        told = {"errors": jnp.exp(value), "live": size, "prices": now.price / wanted}
+        return _end(state._replace(now=now, best=best), row), told
+
+    def entry(kept: Stack) -> _Runner:
+        return _Runner(stage.start(goal, weights, data, kept), jnp.float32(jnp.inf))
+
+    pool = jax.lax.map(entry, begun)
+    first = _at(pool, jnp.int32(0))
+    order = jnp.arange(pool.value.shape[0])
+    state = _State(pool, order, jnp.int32(0), first.point, first)
+    stages = jnp.arange(table.load.shape[0])
+    state, told = jax.lax.scan(body, state, (stages, table))
+    best = _at(state.pool, jnp.argmin(state.pool.value))
+    outputs = subnetwork.run(weights, safe, data.x)
+    fallback = goal.log_error(outputs, sampling.whole(data))
+    better = best.value <= fallback
+    error = jnp.exp(jnp.where(better, best.value, fallback))
+    return _choose(better, best.point.kept, safe), told | {"error": error}
+
+
+def _begin(state: _State, row: Table) -> _State:
+    """Loads the start of a given rank where a leg begins."""
+    order = jnp.where(row.rank, jnp.argsort(state.pool.value), state.order)
+    begins = row.load >= 0
+    place = jnp.where(begins, order[jnp.maximum(row.load, 0)], state.place)
+    loaded = _at(state.pool, place)
+    now = loaded.point._replace(price=loaded.point.price * row.discount)
+    return _State(
+        state.pool,
+        order,
+        place,
+        _choose(begins, now, state.now),
+        _choose(begins, loaded, state.best),
+    )
+
+
+def _end(state: _State, row: Table) -> _State:
+    """Stores what a leg found; a start that is still above the budget stays where it is."""
+    lost = jnp.isinf(state.best.value)
+    found = state.best._replace(point=_choose(lost, state.now, state.best.point))
+    stored = jax.tree.map(lambda a, b: a.at[state.place].set(b), state.pool, found)
+    return state._replace(pool=_choose(row.store, stored, state.pool))
+
+
+def _at(runners: _Runner, place: jax.Array) -> _Runner:
+    return jax.tree.map(lambda leaf: leaf[place], runners)
+
+
+def _choose(condition: jax.Array, yes: Tree, no: Tree) -> Tree:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
