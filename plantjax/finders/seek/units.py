@@ -133,7 +133,7 @@ def _visit_layer(
 def _visiting_order(key: Key, alive: jax.Array, visits: int) -> jax.Array:
     """Up to `visits` indices of units, live ones first where not all fit, in random order."""
     choose_key, order_key = jax.random.split(key)
-    priority = jax.random.uniform(choose_key, alive.shape) + alive
+    priority = jax.random.uniform(choose_key, alive.shape) + alive.astype(jnp.float32)
     chosen = jax.lax.top_k(priority, min(visits, alive.shape[0]))[1]
     return jax.random.permutation(order_key, chosen)
 
@@ -204,7 +204,7 @@ def _visit_unit(
 
 def _candidates(key: Key, alive: jax.Array, unit: jax.Array, n: int) -> jax.Array:
     """The unit, and random ones that are not alive (or are, if there are too few); int [n]."""
-    priority = jax.random.uniform(key, alive.shape) - 2.0 * alive
+    priority = jax.random.uniform(key, alive.shape) - 2.0 * alive.astype(jnp.float32)
     return jax.lax.top_k(priority.at[unit].set(3.0), min(n, alive.shape[0]))[1]
 
 
