@@ -58,7 +58,7 @@ class Budget:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-QUICK_SEEK = {"restarts": 3, "sweeps": 4, "survivors": 1, "survivor_sweeps": 8, "cycles": 0}
+QUICK_SEEK = {"restarts": 4, "sweeps": 4, "rungs": 2, "cycles": 0}
 BUDGETS = {
     "full": Budget(
         tasks=None,

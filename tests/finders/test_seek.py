@@ -16,11 +16,19 @@ WIDTHS = (2, 9, 7, 3)
 WEIGHTS = subnetwork.stack(nets.init(jax.random.key(0), WIDTHS))
 X = jax.random.normal(jax.random.key(1), (64, 2))
 BRIEF = {
-    **{"restarts": 2, "sweeps": 2, "survivors": 1, "survivor_sweeps": 2},
-    **{"cycles": 1, "cycle_sweeps": 2, "units": 8, "wide_units": 8, "search_epochs": 2},
+    **{
+        "restarts": 2,
+        "sweeps": 1,
+        "rungs": 2,
+        "cycles": 1,
+        "cycle_sweeps": 2,
+        "units": 8,
+        "wide_units": 8,
+        "search_epochs": 2,
+    },
     **{"breadth": 6, "in_edges": 3, "redesigned": 4},
 }
-STAGES = 2 * 2 + 2 + (2 + 2)
+STAGES = 2 * 1 + 1 * 2 + (2 + 2)
 
 
 def random_mask(key, share):
@@ -76,16 +84,16 @@ def test_only_live_parameters_are_kept_and_never_more_than_the_budget(task):
 
 
 def test_the_schedule_is_a_race_and_then_cycles():
-    plan = schedule.Plan(4, 3, 2, 5, 2, 6)
+    plan = schedule.Plan(5, 3, 3, 2, 7)
     table = schedule.table(plan, noise=0.01)
-    assert len(table.load) == 4 * 3 + 2 * 5 + 2 * (2 + 6)
+    assert len(table.load) == 5 * 3 + 2 * 6 + 1 * 12 + 2 * (2 + 7)
     begins = np.flatnonzero(table.load >= 0)
-    np.testing.assert_array_equal(table.load[begins], [0, 1, 2, 3, 0, 1, 0, 0])
+    np.testing.assert_array_equal(table.load[begins], [0, 1, 2, 3, 4, 0, 1, 0, 0, 0])
     np.testing.assert_array_equal(begins[1:] - 1, np.flatnonzero(table.store)[:-1])
-    np.testing.assert_array_equal(np.flatnonzero(table.rank), [12, 22, 30])
+    np.testing.assert_array_equal(np.flatnonzero(table.rank), [0, 15, 27, 39, 48])
     np.testing.assert_allclose(table.noise[:3], [0.01, 0.01 / 6**0.5, 0.01 / 6], rtol=1e-5)
-    assert (np.flatnonzero(table.swell > 1) == [22, 23, 30, 31]).all()
-    assert len(schedule.table(schedule.Plan(1, 1, 0, 0, 0, 1), noise=0.01).load) == 1
+    assert (np.flatnonzero(table.swell > 1) == [39, 40, 48, 49]).all()
+    assert len(schedule.table(schedule.Plan(1, 1, 1, 0, 1), noise=0.01).load) == 1
 
 
 @pytest.mark.slow

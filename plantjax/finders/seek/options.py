@@ -18,16 +18,14 @@ class Options(NamedTuple):
 
 
 ACCURACY: dict[str, Any] = {
-    **{"restarts": 10, "sweeps": 5, "survivors": 3, "survivor_sweeps": 12},
-    **{"cycles": 4, "cycle_sweeps": 8},
-    **{"units": 20, "wide_units": 32, "redesigned": 14, "breadth": 24, "in_edges": 5},
+    **{"restarts": 16, "sweeps": 4, "rungs": 4, "cycles": 2, "cycle_sweeps": 12},
+    **{"units": 16, "wide_units": 32, "redesigned": 14, "breadth": 24, "in_edges": 5},
     **{"sweep_samples": 2048, "first_samples": 512},
     **{"sharpen": 1.5, "power": 1.0, "focus": 0.8, "noise": 0.006},
     **{"search_epochs": 40, "batch_size": 128},
 }
 MSE: dict[str, Any] = {
-    **{"restarts": 4, "sweeps": 10, "survivors": 1, "survivor_sweeps": 40},
-    **{"cycles": 2, "cycle_sweeps": 16},
+    **{"restarts": 8, "sweeps": 5, "rungs": 4, "cycles": 2, "cycle_sweeps": 16},
     **{"units": 24, "wide_units": 64, "redesigned": 16, "breadth": 24, "in_edges": 4},
     **{"sweep_samples": 1024, "first_samples": 384},
     **{"sharpen": 0.0, "power": 0.0, "focus": 0.0, "noise": 0.02},
@@ -37,8 +35,7 @@ DEFAULTS = {"accuracy": ACCURACY, "mse": MSE}
 """Chosen by measurement, see SEEKER.md."""
 
 LEAST = {
-    **{"restarts": 1, "sweeps": 1, "survivors": 0, "survivor_sweeps": 0},
-    **{"cycles": 0, "cycle_sweeps": 1},
+    **{"restarts": 1, "sweeps": 1, "rungs": 1, "cycles": 0, "cycle_sweeps": 1},
     **{"units": 1, "wide_units": 1, "redesigned": 0, "breadth": 1, "in_edges": 1},
     **{"sweep_samples": 1, "first_samples": 1, "search_epochs": 1, "batch_size": 1},
 }

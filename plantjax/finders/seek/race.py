@@ -5,7 +5,7 @@ from typing import NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 
-from plantjax.finders.seek import sampling, stage, subnetwork
+from plantjax.finders.seek import sampling, schedule, stage, subnetwork
 from plantjax.finders.seek.loss import Goal
 from plantjax.finders.seek.schedule import Table
 from plantjax.finders.seek.stage import Effort, Point, Step
@@ -16,7 +16,10 @@ Tree = TypeVar("Tree")
 
 
 class _Runner(NamedTuple):
-    """A point, and the log error of its mask; infinite if that is above the budget."""
+    """A point, and by what it is ranked: its log error, and the cost of what is above the budget.
+
+    So a start that is nearly down to the budget is not lost.
+    """
 
     point: Point
     value: jax.Array
@@ -28,6 +31,8 @@ class _State(NamedTuple):
     place: jax.Array  # int, the start that runs
     now: Point
     best: _Runner  # of this leg
+    answer: Stack  # the best mask within the budget
+    error: jax.Array  # its log error
 
 
 def run(
@@ -68,10 +73,19 @@ def run(
             jax.random.fold_in(key, index), goal, weights, data, state.now, step, effort
         )
         size = subnetwork.count(now.kept)
-        runner = _Runner(now, jnp.where(size <= k, value, jnp.inf))
+        excess = jnp.maximum(size - k, 0).astype(jnp.float32) / wanted
+        runner = _Runner(now, value + schedule.HIGH * now.price * excess)
         best = _choose(runner.value < state.best.value, runner, state.best)
+        better = (size <= k) & (value < state.error)
+        state = state._replace(
+            now=now,
+            best=best,
+            answer=_choose(better, now.kept, state.answer),
+            error=jnp.where(better, value, state.error),
+        )
+        stored = jax.tree.map(lambda a, b: a.at[state.place].set(b), state.pool, best)
         told = {"errors": jnp.exp(value), "live": size, "prices": now.price / wanted}
-        return _end(state._replace(now=now, best=best), row), told
+        return state._replace(pool=_choose(row.store, stored, state.pool)), told
 
     def entry(kept: Stack) -> _Runner:
         return _Runner(stage.start(goal, weights, data, kept), jnp.float32(jnp.inf))
@@ -79,15 +93,12 @@ def run(
     pool = jax.lax.map(entry, begun)
     first = _at(pool, jnp.int32(0))
     order = jnp.arange(pool.value.shape[0])
-    state = _State(pool, order, jnp.int32(0), first.point, first)
+    outputs = subnetwork.run(weights, safe, data.x)
+    error = goal.log_error(outputs, sampling.whole(data))
+    state = _State(pool, order, jnp.int32(0), first.point, first, safe, error)
     stages = jnp.arange(table.load.shape[0])
     state, told = jax.lax.scan(body, state, (stages, table))
-    best = _at(state.pool, jnp.argmin(state.pool.value))
-    outputs = subnetwork.run(weights, safe, data.x)
-    fallback = goal.log_error(outputs, sampling.whole(data))
-    better = best.value <= fallback
-    error = jnp.exp(jnp.where(better, best.value, fallback))
-    return _choose(better, best.point.kept, safe), told | {"error": error}
+    return state.answer, told | {"error": jnp.exp(state.error)}
 
 
 def _begin(state: _State, row: Table) -> _State:
@@ -97,21 +108,12 @@ def _begin(state: _State, row: Table) -> _State:
     place = jnp.where(begins, order[jnp.maximum(row.load, 0)], state.place)
     loaded = _at(state.pool, place)
     now = loaded.point._replace(price=loaded.point.price * row.discount)
-    return _State(
-        state.pool,
-        order,
-        place,
-        _choose(begins, now, state.now),
-        _choose(begins, loaded, state.best),
+    return state._replace(
+        order=order,
+        place=place,
+        now=_choose(begins, now, state.now),
+        best=_choose(begins, loaded, state.best),
     )
-
-
-def _end(state: _State, row: Table) -> _State:
-    """Stores what a leg found; a start that is still above the budget stays where it is."""
-    lost = jnp.isinf(state.best.value)
-    found = state.best._replace(point=_choose(lost, state.now, state.best.point))
-    stored = jax.tree.map(lambda a, b: a.at[state.place].set(b), state.pool, found)
-    return state._replace(pool=_choose(row.store, stored, state.pool))
 
 
 def _at(runners: _Runner, place: jax.Array) -> _Runner:

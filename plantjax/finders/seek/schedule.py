@@ -1,8 +1,11 @@
 """The schedule of a search: a race of starts, in which ever fewer go on ever longer.
 
 A race is a table of stages, so that one compiled stage serves all of them. A leg is a number of
-stages with one start: all starts run a short one; the best of them run a longer one; the very best
-runs cycles, each of which first swells above the budget and then comes down to it.
+stages with one start. All starts run a short one; the better half of them runs one of twice as many
+stages, and so on (successive halving). The best of all then runs cycles, each of which swells above
+the budget and comes down to it again.
+
+Source: Jamieson and Talwalkar 2016, https://arxiv.org/abs/1502.07943 (successive halving).
 """
 
 from typing import NamedTuple
@@ -17,8 +20,7 @@ class Plan(NamedTuple):
 
     restarts: int
     sweeps: int
-    survivors: int
-    survivor_sweeps: int
+    rungs: int
     cycles: int
     cycle_sweeps: int
 
@@ -73,10 +75,11 @@ def table(plan: Plan, noise: float) -> Table:
                 )
             )
 
-    for start in range(plan.restarts):
-        leg(start, False, _falling(noise, noise / 6, plan.sweeps), 0, HIGH)
-    for start in range(min(plan.survivors, plan.restarts) if plan.survivor_sweeps else 0):
-        leg(start, start == 0, _falling(noise / 1.5, noise / 12, plan.survivor_sweeps), 0, HIGH)
+    for rung in range(plan.rungs):
+        sweeps = plan.sweeps * 2**rung
+        first, last = (noise / 1.5, noise / 12) if rung else (noise, noise / 6)
+        for start in range(max(plan.restarts // 2**rung, 1)):
+            leg(start, start == 0, _falling(first, last, sweeps), 0, HIGH)
     for _ in range(plan.cycles):
         falling = _falling(noise / 1.5, noise / 15, plan.cycle_sweeps)
         leg(0, True, np.append(np.full(SWOLLEN, noise / 1.5), falling), SWOLLEN, STEEP)

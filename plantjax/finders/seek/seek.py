@@ -28,8 +28,7 @@ def seek(
     apply: Apply = nets.apply,
     restarts: int | None = None,
     sweeps: int | None = None,
-    survivors: int | None = None,
-    survivor_sweeps: int | None = None,
+    rungs: int | None = None,
     cycles: int | None = None,
     cycle_sweeps: int | None = None,
     units: int | None = None,
@@ -64,11 +63,11 @@ def seek(
       restarts: number of starts, each a concrete ticket with a key of its own.
       sweeps: number of sweeps of every start. A sweep redesigns units and then visits the edges of
         all units.
-      survivors: number of starts that go on, the best ones.
-      survivor_sweeps: number of sweeps of each survivor.
+      rungs: number of rungs of the race. On each one the better half of the last one's starts makes
+        twice as many sweeps.
       cycles: the best start of all is led a little above k and back so often.
       cycle_sweeps: number of sweeps that lead it back.
-      units: largest number of live units per hidden layer if k is small (12 units at most).
+      units: largest number of live units per hidden layer if k is small (14 units at most).
       wide_units: the same for larger k; then units are not redesigned.
       redesigned: number of units per hidden layer and sweep to redesign, live ones first; 0 for
         none.

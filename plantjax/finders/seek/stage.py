@@ -63,7 +63,7 @@ def start(goal: Goal, weights: Stack, data: Batch, kept: Stack) -> Point:
 
 def few(k: jax.Array, effort: Effort) -> jax.Array:
     """Whether k parameters are so few that their units fit into `units` slots per layer."""
-    return k <= 12 * effort.units
+    return k <= 14 * effort.units
 
 
 def run(
