@@ -8,7 +8,7 @@ import pytest
 
 from plantjax import masks, nets, tasks
 from plantjax.finders import FINDERS, seek
-from plantjax.finders.seek import loss, schedule, starts, subnetwork
+from plantjax.finders.seek import loss, schedule, starts, subnetwork, teacher
 from plantjax.sweeps import worlds
 from plantjax.types import Batch
 
@@ -97,6 +97,21 @@ def test_the_schedule_is_a_race_and_then_cycles():
 
 
 @pytest.mark.slow
+def test_teachers_remove_the_noise_of_labels():
+    task = tasks.TASKS["circle"]
+    noisy = task.sample(jax.random.key(0), 2000, noise=0.1)
+    found = jax.jit(lambda key, data: teacher.relabelled(key, data, 4, 2))(jax.random.key(1), noisy)
+    np.testing.assert_array_equal(found.x[:2000], noisy.x)
+    assert found.x.shape == (2000 * (1 + teacher.COPIES), 2)
+    assert found.y.dtype == noisy.y.dtype
+    assert jnp.abs(found.x).max() <= jnp.abs(noisy.x).max() + 1e-6
+    truth = jnp.digitize(jnp.sum(jnp.square(found.x), axis=1), jnp.array([0.2, 0.5, 0.7]))
+    wrong = [(labels != truth[: len(labels)]).mean() for labels in (noisy.y, found.y)]
+    assert wrong[0] > 0.08
+    assert wrong[1] < 0.03
+
+
+@pytest.mark.slow
 def test_below_one_path_a_constant_is_kept():
     task = tasks.TASKS["circle"]
     params = nets.init(jax.random.key(0), (2, 8, 8, 4))
@@ -129,6 +144,7 @@ def test_the_relu_ticket_is_found_with_the_planted_number_of_weights():
         ({"sweeps": 0}, "sweeps must be an integer of at least 1, got 0"),
         ({"restarts": 0}, "restarts must be an integer of at least 1, got 0"),
         ({"finalists": 1}, "finalists must be an integer of at least 2, got 1"),
+        ({"teachers": 1}, "teachers must be an integer of at least 0 and at most 0, got 1"),
         ({"breadth": 0}, "breadth must be an integer of at least 1, got 0"),
         ({"focus": 1.0}, r"focus must lie in \[0, 0.99\], got 1"),
         ({"power": 2.0}, r"power must lie in \[0, 1\], got 2"),

@@ -22,14 +22,14 @@ ACCURACY: dict[str, Any] = {
     **{"units": 16, "wide_units": 32, "redesigned": 14, "breadth": 24, "in_edges": 5},
     **{"sweep_samples": 2048, "first_samples": 512},
     **{"sharpen": 1.5, "power": 1.0, "focus": 0.8, "noise": 0.006},
-    **{"search_epochs": 40, "batch_size": 128},
+    **{"teachers": 2, "pool": 50, "search_epochs": 40, "batch_size": 128},
 }
 MSE: dict[str, Any] = {
     **{"restarts": 8, "sweeps": 5, "rungs": 4, "cycles": 2, "cycle_sweeps": 16},
     **{"units": 24, "wide_units": 64, "redesigned": 16, "breadth": 24, "in_edges": 4},
     **{"sweep_samples": 1024, "first_samples": 384},
     **{"sharpen": 0.0, "power": 0.0, "focus": 0.0, "noise": 0.02},
-    **{"search_epochs": 40, "batch_size": 64},
+    **{"teachers": 0, "pool": 100, "search_epochs": 40, "batch_size": 64},
 }
 DEFAULTS = {"accuracy": ACCURACY, "mse": MSE}
 """Chosen by measurement, see SEEKER.md."""
@@ -38,6 +38,7 @@ LEAST = {
     **{"restarts": 1, "sweeps": 1, "rungs": 1, "cycles": 0, "cycle_sweeps": 1},
     **{"units": 1, "wide_units": 1, "redesigned": 0, "breadth": 1, "in_edges": 1},
     **{"sweep_samples": 1, "first_samples": 1, "search_epochs": 1, "batch_size": 1},
+    **{"teachers": 0, "pool": 1},
 }
 """The smallest value of every option that is an integer."""
 
@@ -52,6 +53,8 @@ def filled(task: Task, given: dict[str, Any]) -> dict[str, Any]:
     found = {name: usual[name] if value is None else value for name, value in given.items()}
     for name, least in LEAST.items():
         checks.integer(name, found[name], least)
+    if task.metric != "accuracy":
+        checks.integer("teachers", found["teachers"], 0, 0)
     checks.interval("sharpen", found["sharpen"], 0.0, 10.0)
     checks.interval("power", found["power"], 0.0, 1.0)
     checks.interval("focus", found["focus"], 0.0, 0.99)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from plantjax import checks, masks, nets
 from plantjax.finders import common
 from plantjax.finders.concrete_ticket import concrete_ticket
-from plantjax.finders.seek import loss, options, race, schedule, starts, subnetwork
+from plantjax.finders.seek import loss, options, race, schedule, starts, subnetwork, teacher
 from plantjax.finders.seek.options import Options
 from plantjax.finders.seek.subnetwork import Stack
 from plantjax.nets.chains import ordered
@@ -44,6 +44,8 @@ def seek(
     power: float | None = None,
     focus: float | None = None,
     noise: float | None = None,
+    teachers: int | None = None,
+    pool: int | None = None,
     search_epochs: int | None = None,
     batch_size: int | None = None,
     widen: float = 1.25,
@@ -85,9 +87,13 @@ def seek(
       focus: share of the samples that is drawn near class boundaries.
       noise: size of the Gumbel noise, in log loss, with which moves are chosen in the first sweep;
         it falls during the race.
+      teachers: number of small networks that are trained on the data and then label it, with
+        jittered copies of it, for the search (`teacher`); 0 for the data as it is. Classification
+        only.
+      pool: number of random units of the mother per hidden layer that a concrete ticket is made of.
       search_epochs: number of epochs of each concrete ticket search.
       batch_size: samples per step of concrete ticket search.
-      widen: the density of concrete tickets is min(1, widen density).
+      widen: concrete tickets have widen k parameters.
 
     Returns:
       A Finder. `Found.info` holds, after each sweep [T] in the order of `schedule.table`, "errors"
@@ -110,7 +116,9 @@ def seek(
     )
     chosen = options.build(found, candidates, finalists)
     return Finder(
-        _Seek(task, chosen, found["focus"], beginner, widen), "global", exact_counts=False
+        _Seek(task, chosen, found["focus"], found["teachers"], beginner, found["pool"], widen),
+        "global",
+        exact_counts=False,
     )
 
 
@@ -121,28 +129,36 @@ class _Seek:
     task: Task
     options: Options
     focus: float
+    teachers: int
     beginner: Finder
+    pool: int
     widen: float
 
     def __call__(self, key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
         common.check(self.task, params, data, density)
         nets.layers(params)
-        start_key, path_key, race_key = jax.random.split(key, 3)
+        start_key, path_key, race_key, teach_key = jax.random.split(key, 4)
+        if self.teachers:
+            many = teacher.relabelled(teach_key, data, self.task.n_out, self.teachers)
+            n = data.x.shape[0]
+            data = Batch(data.x, many.y[:n])
+        else:
+            many = data
         weights = _unit_scale(subnetwork.stack(params))
         goal = loss.goal_of(self.task, self.focus)
         k = masks.number_kept(density, masks.size(params))
-        wide = jnp.minimum(jnp.asarray(density, jnp.float32) * self.widen, 1.0)
+        wide = k.astype(jnp.float32) * self.widen
 
         def begin(key: Key) -> Stack:
             slots = self.options.effort.wide_units
-            return starts.learned(key, self.beginner, params, weights, data, wide, slots)
+            return starts.learned(key, self.beginner, weights, data, wide, self.pool, slots)
 
         plan = self.options.plan
         begun = jax.lax.map(begin, jax.random.split(start_key, plan.restarts))
-        safe = starts.safe(path_key, goal, weights, data, k)
+        safe = starts.safe(path_key, goal, weights, many, k)
         table = schedule.table(plan, self.options.noise)
         best, told = race.run(
-            race_key, goal, weights, data, k, begun, safe, table, self.options.effort
+            race_key, goal, weights, many, k, begun, safe, table, self.options.effort
         )
         mask = dict(zip(ordered(params), subnetwork.unstack(best).values(), strict=True))
         return Found(mask, params, told)

@@ -1,13 +1,12 @@
 """Starts of a search by discrete moves: sparse networks of few units, and a fallback."""
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from plantjax.finders.seek import sampling, subnetwork
 from plantjax.finders.seek.loss import Goal, Sample
 from plantjax.finders.seek.subnetwork import Stack
-from plantjax.types import Batch, Finder, Key, Params
+from plantjax.types import Batch, Finder, Key
 
 PATHS, SAMPLES = 1024, 512  # number of random paths, and of samples to evaluate them
 
@@ -15,28 +14,36 @@ PATHS, SAMPLES = 1024, 512  # number of random paths, and of samples to evaluate
 def learned(
     key: Key,
     finder: Finder,
-    params: Params,
     weights: Stack,
     data: Batch,
-    density: chex.Numeric,
+    k: jax.Array,
+    pool: int,
     units: int,
 ) -> Stack:
-    """The mask of another finder, cut to the `units` units with most edges per hidden layer.
+    """The mask of another finder in a random part of the mother, cut to its busiest units.
+
+    A part of half the width has a quarter of the parameters, so the other finder takes a third of
+    the time, and starts differ more from one another.
 
     Args:
       key: consumed.
       finder: the other finder.
-      params: the mother.
-      weights: the mother, stacked and scaled.
+      weights: the mother.
       data: training samples.
-      density: for the finder, in (0, 1].
-      units: largest number of units per hidden layer.
+      k: number of parameters to look for, float.
+      pool: number of random units per hidden layer that the part has.
+      units: largest number of units per hidden layer that are kept, those with most edges.
 
     Returns:
       A live mask; it may be empty.
     """
-    find_key, slot_key = jax.random.split(key)
-    kept = subnetwork.stack(finder(find_key, params, data, density).mask)
+    part_key, find_key, slot_key = jax.random.split(key, 3)
+    nothing = tuple(jnp.zeros(layer.shape, bool) for layer in weights)
+    part = subnetwork.slots(part_key, nothing, pool)
+    small = subnetwork.gather(weights, part)
+    density = jnp.minimum(k / sum(layer.size for layer in small), 1.0)
+    found = finder(find_key, subnetwork.unstack(small), data, density).mask
+    kept = subnetwork.scatter(subnetwork.stack(found), nothing, part)
     kept = subnetwork.live(weights, kept)
     places = subnetwork.slots(slot_key, kept, units)
     return subnetwork.live(
