@@ -26,7 +26,7 @@ BRIEF = {
         "wide_units": 8,
         "search_epochs": 2,
     },
-    **{"breadth": 6, "in_edges": 3, "redesigned": 4},
+    **{"breadth": 6, "in_edges": 3, "redesigned": 4, "teachers": 0},
 }
 STAGES = 2 * 1 + 1 * 2 + (2 + 2)
 

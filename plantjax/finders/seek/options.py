@@ -25,11 +25,11 @@ ACCURACY: dict[str, Any] = {
     **{"teachers": 2, "pool": 50, "search_epochs": 40, "batch_size": 128},
 }
 MSE: dict[str, Any] = {
-    **{"restarts": 8, "sweeps": 5, "rungs": 4, "cycles": 2, "cycle_sweeps": 16},
-    **{"units": 24, "wide_units": 64, "redesigned": 16, "breadth": 24, "in_edges": 4},
+    **{"restarts": 6, "sweeps": 8, "rungs": 3, "cycles": 2, "cycle_sweeps": 20},
+    **{"units": 32, "wide_units": 64, "redesigned": 16, "breadth": 24, "in_edges": 4},
     **{"sweep_samples": 1024, "first_samples": 384},
-    **{"sharpen": 0.0, "power": 0.0, "focus": 0.0, "noise": 0.02},
-    **{"teachers": 0, "pool": 100, "search_epochs": 40, "batch_size": 64},
+    **{"sharpen": 0.0, "power": 0.0, "focus": 0.0, "noise": 0.012},
+    **{"teachers": 0, "pool": 50, "search_epochs": 40, "batch_size": 64},
 }
 DEFAULTS = {"accuracy": ACCURACY, "mse": MSE}
 """Chosen by measurement, see SEEKER.md."""
