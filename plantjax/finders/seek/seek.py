@@ -60,8 +60,7 @@ def seek(
 
     Args:
       task: defines the loss: the scale-free squared error, or a scale-free loss of probabilities.
-      apply: `(params, x) -> outputs`, used by concrete ticket search. The moves need a chain of
-        dense layers with ReLU, whatever `apply` is.
+      apply: not used: the search needs a chain of dense layers with ReLU.
       restarts: number of starts, each a concrete ticket with a key of its own.
       sweeps: number of sweeps of every start. A sweep redesigns units and then visits the edges of
         all units.
@@ -92,7 +91,7 @@ def seek(
         only.
       pool: number of random units of the mother per hidden layer that a concrete ticket is made of.
       search_epochs: number of epochs of each concrete ticket search.
-      batch_size: samples per step of concrete ticket search.
+      batch_size: samples per step of concrete ticket search, at most all.
       widen: concrete tickets have widen k parameters.
 
     Returns:
@@ -107,19 +106,16 @@ def seek(
     Source: ours; SEEKER.md reports its results, and what else was tried.
     """
     given = {name: value for name, value in locals().items() if name in options.ACCURACY}
+    del apply
     found = options.filled(task, given)
     checks.integer("candidates", candidates, 2)
     checks.integer("finalists", finalists, 2)
     checks.positive("widen", widen)
-    beginner = concrete_ticket(
-        task, apply=apply, search_epochs=found["search_epochs"], batch_size=found["batch_size"]
-    )
     chosen = options.build(found, candidates, finalists)
-    return Finder(
-        _Seek(task, chosen, found["focus"], found["teachers"], beginner, found["pool"], widen),
-        "global",
-        exact_counts=False,
-    )
+    own = {
+        name: found[name] for name in ("focus", "teachers", "pool", "search_epochs", "batch_size")
+    }
+    return Finder(_Seek(task, chosen, widen=widen, **own), "global", exact_counts=False)
 
 
 @dataclass(frozen=True)
@@ -130,8 +126,9 @@ class _Seek:
     options: Options
     focus: float
     teachers: int
-    beginner: Finder
     pool: int
+    search_epochs: int
+    batch_size: int
     widen: float
 
     def __call__(self, key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
@@ -140,18 +137,22 @@ class _Seek:
         start_key, path_key, race_key, teach_key = jax.random.split(key, 4)
         if self.teachers:
             many = teacher.relabelled(teach_key, data, self.task.n_out, self.teachers)
-            n = data.x.shape[0]
-            data = Batch(data.x, many.y[:n])
+            data = Batch(data.x, many.y[: data.x.shape[0]])
         else:
             many = data
         weights = _unit_scale(subnetwork.stack(params))
         goal = loss.goal_of(self.task, self.focus)
         k = masks.number_kept(density, masks.size(params))
+        beginner = concrete_ticket(
+            self.task,
+            search_epochs=self.search_epochs,
+            batch_size=min(self.batch_size, data.x.shape[0]),
+        )
         wide = k.astype(jnp.float32) * self.widen
 
         def begin(key: Key) -> Stack:
             slots = self.options.effort.wide_units
-            return starts.learned(key, self.beginner, weights, data, wide, self.pool, slots)
+            return starts.learned(key, beginner, weights, data, wide, self.pool, slots)
 
         plan = self.options.plan
         begun = jax.lax.map(begin, jax.random.split(start_key, plan.restarts))
