@@ -45,7 +45,7 @@ def live(weights: Stack, kept: Stack) -> Stack:
 
 def count(kept: Stack) -> jax.Array:
     """Number of kept parameters, int32."""
-    return jnp.sum(jnp.stack([jnp.sum(layer, dtype=jnp.int32) for layer in kept]))
+    return sum((jnp.sum(layer, dtype=jnp.int32) for layer in kept), start=jnp.int32(0))
 
 
 def edges(kept: Stack, layer: int) -> jax.Array:
