@@ -58,6 +58,7 @@ class Budget:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
+QUICK_SEEK = {"restarts": 4, "sweeps": 4, "rungs": 2, "cycles": 0}
 BUDGETS = {
     "full": Budget(
         tasks=None,
@@ -70,7 +71,7 @@ BUDGETS = {
         seeds=3,
         static={"epochs": 5},
         shared={"level_epochs": 2},
-        options={"genetic": {"generations": 100}, "seek": {"restarts": 1, "sweeps": 20}},
+        options={"genetic": {"generations": 100}, "seek": QUICK_SEEK},
     ),
     "smoke": Budget(
         tasks=("relu", "xor"),

@@ -4,10 +4,11 @@ Plants sparse targets in random networks, lets the finders seek them at every de
 how good the tickets are strong (masked only) and weak (after training), beside the planted one.
 """
 
+import ast
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -75,6 +76,9 @@ class Settings(Operation):
     """Loss of searches that learn masks (default: scale-free)."""
     head: Literal["none", "reference"] | None = None
     """Edge-popup: "reference" adds the softmax of the paper's code (default: none)."""
+    options: tuple[str, ...] = ()
+    """Further options of finders, as in "restarts=4 sharpen=0.0"; each goes to those that take it.
+    """
     rescale: Literal["none", "rms"] = "none"
     """Weak training starts from the found parameters, or from them at He scale (rms)."""
     epochs: int = 10
@@ -131,7 +135,8 @@ class Settings(Operation):
                 name: getattr(self, name)
                 for name in FINDER_OPTIONS
                 if getattr(self, name) is not None
-            },
+            }
+            | dict(map(_option, self.options)),
         )
 
 
@@ -178,6 +183,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     with job(settings) as team:
         run(settings, console, team)
+
+
+def _option(words: str) -> tuple[str, Any]:
+    """A pair (name, value) of words like "restarts=4"; a value that is no literal is a string."""
+    name, equals, value = words.partition("=")
+    if not (name and equals and value):
+        raise ValueError(f"--options must be pairs NAME=VALUE, got {words!r}.")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 def _names(option: str, names: Sequence[str], allowed: Collection[str]) -> None:

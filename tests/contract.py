@@ -21,6 +21,8 @@ DEPTH, MIN_WIDTH, SAMPLES = 3, 8, 100
 BRIEF = {
     **{"epochs": 1, "search_epochs": 1, "level_epochs": 1, "rounds": 2},
     **{"sweeps": 2, "restarts": 2, "units": 6, "sweep_samples": 64},
+    **{"rungs": 1, "cycles": 1, "cycle_sweeps": 1},
+    **{"wide_units": 6, "breadth": 6, "in_edges": 3, "redesigned": 4, "teachers": 0, "pool": 8},
     **{"generations": 2, "population": 6},
 }
 """Options that keep a search short; each finder takes those that it knows."""

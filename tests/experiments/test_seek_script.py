@@ -160,6 +160,8 @@ BAD = {
     "--first-seed -1": "--first-seed .*at least 0",
     "--noise 1.1": r"--noise .*\[0, 1\].*1.1",
     "--search-epochs 2": "search_epochs is no option of magnitude, snip",
+    "--options sharpen=0.5": "sharpen is no option of magnitude, snip",
+    "--options sharpen": "--options must be pairs NAME=VALUE, got 'sharpen'",
     "--batch-size 9001": "--batch-size .*9000.*9001",
     "--learning-rate 0": "--learning-rate",
     "--devices 3": "--devices must be at most 2, the devices there are, got 3",

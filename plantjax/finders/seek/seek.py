@@ -1,13 +1,12 @@
 """Seek: our search for strong tickets, by discrete moves at a price per parameter.
 
-Concrete ticket search provides sparse starts (`starts`). Each start becomes a small network of its
-live units and some dead ones (`subnetwork`), which moves improve (`moves`); every chosen move is
-evaluated exactly. A price per parameter leads the live count to the budget (`prices`). Only the
-mask changes.
+Concrete ticket search provides sparse starts (`starts`). They run a race (`schedule`, `race`) of
+stages (`stage`), each of which redesigns whole units (`units`) and flips single edges (`edges`);
+every chosen move is evaluated exactly. A price per parameter (`price`) leads the live count to the
+budget. Only the mask changes.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import chex
 import jax
@@ -16,25 +15,11 @@ import jax.numpy as jnp
 from plantjax import checks, masks, nets
 from plantjax.finders import common
 from plantjax.finders.concrete_ticket import concrete_ticket
-from plantjax.finders.seek import loss, prices, starts, subnetwork
-from plantjax.finders.seek.moves import Effort
-from plantjax.finders.seek.prices import Plan
+from plantjax.finders.seek import loss, options, race, schedule, starts, subnetwork, teacher
+from plantjax.finders.seek.options import Options
 from plantjax.finders.seek.subnetwork import Stack
 from plantjax.nets.chains import with_layers
 from plantjax.types import Apply, Batch, Finder, Found, Key, Params, Task
-
-
-class Defaults(NamedTuple):
-    """Default options of `seek` for one metric."""
-
-    sweeps: int
-    restarts: int
-    units: int
-    sweep_samples: int
-
-
-DEFAULTS = {"accuracy": Defaults(30, 8, 32, 2048), "mse": Defaults(60, 2, 64, 1024)}
-"""Chosen by measurement, see SEEKER.md; about a minute of one core at depth 5 and width 100."""
 
 
 @common.on_floats
@@ -42,85 +27,96 @@ def seek(
     task: Task,
     *,
     apply: Apply = nets.apply,
-    sweeps: int | None = None,
     restarts: int | None = None,
+    sweeps: int | None = None,
+    rungs: int | None = None,
+    cycles: int | None = None,
+    cycle_sweeps: int | None = None,
     units: int | None = None,
+    wide_units: int | None = None,
+    redesigned: int | None = None,
+    breadth: int | None = None,
+    in_edges: int | None = None,
     sweep_samples: int | None = None,
-    first_samples: int = 512,
+    first_samples: int | None = None,
     candidates: int = 16,
-    finalists: int = 3,
-    swell: float = 1.0,
-    power: float = 0.0,
-    search_epochs: int = 40,
+    finalists: int = 4,
+    sharpen: float | None = None,
+    power: float | None = None,
+    focus: float | None = None,
+    noise: float | None = None,
+    teachers: int | None = None,
+    pool: int | None = None,
+    search_epochs: int | None = None,
+    batch_size: int | None = None,
     widen: float = 1.25,
-    batch_size: int = 64,
 ) -> Finder:
     """Searches strong tickets by discrete moves; keeps live parameters only, at most k.
 
-    A move flips edges and biases of one unit. A visit to a unit makes the move with the lowest
-    log loss + price * (live parameters), if that is an improvement. From sweep to sweep the price
-    rises while more than k parameters are left, and falls while fewer are. Every restart begins
-    with a concrete ticket.
+    A move changes one unit: some of its edges, or all of it, so that another unit of the mother
+    takes its place. A visit to a unit makes the move with the lowest log loss + cost of the live
+    parameters, if that is an improvement. From sweep to sweep the price of a parameter rises while
+    more than k are left, and falls while fewer are. Several starts run a race: the best of them go
+    on. An option that is None has a default of the task's metric (`options.DEFAULTS`).
 
     Args:
       task: defines the loss: the scale-free squared error, or a scale-free loss of probabilities.
-      apply: `(params, x) -> outputs`, used by concrete ticket search. The moves need a chain of
-        dense layers with ReLU, whatever `apply` is.
-      sweeps: number of sweeps per restart; a sweep visits all units of the small network. By
-        default 30 for classification, 60 for regression.
-      restarts: number of whole searches, each with a concrete ticket and a key of its own; by
-        default 8 for classification, 2 for regression, whose sweeps take longer.
-      units: largest number of units per hidden layer of the small network; by default 32 for
-        classification, 64 for regression.
-      sweep_samples: number of training samples per sweep, drawn anew for each, at most all; by
-        default 2048 for classification, 1024 for regression.
-      first_samples: number of these samples on which candidates are evaluated first.
-      candidates: number of moves per visit that are evaluated; they have the best predictions.
-      finalists: number of candidates that are then evaluated on all samples of the sweep.
-      swell: the live count is first led to k swell, and then down to k.
+      apply: not used: the search needs a chain of dense layers with ReLU.
+      restarts: number of starts, each a concrete ticket with a key of its own.
+      sweeps: number of sweeps of every start. A sweep redesigns units and then visits the edges of
+        all units.
+      rungs: number of rungs of the race. On each one the better half of the last one's starts makes
+        twice as many sweeps.
+      cycles: the best start of all is led a little above k and back so often.
+      cycle_sweeps: number of sweeps that lead it back.
+      units: largest number of live units per hidden layer if k is small (14 units at most).
+      wide_units: the same for larger k; then units are not redesigned.
+      redesigned: number of units per hidden layer and sweep to redesign, live ones first; 0 for
+        none.
+      breadth: number of units of the mother that are tried in the place of one, and of sets of
+        in-edges that are kept per size.
+      in_edges: largest number of in-edges of a new unit, the bias included.
+      sweep_samples: number of training samples per sweep, drawn anew for each, at most all.
+      first_samples: number of these on which moves are predicted and evaluated first.
+      candidates: number of edge moves per visit that are evaluated; the best predictions.
+      finalists: number of moves that are then evaluated on all samples of the sweep, at least 2.
+      sharpen: moves are judged by logits that are exp(sharpen) times larger than those of least
+        cross entropy.
       power: exponent q in [0, 1] of the loss of probabilities for moves, see `loss`: 0 is cross
         entropy, 1 the expected error. The best mask is chosen by the error itself.
+      focus: share of the samples that is drawn near class boundaries.
+      noise: size of the Gumbel noise, in log loss, with which moves are chosen in the first sweep;
+        it falls during the race.
+      teachers: number of small networks that are trained on the data and then label it, with
+        jittered copies of it, for the search (`teacher`); 0 for the data as it is. Classification
+        only.
+      pool: number of random units of the mother per hidden layer that a concrete ticket is made of.
       search_epochs: number of epochs of each concrete ticket search.
-      widen: the density of concrete tickets is min(1, widen density).
-      batch_size: samples per step of concrete ticket search.
+      batch_size: samples per step of concrete ticket search, at most all.
+      widen: concrete tickets have widen k parameters.
 
     Returns:
-      A Finder. `Found.info` holds, after each sweep [restarts sweeps], "errors" on the training
-      data (share of wrong labels, or MSE after rescaling), "live", the number of live parameters,
-      and "prices", the log loss that a parameter has to be worth; and "error", that of the mask.
+      A Finder. `Found.info` holds, after each sweep [T] in the order of `schedule.table`, "errors"
+      on the training data (share of wrong labels, or MSE after rescaling), "live", the number of
+      live parameters, and "prices", the log loss that a parameter has to be worth; and "error",
+      that of the mask.
 
     Raises:
       ValueError: if a number is out of range; in a search, if params is not a chain.
 
     Source: ours; SEEKER.md reports its results, and what else was tried.
     """
-    usual = DEFAULTS[task.metric]
-    plan = Plan(
-        sweeps=usual.sweeps if sweeps is None else sweeps,
-        restarts=usual.restarts if restarts is None else restarts,
-        units=usual.units if units is None else units,
-        sweep_samples=usual.sweep_samples if sweep_samples is None else sweep_samples,
-        effort=Effort(first_samples, candidates, finalists),
-        swell=swell,
-        power=power,
-    )
-    _check(plan)
+    given = {name: value for name, value in locals().items() if name in options.ACCURACY}
+    del apply
+    found = options.filled(task, given)
+    checks.integer("candidates", candidates, 2)
+    checks.integer("finalists", finalists, 2)
     checks.positive("widen", widen)
-    beginner = concrete_ticket(
-        task, apply=apply, search_epochs=search_epochs, batch_size=batch_size
-    )
-    return Finder(_Seek(task, plan, beginner, widen), "global", exact_counts=False)
-
-
-def _check(plan: Plan) -> None:
-    """Raises ValueError if an option is out of range."""
-    for name in ("sweeps", "restarts", "units", "sweep_samples"):
-        checks.integer(name, getattr(plan, name), 1)
-    checks.integer("first_samples", plan.effort.samples, 1)
-    checks.integer("candidates", plan.effort.candidates, 2)
-    checks.integer("finalists", plan.effort.finalists, 2)
-    checks.interval("swell", plan.swell, 1.0, 100.0)
-    checks.interval("power", plan.power, 0.0, 1.0)
+    chosen = options.build(found, candidates, finalists)
+    own = {
+        name: found[name] for name in ("focus", "teachers", "pool", "search_epochs", "batch_size")
+    }
+    return Finder(_Seek(task, chosen, widen=widen, **own), "global", exact_counts=False)
 
 
 @dataclass(frozen=True)
@@ -128,26 +124,44 @@ class _Seek:
     """The search of `seek`."""
 
     task: Task
-    plan: Plan
-    beginner: Finder
+    options: Options
+    focus: float
+    teachers: int
+    pool: int
+    search_epochs: int
+    batch_size: int
     widen: float
 
     def __call__(self, key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
         common.check(self.task, params, data, density)
         nets.layers(params)
-        start_key, path_key, sweep_key = jax.random.split(key, 3)
+        start_key, path_key, race_key, teach_key = jax.random.split(key, 4)
+        if self.teachers:
+            many = teacher.relabelled(teach_key, data, self.task.n_out, self.teachers)
+            data = Batch(data.x, many.y[: data.x.shape[0]])
+        else:
+            many = data
         weights = _unit_scale(subnetwork.stack(params))
-        goal = loss.goal_of(self.task)
+        goal = loss.goal_of(self.task, self.focus)
         k = masks.number_kept(density, masks.size(params))
-        wide = jnp.minimum(jnp.asarray(density, jnp.float32) * self.widen, 1.0)
+        beginner = concrete_ticket(
+            self.task,
+            search_epochs=self.search_epochs,
+            batch_size=min(self.batch_size, data.x.shape[0]),
+        )
+        wide = k.astype(jnp.float32) * self.widen
 
         def begin(key: Key) -> Stack:
-            units = self.plan.units
-            return starts.learned(key, self.beginner, params, weights, data, wide, units)
+            slots = self.options.effort.wide_units
+            return starts.learned(key, beginner, weights, data, wide, self.pool, slots)
 
-        begun = jax.lax.map(begin, jax.random.split(start_key, self.plan.restarts))
-        safe = starts.safe(path_key, goal, weights, data, k, loss.verdict())
-        best, told = prices.descend(sweep_key, goal, weights, data, k, begun, safe, self.plan)
+        plan = self.options.plan
+        begun = jax.lax.map(begin, jax.random.split(start_key, plan.restarts))
+        safe = starts.safe(path_key, goal, weights, many, k)
+        table = schedule.table(plan, self.options.noise)
+        best, told = race.run(
+            race_key, goal, weights, many, k, begun, safe, table, self.options.effort
+        )
         mask = with_layers(params, nets.layers(subnetwork.unstack(best)))
         return Found(mask, params, told)
 

@@ -45,7 +45,7 @@ def live(weights: Stack, kept: Stack) -> Stack:
 
 def count(kept: Stack) -> jax.Array:
     """Number of kept parameters, int32."""
-    return jnp.sum(jnp.stack([jnp.sum(layer, dtype=jnp.int32) for layer in kept]))
+    return sum((jnp.sum(layer, dtype=jnp.int32) for layer in kept), start=jnp.int32(0))
 
 
 def edges(kept: Stack, layer: int) -> jax.Array:
@@ -68,7 +68,7 @@ def slots(key: Key, kept: Stack, units: int) -> Slots:
 def gather(stacked: Stack, chosen: Slots) -> Stack:
     """The part of a stack that belongs to the slots."""
     return tuple(
-        layer[_rows(stacked, chosen, i)[:, None], _columns(stacked, chosen, i)[None, :]]
+        layer[rows(stacked, chosen, i)[:, None], columns(stacked, chosen, i)[None, :]]
         for i, layer in enumerate(stacked)
     )
 
@@ -77,8 +77,8 @@ def scatter(small: Stack, like: Stack, chosen: Slots) -> Stack:
     """Puts a mask of the slots back into the large network, and prunes everything else."""
     result = []
     for i, (part, layer) in enumerate(zip(small, like, strict=True)):
-        rows, columns = _rows(like, chosen, i), _columns(like, chosen, i)
-        result.append(jnp.zeros_like(layer).at[rows[:, None], columns[None, :]].set(part))
+        into = rows(like, chosen, i)[:, None], columns(like, chosen, i)[None, :]
+        result.append(jnp.zeros_like(layer).at[into].set(part))
     return tuple(result)
 
 
@@ -99,17 +99,33 @@ def through(weights: Stack, values: jax.Array) -> jax.Array:
     return values
 
 
+def run(weights: Stack, kept: Stack, x: jax.Array) -> jax.Array:
+    """Outputs [N, O] of the masked network."""
+    last = len(weights) - 1
+    fed = with_one(inputs(weights, kept, x, last))
+    return matmul(fed, jnp.where(kept[last], weights[last], 0.0))
+
+
+def inputs(weights: Stack, kept: Stack, x: jax.Array, layer: int) -> jax.Array:
+    """Inputs of a layer of the masked network, [N, I]."""
+    for part in masked(weights[:layer], kept[:layer]):
+        x = jax.nn.relu(matmul(with_one(x), part))
+    return x
+
+
 def masked(weights: Sequence[jax.Array], kept: Sequence[jax.Array]) -> Stack:
     """Sets pruned weights to zero."""
     return tuple(jnp.where(m, w, 0.0) for w, m in zip(weights, kept, strict=True))
 
 
-def _rows(stacked: Stack, chosen: Slots, layer: int) -> jax.Array:
+def rows(stacked: Stack, chosen: Slots, layer: int) -> jax.Array:
+    """Indices of the slots' rows of a layer, and of its bias."""
     inputs = stacked[layer].shape[0] - 1
     if layer == 0:
         return jnp.arange(inputs + 1)
     return jnp.append(chosen[layer - 1], inputs)
 
 
-def _columns(stacked: Stack, chosen: Slots, layer: int) -> jax.Array:
+def columns(stacked: Stack, chosen: Slots, layer: int) -> jax.Array:
+    """Indices of the slots' columns of a layer."""
     return chosen[layer] if layer < len(chosen) else jnp.arange(stacked[layer].shape[1])

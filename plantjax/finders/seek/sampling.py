@@ -1,0 +1,42 @@
+"""The samples of a sweep: mostly those that matter, weighted so that no mean is biased."""
+
+import jax
+import jax.numpy as jnp
+
+from plantjax.finders.seek.loss import Sample
+from plantjax.types import Batch, Key
+
+
+def whole(data: Batch) -> Sample:
+    """All samples, of weight 1."""
+    return Sample(data.x, data.y, jnp.ones(data.x.shape[0]))
+
+
+def draw(key: Key, data: Batch, chances: jax.Array, n: int) -> Sample:
+    """Systematic sampling: sample i is drawn n chances_i times, rounded up or down at random.
+
+    If all chances are equal and n is at most N, no sample is drawn twice.
+
+    Args:
+      key: consumed.
+      data: N samples.
+      chances: [N], positive, of sum 1.
+      n: how many samples to draw.
+
+    Returns:
+      n samples in random order, with weights 1 / (N chances); so a weighted sum over them divided
+      by n is an unbiased estimate of the mean over all N.
+    """
+    order_key, start_key, shuffle_key = jax.random.split(key, 3)
+    total = chances.shape[0]
+    order = jax.random.permutation(order_key, total)
+    ends = jnp.cumsum(chances[order]) * n
+    ticks = jnp.arange(n, dtype=jnp.float32) + jax.random.uniform(start_key)
+    found = jnp.clip(jnp.searchsorted(ends, ticks, side="right"), 0, total - 1)
+    chosen = jax.random.permutation(shuffle_key, order[found])
+    return Sample(data.x[chosen], data.y[chosen], 1.0 / (total * chances[chosen]))
+
+
+def first(sample: Sample, n: int) -> Sample:
+    """The first n samples, which are a fair part of all."""
+    return Sample(sample.x[:n], sample.y[:n], sample.weight[:n])
