@@ -378,7 +378,7 @@ def test_a_multishot_of_every_score_is_registered_with_ten_levels():
     ("static", "message"),
     [
         ({"score": "snap"}, r"score must be one of random, .*, got 'snap'"),
-        ({"schedule": "cubic"}, r"schedule must be one of exponential, linear, got 'cubic'"),
+        ({"schedule": "root"}, r"schedule must be one of exponential, linear, .*, got .root."),
         ({"rewind": "back"}, r"rewind must be one of init, step, learning_rate, got 'back'"),
         ({"rounds": 0}, r"rounds must be an integer of at least 1, got 0"),
         ({"rewind_step": -1}, r"rewind_step must be an integer of at least 0, got -1"),
