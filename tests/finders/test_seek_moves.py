@@ -195,7 +195,7 @@ def all_sets(site, size):
     fed, weights = np.asarray(site.fed), np.asarray(site.weights_in)
     sets = itertools.combinations(range(fed.shape[1]), size)
     names = list(itertools.product(range(weights.shape[1]), sets))
-    drives = np.stack([fed[:, list(s)] @ weights[list(s), unit] for unit, s in names], axis=1)
+    drives = np.stack([fed[:, list(s)] @ weights[list(s), unit] for unit, s in names])
     found = scores(site, curvature, np.maximum(drives, 0), np.array([unit for unit, _ in names]))
     return dict(zip(names, (np.asarray(found) + size * 0.002).tolist(), strict=True))
 
@@ -253,7 +253,7 @@ def test_out_edges_are_nearly_those_of_the_best_of_all_sets():
             return value(mask, unit, drive) - best
 
         kept = units.out_edges(site, designs)
-        return jax.vmap(gap)(kept, designs.unit, designs.drive.T), jnp.any(kept, axis=1)
+        return jax.vmap(gap)(kept, designs.unit, designs.drive), jnp.any(kept, axis=1)
 
     for seed in range(8):
         found, some = gaps(site_of(jax.random.key(seed), 6, 4, 4), jax.random.key(seed))

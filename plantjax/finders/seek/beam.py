@@ -59,7 +59,7 @@ class Designs(NamedTuple):
     Attributes:
       unit: index of the candidate, int [P].
       kept_in: its in-edges, bool [P, R].
-      drive: its pre-activations, [N, P].
+      drive: its pre-activations, [P, N].
       score: predicted objective [P]; infinite for sets that are none.
     """
 
@@ -86,10 +86,11 @@ def search(key: Key, site: Site, options: Options) -> Designs:
     unit_labels = jax.random.bits(unit_key, (breadth,))
     edge_labels = jax.random.bits(edge_key, (size,))
     curvature = jnp.sum(jnp.square(site.model.roots), axis=0)  # [N, K]
+    fed, weights_in = site.fed.T, site.weights_in.T  # samples last, so that rows are contiguous
 
     def step(beam: Designs, level: jax.Array) -> tuple[Designs, Designs]:
-        terms = site.fed[:, None, :] * site.weights_in.T[beam.unit][None]  # [N, B, R]
-        drive = jnp.reshape(beam.drive[:, :, None] + terms, (n, -1))
+        terms = weights_in[beam.unit][:, :, None] * fed[None]  # [B, R, N]
+        drive = jnp.reshape(beam.drive[:, None, :] + terms, (-1, n))
         unit = jnp.repeat(beam.unit, size)
         kept_in = jnp.reshape(
             beam.kept_in[:, None, :] | jnp.eye(size, dtype=bool)[None], (-1, size)
@@ -99,33 +100,28 @@ def search(key: Key, site: Site, options: Options) -> Designs:
         score = jnp.where(jnp.ravel(fresh), score, jnp.inf)
         labels = jnp.sum(jnp.where(kept_in, edge_labels[None, :], 0), axis=1, dtype=jnp.uint32)
         chosen, score = _distinct(score, labels + unit_labels[unit], breadth)
-        beam = Designs(unit[chosen], kept_in[chosen], drive[:, chosen], score)
-        pool = options.pool
-        return beam, Designs(
-            beam.unit[:pool], beam.kept_in[:pool], beam.drive[:, :pool], score[:pool]
-        )
+        old, edge = chosen // size, chosen % size
+        unit = beam.unit[old]
+        drive = beam.drive[old] + weights_in[unit, edge][:, None] * fed[edge]
+        beam = Designs(unit, kept_in[chosen], drive, score)
+        return beam, jax.tree.map(lambda leaf: leaf[: options.pool], beam)
 
     empty = Designs(
         jnp.arange(breadth),
         jnp.zeros((breadth, size), bool),
-        jnp.zeros((n, breadth)),
+        jnp.zeros((breadth, n)),
         jnp.where(site.allowed, 0.0, jnp.inf),
     )
     levels = min(options.levels, size)
     _, pools = jax.lax.scan(step, empty, jnp.arange(1.0, levels + 1.0))
-    return Designs(
-        jnp.ravel(pools.unit),
-        jnp.reshape(pools.kept_in, (-1, size)),
-        jnp.reshape(jnp.moveaxis(pools.drive, 0, 1), (n, -1)),
-        jnp.ravel(pools.score),
-    )
+    return jax.tree.map(lambda leaf: jnp.reshape(leaf, (-1, *leaf.shape[2:])), pools)
 
 
 def scores(site: Site, curvature: jax.Array, activations: jax.Array, unit: jax.Array) -> jax.Array:
-    """Predicted objectives [F] of activations [N, F] of candidates `unit` [F], without in-edges."""
+    """Predicted objectives [F] of activations [F, N] of candidates `unit` [F], without in-edges."""
     weights = site.weights_out[unit]  # [F, K]
-    each = weights * matmul(activations.T, site.model.gradient)
-    each = each + 0.5 * jnp.square(weights) * matmul(jnp.square(activations).T, curvature)
+    each = weights * matmul(activations, site.model.gradient)
+    each = each + 0.5 * jnp.square(weights) * matmul(jnp.square(activations), curvature)
     each = jnp.where(site.reachable[None, :], each + site.price, 0.0)
     gains = jnp.minimum(each, 0.0)
     return 0.5 * jnp.min(each, axis=1) + 0.5 * jnp.sum(gains, axis=1)

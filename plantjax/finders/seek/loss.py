@@ -78,16 +78,16 @@ class Classification:
         return _log(self._loss(outputs, sample, aim))
 
     def _loss(self, outputs: jax.Array, sample: Sample, aim: Aim) -> jax.Array:
-        log_p = jax.nn.log_softmax(_logits(outputs, sample.weight, aim)[0], axis=1)
-        log_p = jnp.take_along_axis(log_p, sample.y[:, None], axis=1)[:, 0]
+        logits, _ = _logits(outputs, sample.weight, aim)
+        log_p = _of_label(logits, sample.y) - jax.nn.logsumexp(logits, axis=0)
         power = jnp.maximum(aim.power, 1e-3)
         return _mean(-jnp.expm1(power * log_p) / power, sample.weight)
 
     def roots(self, outputs: jax.Array, sample: Sample, aim: Aim) -> jax.Array:
         """See `Goal`: diag(p) - p p^T of the softmax, times p_label^q."""
         logits, factor = _logits(outputs, sample.weight, aim)
-        p = jax.nn.softmax(logits, axis=1)
-        label = jnp.take_along_axis(p, sample.y[:, None], axis=1)[:, 0]
+        p = jax.nn.softmax(logits, axis=0).T
+        label = _of_label(p.T, sample.y)
         share = sample.weight / jnp.sum(sample.weight)
         square = share * jnp.power(label, aim.power)
         square = square / (self._loss(outputs, sample, aim) + _SMALLEST)
@@ -101,9 +101,8 @@ class Classification:
     def chances(self, outputs: jax.Array, y: jax.Array, aim: Aim) -> jax.Array:
         """See `Goal`."""
         logits, _ = _logits(outputs, jnp.ones(y.shape[0]), aim)
-        label = jax.nn.one_hot(y, logits.shape[1], dtype=bool)
-        own = jnp.sum(jnp.where(label, logits, 0.0), axis=1)
-        margin = own - jnp.max(jnp.where(label, -jnp.inf, logits), axis=1)
+        others = jnp.where(_is_label(logits, y), -jnp.inf, logits)
+        margin = _of_label(logits, y) - jnp.max(others, axis=0)
         near = jax.nn.softmax(-jnp.abs(margin) / _REACH)
         return (1.0 - self.focus) / y.shape[0] + self.focus * near
 
@@ -158,13 +157,26 @@ def _best_scale(goal: Goal, outputs: jax.Array, sample: Sample, scales: jax.Arra
 
 
 def _logits(outputs: jax.Array, weight: jax.Array, aim: Aim) -> tuple[jax.Array, jax.Array]:
-    """Centred outputs, scaled to unit size times exp(log_scale), and the factor that scales."""
-    centred = outputs - jnp.mean(outputs, axis=1, keepdims=True)
-    square = _mean(jnp.mean(jnp.square(centred), axis=1), weight)
+    """Centred outputs [O, N], scaled to unit size times exp(log_scale), and the factor that scales.
+
+    Samples are last, since vectors of them are long.
+    """
+    centred = outputs.T - jnp.mean(outputs.T, axis=0, keepdims=True)
+    square = _mean(jnp.mean(jnp.square(centred), axis=0), weight)
     alive = square > 0
     factor = jnp.exp(aim.log_scale) / jnp.sqrt(jnp.where(alive, square, 1.0))
     factor = jnp.where(alive, factor, 0.0)
     return factor * centred, factor
+
+
+def _is_label(values: jax.Array, y: jax.Array) -> jax.Array:
+    """Bools of the shape of values [O, N], True at the labels y [N]."""
+    return jnp.arange(values.shape[0])[:, None] == y[None, :]
+
+
+def _of_label(values: jax.Array, y: jax.Array) -> jax.Array:
+    """The values [N] of the labels, from values [O, N]."""
+    return jnp.sum(jnp.where(_is_label(values, y), values, 0.0), axis=0)
 
 
 def _mean(values: jax.Array, weight: jax.Array) -> jax.Array:

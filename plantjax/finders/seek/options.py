@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from plantjax import checks
-from plantjax.finders.seek import beam, units
+from plantjax.finders.seek import beam, price, units
 from plantjax.finders.seek.schedule import Plan
 from plantjax.finders.seek.stage import Effort
 from plantjax.types import Task
@@ -21,14 +21,14 @@ ACCURACY: dict[str, Any] = {
     **{"restarts": 16, "sweeps": 4, "rungs": 4, "cycles": 2, "cycle_sweeps": 12},
     **{"units": 16, "wide_units": 32, "redesigned": 14, "breadth": 24, "in_edges": 5},
     **{"sweep_samples": 2048, "first_samples": 512},
-    **{"sharpen": 1.5, "power": 1.0, "focus": 0.8, "noise": 0.006},
+    **{"sharpen": 1.5, "power": 1.0, "focus": 0.8, "noise": 0.006, "price": 1.0},
     **{"teachers": 2, "pool": 50, "search_epochs": 40, "batch_size": 128},
 }
 MSE: dict[str, Any] = {
-    **{"restarts": 6, "sweeps": 8, "rungs": 3, "cycles": 2, "cycle_sweeps": 20},
+    **{"restarts": 10, "sweeps": 10, "rungs": 4, "cycles": 2, "cycle_sweeps": 20},
     **{"units": 32, "wide_units": 64, "redesigned": 16, "breadth": 24, "in_edges": 4},
     **{"sweep_samples": 1024, "first_samples": 384},
-    **{"sharpen": 0.0, "power": 0.0, "focus": 0.0, "noise": 0.012},
+    **{"sharpen": 0.0, "power": 0.0, "focus": 0.0, "noise": 0.012, "price": 3.0},
     **{"teachers": 0, "pool": 50, "search_epochs": 40, "batch_size": 64},
 }
 DEFAULTS = {"accuracy": ACCURACY, "mse": MSE}
@@ -58,6 +58,7 @@ def filled(task: Task, given: dict[str, Any]) -> dict[str, Any]:
     checks.interval("sharpen", found["sharpen"], 0.0, 10.0)
     checks.interval("power", found["power"], 0.0, 1.0)
     checks.interval("focus", found["focus"], 0.0, 0.99)
+    checks.interval("price", found["price"], price.LOWEST, price.HIGHEST)
     checks.interval("noise", found["noise"], 1e-9, 1.0)
     return found
 
@@ -75,6 +76,7 @@ def build(found: dict[str, Any], candidates: int, finalists: int) -> Options:
         finalists=finalists,
         sharpen=found["sharpen"],
         power=found["power"],
+        price=found["price"],
         redesign=units.Options(found["units"], found["redesigned"], search),
     )
     return Options(plan, effort, found["noise"])

@@ -88,7 +88,7 @@ def run(
         return state._replace(pool=_choose(row.store, stored, state.pool)), told
 
     def entry(kept: Stack) -> _Runner:
-        return _Runner(stage.start(goal, weights, data, kept), jnp.float32(jnp.inf))
+        return _Runner(stage.start(goal, weights, data, kept, effort.price), jnp.float32(jnp.inf))
 
     pool = jax.lax.map(entry, begun)
     first = _at(pool, jnp.int32(0))

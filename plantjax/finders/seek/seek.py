@@ -45,6 +45,7 @@ def seek(
     power: float | None = None,
     focus: float | None = None,
     noise: float | None = None,
+    price: float | None = None,
     teachers: int | None = None,
     pool: int | None = None,
     search_epochs: int | None = None,
@@ -87,6 +88,7 @@ def seek(
       focus: share of the samples that is drawn near class boundaries.
       noise: size of the Gumbel noise, in log loss, with which moves are chosen in the first sweep;
         it falls during the race.
+      price: the first price of k parameters together, in log loss; it is steered from then on.
       teachers: number of small networks that are trained on the data and then label it, with
         jittered copies of it, for the search (`teacher`); 0 for the data as it is. Classification
         only.

@@ -24,6 +24,7 @@ class Effort(NamedTuple):
     finalists: int
     sharpen: float
     power: float
+    price: float
     redesign: units.Options
 
 
@@ -54,11 +55,11 @@ class Step(NamedTuple):
 LOW = 0.6  # slope of the cost below the budget
 
 
-def start(goal: Goal, weights: Stack, data: Batch, kept: Stack) -> Point:
+def start(goal: Goal, weights: Stack, data: Batch, kept: Stack, price: float) -> Point:
     """The point where a search from a mask begins."""
     outputs = subnetwork.run(weights, kept, data.x)
     log_scale = loss.first_scale(goal, outputs, sampling.whole(data))
-    return Point(kept, log_scale, jnp.float32(1.0))
+    return Point(kept, log_scale, jnp.float32(price))
 
 
 def few(k: jax.Array, effort: Effort) -> jax.Array:

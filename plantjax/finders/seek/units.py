@@ -227,14 +227,14 @@ def out_edges(site: Site, designs: beam.Designs) -> jax.Array:
 
     Each flip is the one that lowers the predicted objective most; the first is always made.
     """
-    f = jax.nn.relu(designs.drive)  # [N, P]
+    f = jax.nn.relu(designs.drive)  # [P, N]
     weights = site.weights_out[designs.unit]  # [P, K]
-    slope = weights * matmul(f.T, site.model.gradient)
+    slope = weights * matmul(f, site.model.gradient)
     n, k = site.model.gradient.shape
     gram = jnp.einsum(
         "onk,onl->nkl", site.model.roots, site.model.roots, precision="highest"
     ).reshape(n, k * k)
-    square = matmul(jnp.square(f).T, gram).reshape(-1, k, k)
+    square = matmul(jnp.square(f), gram).reshape(-1, k, k)
     square = square * weights[:, :, None] * weights[:, None, :]
     own = jnp.diagonal(square, axis1=1, axis2=2)
 
