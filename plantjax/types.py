@@ -122,7 +122,7 @@ def _inputs(params: Params) -> jax.Array:
     """Random inputs for a network whose first leaf of two or more axes is its first kernel."""
     first = next(jnp.shape(leaf) for leaf in jax.tree.leaves(params) if jnp.ndim(leaf) > 1)
     image = (16,) * (len(first) - 2)
-    return jax.random.normal(jax.random.key(0), (64, *image, first[-2]))
+    return jax.random.normal(jax.random.key(0), (64, *image, first[-2]), jnp.float32)
 
 
 class Found(NamedTuple):
