@@ -149,6 +149,7 @@ class Run:
       fit: `(cell, world, found) -> metrics` after weak training; None for 0 epochs.
       in_turn: whether the cells of a batch are computed one by one; then a batch may be one cell.
         Useful for convolutions, because vmap over kernels makes them grouped, which is slower.
+      name: the finder's name with its controls, for tables.
     """
 
     world: Callable[[Cell], World]
@@ -156,6 +157,7 @@ class Run:
     evaluate: EvaluateFound
     fit: Train | None
     in_turn: bool = False
+    name: str = "finder"
 
     @property
     def finder(self) -> Finder:
@@ -272,6 +274,7 @@ def assemble(
         evaluate=EvaluateFound(built_in, further, finder.head, finder.kind == "signed"),
         fit=Train(task, apply, finder.head, plan, trained) if plan.epochs else None,
         in_turn=in_turn,
+        name=name,
     )
 
 
