@@ -20,7 +20,7 @@ from plantjax.finders import REFERENCES, names
 from plantjax.finders.common import with_head
 from plantjax.planting import RULES
 from plantjax.sweeps.evaluation import EvaluateFound, FurtherMetrics, frozen_outputs, values_of
-from plantjax.sweeps.worlds import DrawWorld, World, key_for, mother_size, mother_widths
+from plantjax.sweeps.worlds import DrawWorld, World, key_for, mother_size, warn_if_crowded
 from plantjax.types import Apply, Batch, Cell, Finder, Found, Head, Key, Metrics, Params, Task
 
 RESCALES = {"none": lambda params, mask: params, "rms": nets.rescale_to_he}
@@ -212,6 +212,7 @@ def make_run(
 
     Raises:
       ValueError: if a name is unknown or a size out of range; this is checked before any compute.
+        It warns if the ticket is more than half of the mother.
 
     >>> import plantjax as pj
     >>> pj.sweeps.make_run("relu", depth=3, width=50, finder="synflow100").finder.rounds
@@ -223,7 +224,7 @@ def make_run(
     checks.integer("samples", samples, 10)
     checks.integer("epochs", epochs, 0)
     checks.integer("batch_size", batch_size, 1, samples - samples // 10)
-    mother_widths(task, depth, width)
+    warn_if_crowded(task, depth, width)
     checks.choice("scheme", scheme, nets.SCHEMES)
     checks.choice("rule", rule, RULES)
     checks.choice("rescale", rescale, RESCALES)
