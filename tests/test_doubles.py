@@ -158,11 +158,10 @@ def test_finders_search_in_single_and_in_double_precision(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["snip", "edge_popup", "rigl", "seek"])
+@pytest.mark.parametrize("name", ["snip", "edge_popup"])
 def test_masks_are_the_same_with_doubles(name):
     task, found = pj.TASKS["circle"], []
-    brief = BRIEF | {"units": 6, "wide_units": 6, "sweep_samples": 64, "batch_size": 32}
-    options = {option: value for option, value in brief.items() if option in names.options(name)}
+    options = {option: value for option, value in BRIEF.items() if option in names.options(name)}
     for doubles in (False, True):
         with jax.enable_x64(doubles):
             search = jax.jit(names.make(task, name, **options))
@@ -174,9 +173,9 @@ def test_masks_are_the_same_with_doubles(name):
 @pytest.mark.slow
 def test_the_main_script_gives_the_same_table(tmp_path):
     command = [
-        *(sys.executable, "experiments/seek.py", "--tasks", "circle", "relu", "--depth", "3"),
-        *("--width", "24", "--finders", "snip", "random_erk", "rigl", "--seeds", "2"),
-        *("--densities", "0.2", "--epochs", "1", "--search-epochs", "1", "--out"),
+        *(sys.executable, "experiments/seek.py", "--tasks", "relu", "--depth", "3"),
+        *("--width", "24", "--finders", "snip", "random_erk", "--seeds", "2"),
+        *("--densities", "0.2", "--epochs", "1", "--out"),
     ]
     tables = []
     for flag in ("0", "1"):
