@@ -1,12 +1,13 @@
-"""Finders that search a chain of dense layers take no other network."""
+"""What finders share: networks that some do not take, and optimizers that all take."""
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 from flax import nnx
 
 from plantjax import nets
-from plantjax.finders import FINDERS
+from plantjax.finders import FINDERS, names
 from plantjax.tasks import TASKS
 
 CIRCLE = TASKS["circle"]
@@ -72,3 +73,22 @@ def test_networks_are_checked_before_they_are_searched():
     params = nets.init(jax.random.key(2), (2, 8, 4))
     with pytest.raises(ValueError, match=r"seek searches, as nets\.apply is, got 'shortcut'"):
         FINDERS["seek"](CIRCLE, apply=shortcut)(jax.random.key(0), params, DATA, 0.3)
+
+
+TRAINED = [
+    *("multishot_magnitude", "edge_popup", "iterand", "set", "rigl", "ac_dc", "sign_in", "ham"),
+    *("gem_miner", "continuous_sparsification", "hard_concrete", "concrete_ticket"),
+]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_optimizer_of_optax_may_search(name):
+    """Also one that needs the loss and searches along a line, traced only."""
+    params = nets.init(jax.random.key(2), (2, 8, 4))
+    brief = {"rounds": 2, "level_epochs": 1, "search_epochs": 1, "phases": 2}
+    options = {option: brief[option] for option in brief if option in names.options(name)}
+    searching = ("hard_concrete", "rigl", "ham")
+    rule = optax.lbfgs(memory_size=2) if name in searching else optax.polyak_sgd()
+    search = names.make(CIRCLE, name, optimizer=rule, **options).search
+    found = jax.eval_shape(search, jax.random.key(1), params, DATA, jnp.float32(0.3))
+    assert jax.tree.structure(found.mask) == jax.tree.structure(params)
