@@ -263,7 +263,7 @@ def test_a_convolutional_equinox_module_is_a_chain():
 
     run, target = nets.from_equinox(module(jax.random.key(0), (2, 3)), as_channels_first)
     apply, mother = nets.from_equinox(module(jax.random.key(1), (9, 20)), as_channels_first)
-    planted = plant(jax.random.key(2), target, mother)
+    planted = plant(jax.random.key(2), target, mother, apply=apply, x=IMAGES)
     outputs = apply(masks.apply(planted.params, planted.mask), IMAGES) / planted.scale[None, :]
     np.testing.assert_allclose(outputs, run(target, IMAGES), rtol=1e-3, atol=1e-4)
     restored = apply.restore(mother)
