@@ -4,6 +4,7 @@ Structure, shape and dtype are always checked. Values are checked only if they a
 checked functions still work under jit and vmap.
 """
 
+import difflib
 import re
 from collections.abc import Collection
 from typing import Any
@@ -89,9 +90,19 @@ def choice(name: str, value: Any, allowed: Collection[str]) -> None:
     >>> choice("rule", "best", ("norm", "paper"))
     Traceback (most recent call last):
     ValueError: rule must be one of norm, paper, got 'best'.
+    >>> choice("rule", "papre", ("norm", "paper"))
+    Traceback (most recent call last):
+    ValueError: rule must be one of norm, paper, got 'papre'. Did you mean 'paper'?
     """
     if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.")
+        known = ", ".join(allowed)
+        raise ValueError(f"{name} must be one of {known}, got {value!r}.{_meant(value, allowed)}")
+
+
+def _meant(value: Any, allowed: Collection[str]) -> str:
+    """The allowed name that is most like the given one, as a question, or nothing."""
+    close = difflib.get_close_matches(str(value), allowed, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def interval(name: str, value: Any, low: float, high: float, open_low: bool = False) -> None:
@@ -110,7 +121,9 @@ def options(name: str, given: Collection[str], allowed: Collection[str]) -> None
     for option in given:
         if option not in allowed:
             known = ", ".join(sorted(allowed)) or "none"
-            raise ValueError(f"{option} is no option of {name}, which takes {known}.")
+            raise ValueError(
+                f"{option} is no option of {name}, which takes {known}.{_meant(option, allowed)}"
+            )
 
 
 def positive(name: str, value: Any) -> None:
@@ -154,8 +167,15 @@ def finite(name: str, tree: Any, prunable: Prunable | None = None) -> None:
             kind = getattr(leaf, "dtype", type(leaf).__name__)
             excluded = "" if prunable is None else ", or not prunable"
             raise ValueError(f"{where} must be a float array{excluded}, got {kind}.")
-        if is_concrete(leaf) and not np.isfinite(np.asarray(leaf, np.float32)).all():
+        if is_concrete(leaf) and not _all_finite(leaf):
             raise ValueError(f"{where} must be finite, got NaN or infinite entries.")
+
+
+def _all_finite(leaf: Any) -> bool:
+    """Whether all numbers are finite in the precision that JAX gives them."""
+    widest = jax.dtypes.canonicalize_dtype(np.float64)  # single, unless JAX has doubles
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(np.asarray(leaf, widest)).all())
 
 
 def same_structure(name: str, tree: Any, like_name: str, like: Any) -> None:

@@ -33,16 +33,19 @@ def arrays(key: Key, shapes: Sequence[tuple[int, ...]], uniform: bool = False) -
     """
     ends = np.cumsum([math.prod(shape) for shape in shapes])
     flat = (
-        jax.random.uniform(key, (ends[-1],), minval=-1.0, maxval=1.0)
+        jax.random.uniform(key, (ends[-1],), minval=-1.0, maxval=1.0, dtype=jnp.float32)
         if uniform
-        else jax.random.normal(key, (ends[-1],))
+        else jax.random.normal(key, (ends[-1],), jnp.float32)
     )
     parts = jnp.split(flat, ends[:-1])
     return [jnp.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def normal(key: Key, like: Params) -> Params:
-    """Independent draws from N(0, 1), in a tree shaped like `like`; the key is consumed."""
+    """Independent draws from N(0, 1), in a tree shaped like `like`; the key is consumed.
+
+    They are float32, as all draws here, or of double precision where the leaves are.
+    """
     return _tree(key, like, uniform=False)
 
 
@@ -110,4 +113,9 @@ def _packed(numbers: jax.Array) -> jax.Array:
 
 def _tree(key: Key, like: Params, uniform: bool) -> Params:
     leaves, structure = jax.tree.flatten(like)
-    return jax.tree.unflatten(structure, arrays(key, [jnp.shape(leaf) for leaf in leaves], uniform))
+    drawn = arrays(key, [jnp.shape(leaf) for leaf in leaves], uniform)
+    wide = [
+        draw.astype(jnp.float64) if jnp.result_type(leaf) == jnp.float64 else draw
+        for draw, leaf in zip(drawn, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, wide)

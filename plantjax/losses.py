@@ -117,7 +117,7 @@ def scale_free_cross_entropy(
     True
     """
     checks.outputs_and_labels(outputs, y)
-    return cross_entropy(_unit_logits(outputs) * jnp.exp(log_scale), y)
+    return cross_entropy(_logits(outputs, log_scale), y)
 
 
 def scale_free_divergence(
@@ -145,7 +145,7 @@ def scale_free_divergence(
     True
     """
     checks.outputs_and_values(outputs, reference)
-    log_p = jax.nn.log_softmax(_unit_logits(outputs) * jnp.exp(log_scale))
+    log_p = jax.nn.log_softmax(_logits(outputs, log_scale))
     log_q = jax.nn.log_softmax(_unit_logits(reference))
     return jnp.mean(jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=1))
 
@@ -189,6 +189,12 @@ def _unit_logits(outputs: jax.Array) -> jax.Array:
     alive = square > _ROUNDING**2
     size = jnp.sqrt(jnp.where(alive, square, 1.0))
     return jnp.where(alive, centred / size, 0.0)
+
+
+def _logits(outputs: jax.Array, log_scale: chex.Numeric) -> jax.Array:
+    """Outputs of unit size, times exp(log_scale)."""
+    unit, factor = _unit_logits(outputs), jnp.exp(log_scale)
+    return unit * (factor.astype(unit.dtype) if unit.dtype == jnp.float64 else factor)
 
 
 def _unit(outputs: jax.Array, axis: int | None = None) -> jax.Array:

@@ -122,6 +122,9 @@ OVER = "over budget"
 FURTHER = "metric/"
 """Prefix of user-registered metrics in the results of a stage, as in "pruned/metric/NAME"."""
 
+LABEL = "label/"
+"""Prefix of the columns that identify cells in the results of a sweep, as in "label/seed"."""
+
 TAKEN = frozenset(
     {
         *COLUMNS,
@@ -173,12 +176,14 @@ def measured(metrics: Registered, judged: Judged) -> Metrics:
     return values
 
 
-def to_levels(results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[Any]]) -> Any:
+def to_levels(
+    results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[Any]] | None = None
+) -> Any:
     """One row per (cell, level), for finders that prune in several rounds or levels.
 
     Args:
       results: the result of `sweep`; entries "search/NAME" of shape [C, R] become columns NAME.
-      labels: columns that identify each cell, sequences of length C.
+      labels: columns that identify each cell, sequences of length C; by default as in `to_frame`.
 
     Returns:
       A pandas DataFrame: the labels, `level` from 1 to R, and the finder's diagnostics of each
@@ -190,8 +195,7 @@ def to_levels(results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[A
     >>> table["seed"].tolist(), table["level"].tolist(), table["kept_density"].tolist()
     ([7, 7], [1, 2], [0.5, 0.25])
     """
-    pd = _pandas()
-
+    pd, labels = _pandas(), _labels(results, labels)
     kept = results.get("search/kept_density")
     if kept is None or kept.shape[1] == 1:
         return pd.DataFrame()
@@ -205,12 +209,15 @@ def to_levels(results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[A
     return pd.DataFrame({**shared, "level": np.tile(np.arange(1, rounds + 1), cells), **told})
 
 
-def to_frame(results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[Any]]) -> Any:
+def to_frame(
+    results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[Any]] | None = None
+) -> Any:
     """The tidy table: one row per (cell, stage), stages "pruned" (strong) and "trained" (weak).
 
     Args:
       results: the result of `sweep`, arrays [C].
-      labels: columns that identify each cell (task, seed, density, ...), sequences of length C.
+      labels: columns that identify each cell (task, seed, density, ...), sequences of length C; by
+        default those that the sweep knows, the entries "label/NAME" of the results.
 
     Returns:
       A pandas DataFrame with the columns of COLUMNS first, in that order, then those of other
@@ -224,8 +231,7 @@ def to_frame(results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[An
     >>> table[["task", "stage", "value", "status"]].values.tolist()
     [['circle', 'pruned', 0.9, 'ok']]
     """
-    pd = _pandas()
-
+    pd, labels = _pandas(), _labels(results, labels)
     shared = {column: results[name] for column, name in SHARED.items() if name in results}
     over, broken = _over_budget(results, labels), _broken_scores(results)
     frames = []
@@ -249,6 +255,15 @@ def to_frame(results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[An
     table = pd.concat(frames).sort_index(kind="stable").reset_index(drop=True)
     first = [name for name in COLUMNS if name in table]
     return table[first + [name for name in table if name not in first]]
+
+
+def _labels(
+    results: Mapping[str, np.ndarray], labels: Mapping[str, Sequence[Any]] | None
+) -> Mapping[str, Sequence[Any]]:
+    """The given labels, or those in the results."""
+    if labels is not None:
+        return labels
+    return {n.removeprefix(LABEL): list(a) for n, a in results.items() if n.startswith(LABEL)}
 
 
 def _over_budget(

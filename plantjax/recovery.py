@@ -105,7 +105,9 @@ def feasible_recall(
     """
     found = masks.group_counts(found_mask, scope, prunable)
     true = masks.group_counts(planted_mask, scope, prunable)
-    return _ratio(jnp.sum(jnp.minimum(found, true)), jnp.sum(true))
+    return _ratio(
+        jnp.sum(jnp.minimum(found, true), dtype=jnp.int32), jnp.sum(true, dtype=jnp.int32)
+    )
 
 
 def collapsed(mask: Mask) -> jax.Array:

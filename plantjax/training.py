@@ -61,7 +61,8 @@ def fit(
       data: N training samples.
       apply: `(params, x) -> outputs`.
       loss: `(outputs, y) -> scalar`.
-      optimizer: any optax optimizer; its hyper-parameters may be traced.
+      optimizer: any optax optimizer, also one that needs the loss or searches along a line
+        (`polyak_sgd`, `lbfgs`); its hyper-parameters may be traced.
       epochs: number of passes over the data, 0 or more.
       batch_size: samples per step, 1 to N.
       steps: stop after this many steps, at most those of `epochs`; by default run them all.
@@ -158,11 +159,12 @@ def minimize(
       carry: state that the objective passes from step to step, or None.
       data: N training samples.
       objective: `(params, carry, batch, step) -> (scalar, carry)`; step counts from 0, int32.
-      optimizer: any optax optimizer.
+      optimizer: any optax optimizer; its update is also given `value`, `grad` and `value_fn`, the
+        objective on the batch of the step, with the carry before it.
       epochs: number of passes over the data, 0 or more.
       batch_size: samples per step, 1 to N.
       steps: as in `fit`.
-      project: applied to both gradients and updates.
+      project: applied to gradients, to updates, and to what `value_fn` gets.
       transform: as in `fit`.
       constrain: `(params, step) -> params`, applied to the params after every step.
 
@@ -192,9 +194,8 @@ def minimize(
     """
     data, params = as_arrays((data, params))
     checks.batch(data)
-    n = data.x.shape[0]
     checks.integer("epochs", epochs, 0)
-    checks.integer("batch_size", batch_size, 1, n)
+    checks.integer("batch_size", batch_size, 1, n := data.x.shape[0])
     per_epoch = n // batch_size
     if steps is not None:
         checks.integer("steps", steps, 0, epochs * per_epoch)
@@ -205,11 +206,14 @@ def minimize(
             batch, number = item
             x = transform(jax.random.fold_in(transform_key, number), batch.x)
             item = (batch._replace(x=x), number)
-        (value, carry), gradient = gradient_of(params, carry, *item)
-        with jax.numpy_dtype_promotion("standard"):  # optax does not run under "strict"
-            updates, opt_state = optimizer.update(project(gradient), opt_state, params)
+        gradient_of = jax.value_and_grad(loss, has_aux=True)
+        (value, after), gradient = gradient_of(params, carry, *item)
+        updates, opt_state = _updates(
+            *(optimizer, project(gradient), opt_state, params, value),
+            lambda tried: loss(project(tried), carry, *item)[0],
+        )
         params = constrain(optax.apply_updates(params, project(updates)), item[1])
-        return (params, opt_state, carry), value
+        return (params, opt_state, after), value
 
     def epoch(
         state: State, index: chex.Numeric, length: int = per_epoch
@@ -217,20 +221,39 @@ def minimize(
         order = draws.permutation(jax.random.fold_in(key, index), n)
         order = order[: length * batch_size].reshape(length, batch_size)
         batches = jax.tree.map(lambda a: a[order], data)
-        numbers = index * per_epoch + jnp.arange(length)
+        numbers = index * per_epoch + jnp.arange(length, dtype=jnp.int32)
         state, values = jax.lax.scan(step, state, (batches, numbers))
         return state, jnp.mean(values)
+
+    def loss(params: Params, *rest: Any) -> tuple[jax.Array, Any]:
+        return objective(like_dtypes(params, given), *rest)
 
     transform_key = jax.random.fold_in(key, _TRANSFORMS)
     whole, rest = divmod(epochs * per_epoch if steps is None else steps, per_epoch)
     given, params = params, single_precision(params)
-    gradient_of = jax.value_and_grad(
-        lambda params, *rest: objective(like_dtypes(params, given), *rest), has_aux=True
-    )
     state: State = (params, optimizer.init(params), carry)
-    state, losses = jax.lax.scan(epoch, state, jnp.arange(whole))
+    state, losses = jax.lax.scan(epoch, state, jnp.arange(whole, dtype=jnp.int32))
     if rest:
         state, last = epoch(state, whole, rest)
         losses = jnp.append(losses, last)
-    params, opt_state, carry = state
-    return Minimized(like_dtypes(params, given), carry, losses, opt_state)
+    return Minimized(like_dtypes(state[0], given), state[2], losses, state[1])
+
+
+def _updates(
+    optimizer: optax.GradientTransformation,
+    gradient: Params,
+    state: optax.OptState,
+    params: Params,
+    value: jax.Array,
+    value_fn: Callable[[Params], jax.Array],
+) -> tuple[Params, optax.OptState]:
+    """An optimizer's update, told the loss and its function as line searches need them."""
+    told = {
+        "value": single_precision(value),
+        "grad": gradient,
+        "value_fn": lambda tried: single_precision(value_fn(tried)),
+    }
+    stepped = optax.with_extra_args_support(optimizer)
+    # optax does not run under "strict", nor do its line searches without broadcasting
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        return stepped.update(gradient, state, params, **told)

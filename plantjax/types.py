@@ -122,7 +122,7 @@ def _inputs(params: Params) -> jax.Array:
     """Random inputs for a network whose first leaf of two or more axes is its first kernel."""
     first = next(jnp.shape(leaf) for leaf in jax.tree.leaves(params) if jnp.ndim(leaf) > 1)
     image = (16,) * (len(first) - 2)
-    return jax.random.normal(jax.random.key(0), (64, *image, first[-2]))
+    return jax.random.normal(jax.random.key(0), (64, *image, first[-2]), jnp.float32)
 
 
 class Found(NamedTuple):
@@ -146,11 +146,16 @@ class ScoreFn(Protocol):
     """Scores every parameter of the masked network; the highest are kept."""
 
     def __call__(self, key: Key, params: Params, mask: Mask, batch: Batch, /) -> Params:
-        """Returns scores with the structure of `params`."""
+        """Returns scores with the structure of `params`.
+
+        Finders give it 10 random training samples per class, and 40 for a regression (40 as well
+        for the circle, which has four classes), or all if there are fewer. Every round and level
+        that draws a batch draws as many; the option `batches` of `singleshot` multiplies them.
+        """
 
 
 MakeScore: TypeAlias = Callable[[Apply, Loss], ScoreFn]
-"""`(apply, loss) -> ScoreFn`, an entry of SCORES."""
+"""`(apply, loss) -> ScoreFn`, an entry of SCORES; `ScoreFn` says which batch a score is given."""
 
 
 class Levels(NamedTuple):

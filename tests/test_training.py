@@ -350,3 +350,18 @@ def test_projections_apply_to_gradients_and_updates():
 def test_bad_options_of_minimize_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         minimize(lambda params, carry, batch, step: (params["w"], carry), **options)
+
+
+@pytest.mark.parametrize("name", ["polyak", "plateau", "lbfgs"])
+def test_optimizers_that_need_the_loss_fit_as_well(name):
+    inputs = np.hstack([X[:, :1], np.ones((22, 1), np.float32)])
+    wanted, rest, *_ = np.linalg.lstsq(inputs, np.asarray(DATA.y), rcond=None)
+    least = float(rest[0]) / 22
+    optimizer = {
+        "polyak": optax.polyak_sgd(1.0, f_min=least),
+        "plateau": optax.chain(optax.sgd(0.3), optax.contrib.reduce_on_plateau(patience=5)),
+        "lbfgs": optax.lbfgs(memory_size=2),
+    }[name]
+    params, values = fit(jax.random.key(0), LINEAR, HALF, DATA, optimizer, epochs=12, batch_size=22)
+    np.testing.assert_allclose(params["slope"], [wanted[0], [0.0]], rtol=0.05)
+    np.testing.assert_allclose(values[-1], least, rtol=0.01)

@@ -24,6 +24,7 @@ TESTS = {
     "masks/groups": ["tests/masks/test_select.py", "tests/masks/test_allocations.py"],
     "masks/counts": ["tests/masks/test_select.py"],
     "masks/topk": ["tests/masks/test_topk.py", "tests/masks/test_select.py"],
+    "masks/thresholds": ["tests/masks/test_topk.py", "tests/masks/test_select.py"],
     "masks/select_live": ["tests/masks/test_select_live.py"],
     "masks/allocations": ["tests/masks/test_allocations.py"],
     "nets/liveness": ["tests/nets/test_liveness.py"],

@@ -68,7 +68,7 @@ def crop(key: Key, x: jax.Array, pad: int = 4) -> jax.Array:
     chex.assert_rank(x, 4)
     checks.integer("pad", pad, 0)
     wide = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    corners = jax.random.randint(key, (x.shape[0], 2), 0, 2 * pad + 1)
+    corners = jax.random.randint(key, (x.shape[0], 2), 0, 2 * pad + 1, jnp.int32)
 
     def window(image: jax.Array, corner: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), x.shape[1:])
@@ -85,7 +85,7 @@ def flip(key: Key, x: jax.Array) -> jax.Array:
     True
     """
     chex.assert_rank(x, 4)
-    chosen = jax.random.bernoulli(key, 0.5, (x.shape[0], 1, 1, 1))
+    chosen = jax.random.bernoulli(key, jnp.float32(0.5), (x.shape[0], 1, 1, 1))
     return jnp.where(chosen, x[:, :, ::-1], x)
 
 

@@ -11,7 +11,8 @@ import optax
 from plantjax import checks, masks, nets, optim, training
 from plantjax.finders import common
 from plantjax.optim.packing import Packed
-from plantjax.optim.sparse import Leaves, Sparse
+from plantjax.optim.sparse import Sparse
+from plantjax.optim.views import Leaves
 from plantjax.types import Apply, Batch, Finder, Found, Key, Params, Prunable, Task
 
 

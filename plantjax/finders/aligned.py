@@ -83,7 +83,7 @@ def aligned(
         return trained
 
     def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
-        nets.layers(params)
+        common.check_chain("aligned", apply, params)
         other_key, find_key, *train_keys = jax.random.split(key, 4)
         other = draws.permuted(other_key, params)
         mask = finder(find_key, other, data, density).mask
@@ -113,7 +113,7 @@ def matching(params: Params, other: Params, x: jax.Array) -> tuple[list[jax.Arra
             rows, columns = optax.assignment.hungarian_algorithm(-similar)
         order = columns[jnp.argsort(rows)].astype(jnp.int32)
         orders.append(order)
-        found.append(similar[jnp.arange(order.size), order])
+        found.append(similar[jnp.arange(order.size, dtype=jnp.int32), order])
     mean = jnp.mean(jnp.concatenate(found)) if found else jnp.float32(1.0)
     return orders, mean
 

@@ -9,7 +9,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from plantjax import checks, losses, masks, nets, recovery
+from plantjax import checks, draws, losses, masks, nets, recovery
 from plantjax.masks import groups
 from plantjax.nets import wirings
 from plantjax.types import (
@@ -27,6 +27,9 @@ from plantjax.types import (
     Prunable,
     Task,
 )
+
+_CHAIN_TOLERANCE = 0.02
+"""Of the largest output: products of half precision may differ by so much."""
 
 EXACT_SCOPES = ("global", "oracle")
 """Scopes that keep exactly k parameters in all; the others round per array or layer."""
@@ -75,6 +78,43 @@ def check(
     checks.integer("batch_size", batch_size, 1, data.x.shape[0])
 
 
+def check_chain(finder: str, apply: Apply, params: Params) -> None:
+    """Raises ValueError unless a network is the chain of dense layers that a finder searches.
+
+    Runs it on numbers of its own, so also while tracing. A function that holds tracers itself
+    cannot be checked, and is taken for a chain.
+
+    Args:
+      finder: name of the finder, for messages.
+      apply: `(params, x) -> outputs`.
+      params: must be a chain.
+
+    Raises:
+      ValueError: if params is not a chain, or apply computes anything else than `nets.apply`.
+    """
+    first = nets.layers(params)[0]["kernel"]
+    if apply is nets.apply:
+        return
+    with jax.ensure_compile_time_eval():
+        keys = jax.random.split(jax.random.key(0))
+        drawn = jax.tree.map(
+            lambda leaf: leaf / max([1, *leaf.shape[:-1]]) ** 0.5, draws.normal(keys[0], params)
+        )
+        (x,) = draws.arrays(keys[1], [(16, first.shape[0])])
+        x = x.astype(first.dtype)
+        found, wanted = apply(drawn, x), nets.apply(drawn, x)
+        if not checks.is_concrete(found):
+            return
+        alike = found.shape == wanted.shape and bool(
+            jnp.max(jnp.abs(found - wanted)) <= _CHAIN_TOLERANCE * jnp.max(jnp.abs(wanted))
+        )
+    if not alike:
+        raise ValueError(
+            f"apply must be the chain of dense layers with ReLU that {finder} searches, as "
+            f"nets.apply is, got {getattr(apply, '__name__', apply)!r} with other outputs."
+        )
+
+
 def score_batch(key: Key, task: Task, data: Batch, batches: int = 1) -> Batch:
     """Draws 10 * classes * batches distinct samples; a regression task counts as 4 classes."""
     wanted = 10 * batches * (task.n_out if task.metric == "accuracy" else 4)
@@ -110,7 +150,9 @@ def in_levels(levels: Levels, scope: str, rounds: int) -> Finder:
             return levels.advance(key, params, data, density, state, index)
 
         first = levels.begin(key, params, data, density)
-        return levels.finish(*jax.lax.scan(level, first, jnp.arange(1, rounds + 1)))
+        return levels.finish(
+            *jax.lax.scan(level, first, jnp.arange(1, rounds + 1, dtype=jnp.int32))
+        )
 
     exact = scope in EXACT_SCOPES
     return Finder(search, scope, rounds, exact, levels=levels)

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from plantjax import draws, masks, scores
 from plantjax.finders import common
+from plantjax.finders.entries import opened
 from plantjax.types import (
     Apply,
     Batch,
@@ -71,6 +72,7 @@ def inverted(make: MakeFinder) -> MakeFinder:
     Raises:
       ValueError: if the finder has no score.
     """
+    make = opened(make)
     known = inspect.signature(make).parameters
     if not has_score(make):
         raise ValueError("control inverted goes with finders that have a score, and this has none.")
@@ -102,6 +104,7 @@ def oracle(make: MakeFinder) -> MakeFinder:
     >>> oracle(pj.FINDERS["magnitude"])(pj.TASKS["relu"]).scope
     'oracle'
     """
+    make = opened(make)
     if "scope" in inspect.signature(make).parameters:
         return functools.partial(make, scope="oracle")
 
@@ -120,7 +123,7 @@ def has_score(make: MakeFinder) -> bool:
     >>> has_score(pj.FINDERS["snip"]), has_score(pj.FINDERS["phew"])
     (True, False)
     """
-    return bool({"score", "invert"} & set(inspect.signature(make).parameters))
+    return bool({"score", "invert"} & set(inspect.signature(opened(make)).parameters))
 
 
 def _own(key: Key, control: str) -> Key:
@@ -145,6 +148,7 @@ def _changed(
         always starts from the true mother.
       **facts: fields of the Finder to replace.
     """
+    make = opened(make)
 
     @functools.wraps(make)
     def made(task: Task, **static: Any) -> Finder:

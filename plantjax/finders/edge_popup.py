@@ -198,6 +198,8 @@ class _EdgePopup:
     def __call__(self, key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
         prunable, size = self.prunable, self.batch_size
         common.check(self.task, params, data, density, prunable=prunable, batch_size=size)
+        if self.budget == "live":
+            common.check_chain("a live budget", self.apply, params)
         counts = common.oracle_counts(self.task, params, self.scope)
         init_key, select_key, train_key = jax.random.split(key, 3)
         selection = Selection(select_key, params, self.scope, counts, prunable, self.budget)

@@ -7,7 +7,7 @@ search that they share.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import chex
 import jax
@@ -30,6 +30,9 @@ Criterion: TypeAlias = Callable[
 ]
 """`(dense, outputs, batch, log_scale) -> scalar`; the outputs are those of the masked network, and
 `dense(x)` are those of the mother."""
+
+
+_Steered: TypeAlias = tuple[jax.Array, jax.Array, optax.OptState]
 
 
 class Relaxation(NamedTuple):
@@ -135,7 +138,8 @@ class _GateSearch:
         start_key, select_key, draw_key, train_key = jax.random.split(key, 4)
         per_epoch = data.x.shape[0] // options.batch_size
         k = masks.number_kept(density, masks.size(params)).astype(jnp.float32)
-        logits = relaxation.start(start_key, params, jnp.asarray(density, jnp.float32))
+        like = jax.tree.map(lambda p: jnp.zeros(jnp.shape(p), jnp.float32), params)
+        logits = relaxation.start(start_key, like, jnp.asarray(density, jnp.float32))
 
         def dense(x: jax.Array) -> jax.Array:
             return self.apply(params, x)
@@ -145,7 +149,8 @@ class _GateSearch:
         ) -> tuple[jax.Array, None]:
             step_key = jax.random.fold_in(draw_key, step)
             gates = relaxation.draw(step_key, learned["logits"], step // per_epoch)
-            outputs = self.apply(jax.tree.map(jnp.multiply, params, gates), batch.x)
+            gated = jax.tree.map(lambda p, gate: p * gate.astype(p.dtype), params, gates)
+            outputs = self.apply(gated, batch.x)
             return self.criterion(dense, outputs, batch, learned["log_scale"]), carry
 
         learned, _, values, _ = training.minimize(
@@ -154,9 +159,7 @@ class _GateSearch:
             None,
             data,
             objective,
-            optimizer=optax.chain(
-                self._steered(k, per_epoch), self.optimizer(options.epochs * per_epoch)
-            ),
+            optimizer=self._steered(k, per_epoch),
             epochs=options.epochs,
             batch_size=options.batch_size,
             constrain=lambda learned, step: self._after(learned, step, per_epoch),
@@ -179,7 +182,8 @@ class _GateSearch:
 
     def _steered(self, k: jax.Array, per_epoch: int) -> optax.GradientTransformation:
         slack, penalty = self.options.slack, self.options.penalty
-        return steer(self._expected, slack * k, self.rule, penalty * k, per_epoch)
+        inner = self.optimizer(self.options.epochs * per_epoch)
+        return steer(self._expected, slack * k, self.rule, penalty * k, per_epoch, inner)
 
     def _after(self, learned: Params, step: jax.Array, per_epoch: int) -> Params:
         """Applies `Relaxation.after` in the last step of an epoch."""
@@ -197,8 +201,9 @@ def steer(
     rule: Rule,
     memory: chex.Numeric,
     per_epoch: int,
-) -> optax.GradientTransformation:
-    """Adds price times the gradient of the excess expected(logits) / wanted - 1 to "logits".
+    optimizer: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
+    """Adds the price of the excess expected(logits) / wanted - 1 to what an optimizer minimises.
 
     Args:
       expected: `(logits, epoch) -> scalar`, the expected count.
@@ -206,29 +211,41 @@ def steer(
       rule: sets the price in every step.
       memory: initial memory of the rule.
       per_epoch: steps per epoch.
+      optimizer: any optax optimizer; gradient and loss that it sees have the price in them.
 
     Returns:
-      An optax transformation of trees {"logits", "log_scale"}; its state is (step, memory).
+      An optax optimizer of trees {"logits", "log_scale"}; its state is (step, memory, inner state).
     """
+    inner = optax.with_extra_args_support(optimizer)
 
-    def init(learned: Params) -> tuple[jax.Array, jax.Array]:
-        del learned
-        return jnp.int32(0), jnp.asarray(memory, jnp.float32)
+    def init(learned: Params) -> _Steered:
+        return jnp.int32(0), jnp.asarray(memory, jnp.float32), inner.init(learned)
 
     def update(
-        gradient: Params, state: tuple[jax.Array, jax.Array], learned: Params
-    ) -> tuple[Params, tuple[jax.Array, jax.Array]]:
-        step, memory = state
-        excess, slope = jax.value_and_grad(
-            lambda logits: expected(logits, step // per_epoch) / wanted - 1.0
-        )(learned["logits"])
+        gradient: Params, state: _Steered, learned: Params, **extra: Any
+    ) -> tuple[Params, _Steered]:
+        step, memory, within = state
+
+        def excess_of(logits: Params) -> jax.Array:
+            return expected(logits, step // per_epoch) / wanted - 1.0
+
+        excess, slope = jax.value_and_grad(excess_of)(learned["logits"])
         task = gradient["logits"]
         slopes = optax.tree.norm(task), optax.tree.norm(slope)
         price, memory = rule(memory, step, excess, *slopes)
         task = jax.tree.map(lambda part, count: part + price * count, task, slope)
-        return gradient | {"logits": task}, (step + 1, memory)
+        gradient = gradient | {"logits": task}
+        if extra:
+            value, value_fn = extra["value"], extra["value_fn"]
+            extra |= {
+                "value": value + price * excess,
+                "grad": gradient,
+                "value_fn": lambda tried: value_fn(tried) + price * excess_of(tried["logits"]),
+            }
+        updates, within = inner.update(gradient, within, learned, **extra)
+        return updates, (step + 1, memory, within)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def to_labels(task: Task, loss: str) -> Criterion:

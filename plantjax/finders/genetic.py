@@ -105,10 +105,12 @@ def genetic(
                 best = fittest_of(_joined(old, new), population)
                 return best, best.score[0]
 
-            ties = jax.tree.map(lambda p: jnp.zeros((population, *jnp.shape(p))), params)
+            ties = jax.tree.map(
+                lambda p: jnp.zeros((population, *jnp.shape(p)), jnp.float32), params
+            )
             first = scored(_highest(start_key, ties, density))
             start = fittest_of(first, population)
-            last, best = jax.lax.scan(generation, start, jnp.arange(generations))
+            last, best = jax.lax.scan(generation, start, jnp.arange(generations, dtype=jnp.int32))
             info = {"best": best}
             if wirings.of(apply, params) is not None:
                 info["live_kept"] = last.live[0]
@@ -157,11 +159,19 @@ def _offspring(key: Key, old: Mask, density: chex.Numeric, sizes: Sizes) -> Mask
     noise, chance = jax.vmap(lambda key: draws.uniform(key, (like, like)))(
         jax.random.split(noise_key, new)
     )
-    mothers, fathers = jax.random.randint(pair_key, (2, sizes.children), 0, sizes.parents)
-    changed = jax.random.randint(member_key, (sizes.mutants,), 0, population)
+    mothers, fathers = jax.random.randint(
+        pair_key, (2, sizes.children), 0, sizes.parents, jnp.int32
+    )
+    changed = jax.random.randint(member_key, (sizes.mutants,), 0, population, jnp.int32)
     weakest = math.log(min(1.0 / masks.size(like), STRONGEST))
     rates = jnp.exp(
-        jax.random.uniform(rate_key, (sizes.mutants,), minval=weakest, maxval=math.log(STRONGEST))
+        jax.random.uniform(
+            rate_key,
+            (sizes.mutants,),
+            minval=weakest,
+            maxval=math.log(STRONGEST),
+            dtype=jnp.float32,
+        )
     )
     children = slice(0, sizes.children)
     mutants = slice(sizes.children, sizes.children + sizes.mutants)
@@ -222,7 +232,7 @@ def _score(
 ) -> tuple[jax.Array, jax.Array]:
     value = task.evaluate(apply(masks.apply(params, mask), batch.x), batch.y)[task.metric]
     score = value if task.metric == "accuracy" else -value
-    finite = jnp.where(jnp.isfinite(score), score, jnp.finfo(jnp.float32).min)
+    finite = jnp.where(jnp.isfinite(score), score, jnp.finfo(score.dtype).min)
     wiring = wirings.of(apply, params)
     live = mask if wiring is None else masks.live(params, mask, wiring)
     return finite, masks.count(live)

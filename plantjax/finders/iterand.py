@@ -167,7 +167,7 @@ def redrawn(key: Key, source: Params, current: Params, mask: Mask, rate: chex.Nu
     leaves, structure = jax.tree.flatten(source)
     keys = jax.random.split(place_key, len(leaves))
     fresh = [
-        jnp.ravel(leaf)[jax.random.randint(k, jnp.shape(leaf), 0, leaf.size)]
+        jnp.ravel(leaf)[jax.random.randint(k, jnp.shape(leaf), 0, leaf.size, jnp.int32)]
         for k, leaf in zip(keys, leaves, strict=True)
     ]
     return jax.tree.map(

@@ -30,8 +30,8 @@ def options(name: str) -> frozenset[str]:
       ValueError: if there is no finder of this name.
 
     >>> known = options("snip100")
-    >>> "rounds" in known, "score" in known
-    (True, False)
+    >>> "scope" in known, "rounds" in known, "score" in known
+    (True, False, False)
     """
     maker = _maker(name)
     return frozenset(inspect.signature(maker).parameters) - {"task"} - _fixed(maker)

@@ -34,7 +34,7 @@ def phew(task: Task, *, apply: Apply = nets.apply, max_walks: int | None = None)
 
     Args:
       task: only used for checks.
-      apply: not used; the network must be a chain of dense layers.
+      apply: must compute what `nets.apply` does: a chain of dense layers with ReLU.
       max_walks: largest number of walks; by default the number of parameters. Walks seldom find the
         last small weights, so densities above about 0.7 are not reached.
 
@@ -43,17 +43,17 @@ def phew(task: Task, *, apply: Apply = nets.apply, max_walks: int | None = None)
       walk fits. `Found.info` holds "walks", the number of walks.
 
     Raises:
-      ValueError: if max_walks is below 1; in a search, if the network is not a chain.
+      ValueError: if max_walks is below 1; in a search, if params or apply are not a chain.
 
     Source: Patil and Dovrolis 2021, section 4, https://arxiv.org/abs/2010.11354, for networks
     without biases. That walks start at uniformly drawn units is our reading.
     """
-    del apply
     if max_walks is not None:
         checks.integer("max_walks", max_walks, 1)
 
     def search(key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
         common.check(task, params, data, density)
+        common.check_chain("phew", apply, params)
         sizes = [jax.tree.map(jnp.abs, layer) for layer in nets.layers(params)]
         n = masks.size(params)
         k = masks.number_kept(density, n)
@@ -83,8 +83,8 @@ def phew(task: Task, *, apply: Apply = nets.apply, max_walks: int | None = None)
 
 
 def _forward(key: Key, sizes: list[dict[str, jax.Array]]) -> Edges:
-    draws = jax.random.uniform(key, (len(sizes) + 1,))
-    unit = _pick(draws[-1], jnp.ones(sizes[0]["kernel"].shape[0]))
+    draws = jax.random.uniform(key, (len(sizes) + 1,), jnp.float32)
+    unit = _pick(draws[-1], jnp.ones(sizes[0]["kernel"].shape[0], jnp.float32))
     edges = []
     for layer, draw in zip(sizes, draws[:-1], strict=True):
         after = _pick(draw, layer["kernel"][unit])
@@ -94,8 +94,8 @@ def _forward(key: Key, sizes: list[dict[str, jax.Array]]) -> Edges:
 
 
 def _backward(key: Key, sizes: list[dict[str, jax.Array]]) -> Edges:
-    draws = jax.random.uniform(key, (len(sizes) + 1,))
-    unit = _pick(draws[-1], jnp.ones(sizes[-1]["bias"].shape[0]))
+    draws = jax.random.uniform(key, (len(sizes) + 1,), jnp.float32)
+    unit = _pick(draws[-1], jnp.ones(sizes[-1]["bias"].shape[0], jnp.float32))
     ended = jnp.asarray(False)
     edges: Edges = []
     for layer, draw in zip(sizes[::-1], draws[:-1], strict=True):
@@ -111,7 +111,7 @@ def _backward(key: Key, sizes: list[dict[str, jax.Array]]) -> Edges:
 def _pick(draw: jax.Array, weights: jax.Array) -> jax.Array:
     """Turns a draw in [0, 1) into an index with probability proportional to the weights [W]."""
     sums = jnp.cumsum(weights)
-    index = jnp.sum(sums <= draw * sums[-1], dtype=jnp.int32)
+    index = jnp.sum(sums <= draw.astype(sums.dtype) * sums[-1], dtype=jnp.int32)
     return jnp.minimum(index, weights.size - 1)
 
 

@@ -96,7 +96,7 @@ def singleshot(
             return (mask, near), common.progress(params, mask, apply, values, prunable)
 
         start = (masks.full(params), masks.unknown(params, scope, prunable))
-        (mask, _), info = jax.lax.scan(prune, start, jnp.arange(1, rounds + 1))
+        (mask, _), info = jax.lax.scan(prune, start, jnp.arange(1, rounds + 1, dtype=jnp.int32))
         return Found(mask, params, info)
 
     return Finder(search, scope, rounds, exact_counts=scope in common.EXACT_SCOPES)

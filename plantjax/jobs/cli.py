@@ -12,7 +12,8 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Collection, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -70,7 +71,8 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     """Runs a script's main function and exits with its code."""
     gc.freeze()  # what was imported is no garbage: tracing is a tenth faster if none looks for it
     try:
-        main(argv)
+        with _notes():
+            main(argv)
     except InputError as error:
         _leave(_fail(error, 2))
     except (StoreError, processes.MachineError) as error:
@@ -86,6 +88,25 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
             raise
         traceback.print_exc()
         _leave(1)
+
+
+@contextlib.contextmanager
+def _notes() -> Iterator[None]:
+    """Shows each of plantjax's own warnings as one line, and once; all others as usual."""
+    usual, shown = warnings.showwarning, set()
+
+    def show(message: Any, category: Any, filename: str, *where: Any, **further: Any) -> None:
+        if filename != "plantjax":
+            usual(message, category, filename, *where, **further)
+        elif str(message) not in shown:
+            shown.add(str(message))
+            print(f"note: {message}", file=sys.stderr)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = usual
 
 
 def _leave(code: int) -> None:

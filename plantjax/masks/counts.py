@@ -46,7 +46,7 @@ def kept_per_group(
         raise ValueError(f"counts must be [{len(sizes)}], one per layer, got {jnp.shape(counts)}.")
     if checks.is_concrete(counts) and (np.asarray(counts) < 0).any():
         raise ValueError(f"counts must not be negative, got {counts}.")
-    return apportion(jnp.asarray(counts), sizes, k)
+    return apportion(jnp.asarray(counts, jnp.int32), sizes, k)
 
 
 def even(total: jax.Array, parts: int) -> jax.Array:
@@ -75,7 +75,7 @@ def _proportional(sizes: list[int], k: jax.Array) -> jax.Array:
     rest = k - jnp.sum(one, dtype=jnp.int32)
     share, remainder = _shares(counts, rest, n)
     kept = jnp.where(one, 1, share)
-    return kept + _largest(jnp.where(one, -1, remainder), k - jnp.sum(kept))
+    return kept + _largest(jnp.where(one, -1, remainder), k - jnp.sum(kept, dtype=jnp.int32))
 
 
 def apportion(counts: jax.Array, sizes: list[int], k: jax.Array) -> jax.Array:
@@ -97,11 +97,11 @@ def apportion(counts: jax.Array, sizes: list[int], k: jax.Array) -> jax.Array:
     """
     capacity, counts = jnp.asarray(sizes, jnp.int32), counts.astype(jnp.int32)
     named = counts > 0
-    over = k > jnp.sum(jnp.where(named, capacity, 0))
+    over = k > jnp.sum(jnp.where(named, capacity, 0), dtype=jnp.int32)
     counts = jnp.where(over, capacity, counts)
 
     def shares(capped: jax.Array) -> tuple[jax.Array, jax.Array]:
-        rest = k - jnp.sum(jnp.where(capped, capacity, 0))
+        rest = k - jnp.sum(jnp.where(capped, capacity, 0), dtype=jnp.int32)
         return _shares(jnp.where(capped, 0, counts), rest, _LARGEST_SUM)
 
     def cap(_: jax.Array, capped: jax.Array) -> jax.Array:
@@ -110,7 +110,7 @@ def apportion(counts: jax.Array, sizes: list[int], k: jax.Array) -> jax.Array:
     capped = jax.lax.fori_loop(0, len(sizes), cap, over & named)
     share, remainder = shares(capped)
     kept = jnp.where(capped, capacity, share)
-    return kept + _largest(jnp.where(capped, -1, remainder), k - jnp.sum(kept))
+    return kept + _largest(jnp.where(capped, -1, remainder), k - jnp.sum(kept, dtype=jnp.int32))
 
 
 def _shares(counts: jax.Array, rest: jax.Array, most: int) -> tuple[jax.Array, jax.Array]:
@@ -141,5 +141,5 @@ def _largest(remainders: jax.Array, number: jax.Array) -> jax.Array:
     """One for each of the `number` largest remainders, the first of equal ones; int32 [G]."""
     mine, others = remainders[:, None], remainders[None, :]
     before = jnp.tri(remainders.size, k=-1, dtype=bool)  # others that stand before mine
-    rank = jnp.sum((others > mine) | ((others == mine) & before), axis=1)
+    rank = jnp.sum((others > mine) | ((others == mine) & before), axis=1, dtype=jnp.int32)
     return (rank < number).astype(jnp.int32)

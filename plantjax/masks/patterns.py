@@ -95,7 +95,7 @@ def select(
     prunable: Prunable | None,
 ) -> list[jax.Array]:
     """The mask of each leaf, see `masks.select`."""
-    found, values = tiles(paths, leaves, pattern, prunable)
+    found, values = tiles(paths, topk.of_one_dtype(leaves), pattern, prunable)
     inside = [jnp.ones(jnp.shape(leaf), bool) for leaf in leaves]
     _, real = tiles(paths, inside, pattern, prunable)
     allowed = real if within is None else tiles(paths, within, pattern, prunable)[1]
@@ -148,12 +148,15 @@ def _inside(
         return jax.vmap(one)(jax.random.split(key, rows), values, allowed)
     # Tiles are small: an entry's place is the number of entries that beat it. The loop also makes
     # all comparisons see the same bits; in one expression, a compiler may compute scores twice.
-    ranks = jnp.where(allowed, topk.order_keys(values), jnp.uint32(0))
+    keys = jnp.where(allowed, topk.order_keys(values), jnp.uint32(0))
     ties = jnp.reshape(topk.priorities(key, 0, rows * n), (rows, n))
+    ranks = [ties, *(low for (low,) in topk.low_keys([values])), keys]
 
     def beaten_by(index: jax.Array, place: jax.Array) -> jax.Array:
-        rank, tie = (jax.lax.dynamic_slice_in_dim(a, index, 1, axis=1) for a in (ranks, ties))
-        beats = (rank > ranks) | ((rank == ranks) & (tie > ties))
+        beats = jnp.zeros((rows, n), bool)
+        for rank in ranks:  # the last one counts most
+            other = jax.lax.dynamic_slice_in_dim(rank, index, 1, axis=1)
+            beats = (other > rank) | ((other == rank) & beats)
         return place + beats.astype(jnp.int32)
 
     place = jax.lax.fori_loop(0, n, beaten_by, jnp.zeros((rows, n), jnp.int32))

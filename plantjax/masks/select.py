@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plantjax import checks
-from plantjax.masks import patterns, topk
+from plantjax.masks import patterns, thresholds, topk
 from plantjax.masks.counts import even, kept_per_group
 from plantjax.masks.groups import flatten, gather, members, scatter
 from plantjax.nets import liveness, wirings
@@ -115,19 +115,19 @@ def reselect(
         inner = None if within is None else jax.tree.leaves(within)
         kept_leaves = patterns.select(key, paths, leaves, density, pattern, inner, prunable)
         return jax.tree.unflatten(structure, kept_leaves), unknown(scores, scope, prunable)
-    values = gather(leaves, groups, scope)
+    values = gather(topk.of_one_dtype(leaves), groups, scope)
     kept = kept_per_group(density, scope, [value.size for value in values], counts)
     allowed = None if within is None else gather(jax.tree.leaves(within), groups, scope)
     if scope == "channel":
         rows = [even(k, value.shape[0]) for k, value in zip(kept, values, strict=True)]
-        marks, thresholds = topk.top_of_rows(key, values, rows, allowed, near)
+        marks, near = topk.top_of_rows(key, values, rows, allowed, near)
     else:
-        marks, thresholds = topk.top(key, values, kept, allowed, near)
+        marks, near = topk.top(key, values, kept, allowed, near)
     masks = [jnp.ones(jnp.shape(leaf), bool) for leaf in leaves]
     for group, part in zip(groups, marks, strict=True):
         for i, leaf in zip(group, scatter(part, [leaves[i] for i in group]), strict=True):
             masks[i] = leaf
-    return jax.tree.unflatten(structure, masks), thresholds
+    return jax.tree.unflatten(structure, masks), near
 
 
 def unknown(params: Params, scope: str = "global", prunable: Prunable | None = None) -> jax.Array:
@@ -284,4 +284,4 @@ def _total(mask: Mask, prunable: Prunable | None) -> jax.Array:
     counted = [
         leaf for path, leaf in zip(paths, leaves, strict=True) if prunable is None or prunable(path)
     ]
-    return jnp.sum(topk.totals(counted))
+    return jnp.sum(thresholds.totals(counted), dtype=jnp.int32)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plantjax import checks, nets
-from plantjax.masks import groups, topk
+from plantjax.masks import groups, thresholds, topk
 from plantjax.masks.counts import number_kept
 from plantjax.masks.select import count, live, size
 from plantjax.types import Key, Mask, Params
@@ -68,7 +68,9 @@ def reselect_live(
     nets.layers(params)
     checks.same_structure("scores", scores, "params", params)
     checks.density(density)
-    ranked = jax.tree.map(topk.order_keys, scores)
+    leaves, structure = jax.tree.flatten(scores)
+    leaves = topk.of_one_dtype(leaves)
+    ranked = jax.tree.unflatten(structure, [topk.order_keys(leaf) for leaf in leaves])
     one = np.uint32(1)
 
     def live_at(least: jax.Array) -> Mask:
@@ -80,25 +82,23 @@ def reselect_live(
     lowest = jnp.ones(1, jnp.uint32)  # the key of NaN, which keeps everything
     most = total(live_at(lowest))
     k = jnp.minimum(number_kept(density, size(params)), most)
-    least, number = topk.search(lambda t: total(live_at(t)), k, lowest, most, near)
+    least, number = thresholds.search(lambda t: total(live_at(t)), k, lowest, most, near)
     # `least` has k live parameters, or is the highest threshold with more; then we break its ties.
     mask = live_at(jnp.where(number == k, least, least + one))
     ties = count(jax.tree.map(lambda r: r == least[0], ranked))
 
     def break_ties(state: tuple[jax.Array, Mask]) -> tuple[jax.Array, Mask]:
-        leaves, structure = jax.tree.flatten(ranked)
-        priorities = topk.priorities(key, 0, size(ranked))
-        rank = jax.tree.unflatten(structure, groups.scatter(priorities, leaves))
-
-        def marked(lowest: jax.Array) -> Mask:
-            def above(r: jax.Array, p: jax.Array) -> jax.Array:
-                return (r > least[0]) | ((r == least[0]) & (p >= lowest[0]))
-
-            return live(params, jax.tree.map(above, ranked, rank))
-
-        zero = jnp.zeros(1, jnp.uint32)
-        lowest, found = topk.search(lambda p: total(marked(p)), k, zero, number, None)
-        return jnp.zeros((), bool), marked(jnp.where(found == k, lowest, lowest + one))
+        keys = jax.tree.leaves(ranked)
+        priorities = groups.scatter(topk.priorities(key, 0, size(ranked)), keys)
+        above, tied, found = thresholds.refined(
+            lambda marks: total(live(params, jax.tree.unflatten(structure, marks))),
+            [*topk.low_keys(leaves), priorities],
+            lambda lowest: [lowest[0]] * len(keys),
+            k,
+            ([r > least[0] for r in keys], [r == least[0] for r in keys], number),
+        )
+        kept = [a | (t & (found[0] == k[0])) for a, t in zip(above, tied, strict=True)]
+        return jnp.zeros((), bool), live(params, jax.tree.unflatten(structure, kept))
 
     tied = (number[0] != k[0]) & (ties > 1)
     _, mask = jax.lax.while_loop(lambda state: state[0], break_ties, (tied, mask))

@@ -1,36 +1,28 @@
 """The exact top k of arrays of floats, for a traced k, without a sort.
 
-Floats are mapped to order-preserving uint32 keys. Then we search for a threshold per array, for all
-arrays at once. Each step counts the entries above the thresholds, in O(n) time and memory. The
-search interpolates and stops as soon as a threshold separates exactly k; that takes about ten steps
-for evenly spread keys, and at most 33 * 4. It starts near an expected threshold if the caller gives
-one. Only if scores tie, a second search runs over random priorities.
+Floats are mapped to order-preserving uint32 keys, doubles to those of their higher halves. Then we
+search for a threshold per array, for all arrays at once (`thresholds`). Only if keys tie, a second
+search runs over the lower halves of doubles, and one over random priorities.
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from plantjax import checks
+from plantjax.masks.thresholds import refined, search, totals
 from plantjax.types import Key
-
-Count: TypeAlias = Callable[[jax.Array], jax.Array]
-"""`thresholds [G] -> number of entries at or above them [G]`."""
 
 _BARRED = np.uint32(0)  # below every float
 _NAN = np.uint32(1)  # below -inf, whose key is 0x007fffff
 _SIGN = np.uint32(0x80000000)
 _INFINITY = np.uint32(0x7F800000)
-_ALL = np.uint32(0xFFFFFFFF)  # above every float
-_REACH = np.uint32(1 << 14)  # size of the first step away from an expected threshold, in keys
-_GROWTH = np.uint32(8)  # factor by which further steps grow
-_LARGEST = np.float32(2**32 - 2**8)  # the largest float32 below 2^32
 
 
 def order_keys(values: jax.Array) -> jax.Array:
-    """Maps floats to uint32 keys with the same order.
+    """Maps floats to uint32 keys with the same order; doubles that are close share a key.
 
     +0 equals -0, denormals are distinct (only bits are compared), NaN is below -inf.
 
@@ -38,17 +30,50 @@ def order_keys(values: jax.Array) -> jax.Array:
       values: float array of any shape.
 
     Returns:
-      uint32 array of the same shape; larger is higher, 0 is not used.
+      uint32 array of the same shape; larger is higher, 0 is not used. `low_keys` orders doubles
+      that share a key.
 
     >>> import jax.numpy as jnp
     >>> order_keys(jnp.array([jnp.nan, -jnp.inf, -1.0, 0.0, 2.0])).argsort().tolist()
     [0, 1, 2, 3, 4]
     """
-    bits = jax.lax.bitcast_convert_type(values.astype(jnp.float32), jnp.uint32)
-    size = bits & ~_SIGN
+    if values.dtype == jnp.float64:
+        low, bits = _words(values)
+        size = bits & ~_SIGN
+        is_zero, is_nan = (size | low) == 0, jnp.isnan(values)
+    else:
+        bits = jax.lax.bitcast_convert_type(values.astype(jnp.float32), jnp.uint32)
+        size = bits & ~_SIGN
+        is_zero, is_nan = size == 0, size > _INFINITY
     keys = jnp.where(bits >= _SIGN, ~bits, bits | _SIGN)
-    keys = jnp.where(size == 0, _SIGN, keys)
-    return jnp.where(size > _INFINITY, _NAN, keys)
+    return jnp.where(is_nan, _NAN, jnp.where(is_zero, _SIGN, keys))
+
+
+def low_keys(values: Sequence[jax.Array]) -> list[list[jax.Array]]:
+    """The uint32 orders of doubles that share an order key: one list, or none for other floats."""
+
+    def order(array: jax.Array) -> jax.Array:
+        low, high = _words(array)
+        keys = jnp.where(high >= _SIGN, ~low, low)
+        return jnp.where((array == 0) | jnp.isnan(array), jnp.zeros_like(low), keys)
+
+    doubles = all(array.dtype == jnp.float64 for array in values)
+    return [[order(array) for array in values]] if doubles else []
+
+
+def of_one_dtype(arrays: Sequence[jax.Array]) -> list[jax.Array]:
+    """The arrays, floats of different dtypes as double if one of them is, else as single."""
+    kinds = {array.dtype for array in arrays if checks.is_float(array)}
+    if len(kinds) < 2:
+        return list(arrays)
+    widest = jnp.float64 if np.dtype(np.float64) in kinds else jnp.float32
+    return [array.astype(widest) if checks.is_float(array) else array for array in arrays]
+
+
+def _words(values: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The lower and the higher half of doubles, uint32."""
+    words = jax.lax.bitcast_convert_type(values, jnp.uint32)
+    return words[..., 0], words[..., 1]
 
 
 def priorities(key: Key, start: int, n: int) -> jax.Array:
@@ -97,6 +122,7 @@ def top(
     >>> marks[0].tolist()
     [True, False, True]
     """
+    values = of_one_dtype(values)
     keys = [order_keys(value) for value in values]
     allowed = jnp.array([value.size for value in values], jnp.int32)
     if within is not None:
@@ -113,7 +139,7 @@ def top(
     # This loop runs at most once. Unlike a branch it also skips the work under vmap.
     _, marks = jax.lax.while_loop(
         lambda state: jnp.any(state[0] != k),
-        lambda state: (k, _break_ties(key, keys, threshold, k, state[0])),
+        lambda state: (k, _break_ties(key, values, keys, threshold, k, state[0])),
         (count, at_least(threshold)),
     )
     return marks, threshold
@@ -159,11 +185,17 @@ def top_of_rows(
 
 
 def _break_ties(
-    key: Key, keys: Sequence[jax.Array], threshold: jax.Array, k: jax.Array, count: jax.Array
+    key: Key,
+    values: Sequence[jax.Array],
+    keys: Sequence[jax.Array],
+    threshold: jax.Array,
+    k: jax.Array,
+    count: jax.Array,
 ) -> list[jax.Array]:
-    """Marks exactly k_g entries, by priority, where the thresholds mark `count_g` > k_g.
+    """Marks exactly k_g entries where the thresholds mark `count_g` > k_g.
 
-    It works on the concatenated arrays, which compiles faster; ties are rare.
+    It ranks ties by the lower halves of doubles, and by priority. It works on the concatenated
+    arrays, which compiles faster; ties are rare.
     """
     ends = np.cumsum([part.size for part in keys])
     parts = [slice(int(end) - part.size, int(end)) for end, part in zip(ends, keys, strict=True)]
@@ -172,114 +204,11 @@ def _break_ties(
         return jnp.concatenate([jnp.full(part.size, numbers[g]) for g, part in enumerate(keys)])
 
     flat, least = jnp.concatenate(keys), spread(threshold)
-    rank = priorities(key, 0, flat.size)
-
-    def mark(lowest: jax.Array) -> list[jax.Array]:
-        marks = (flat > least) | ((flat == least) & (rank >= spread(lowest)))
-        return [marks[part] for part in parts]
-
-    zero = jnp.zeros(len(keys), jnp.uint32)
-    lowest, _ = search(lambda p: totals(mark(p)), k, zero, count, None)
-    return mark(lowest)
-
-
-class _Bracket(NamedTuple):
-    """Thresholds `low`, which mark at least k entries, and `high`, which mark fewer; all [G]."""
-
-    low: jax.Array  # uint32
-    high: jax.Array
-    reach: jax.Array  # uint32, how far from `near` the next step may go
-    marked: jax.Array  # int32, number of entries that `low` marks
-    excess: jax.Array  # float32, number of entries that `low` marks beyond k
-    lack: jax.Array  # float32, number of entries that `high` marks less than k
-    moved: jax.Array  # int32, the last step: 1 moved `low`, -1 moved `high`, 0 separated nothing
-    steps: jax.Array  # int32
-
-
-_DTYPES = (*3 * [jnp.uint32], jnp.int32, *2 * [jnp.float32], *2 * [jnp.int32])
-
-
-def search(
-    count_at: Count, k: jax.Array, low: jax.Array, count: jax.Array, near: jax.Array | None
-) -> tuple[jax.Array, jax.Array]:
-    """The largest thresholds [G] that mark at least k entries, or any that mark exactly k.
-
-    `low` marks `count` entries, at least k. Steps interpolate between the counts at the ends of the
-    bracket; the weight of an end that stays twice is halved (the Illinois rule), so that both ends
-    close in. The bracket is bisected after a step that separated nothing, and in every fourth step.
-    Where `near` is above 0, steps away from it grow until the threshold is bracketed.
-
-    Returns:
-      (thresholds uint32 [G], number of entries that they mark int32 [G]).
-    """
-    near = jnp.zeros_like(low) if near is None else near
-    bracket = _Bracket(
-        low=low,
-        high=jnp.full_like(low, _ALL),
-        reach=jnp.where(near > 0, np.uint32(0), _ALL),
-        marked=count,
-        excess=(count - k).astype(jnp.float32),
-        lack=k.astype(jnp.float32),
-        moved=jnp.zeros_like(count),
-        steps=jnp.zeros_like(count),
+    above, tied, _ = refined(
+        lambda marks: totals([marks[0][part] for part in parts]),
+        [*low_keys([jnp.concatenate(values)]), [priorities(key, 0, flat.size)]],
+        lambda numbers: [spread(numbers)],
+        k,
+        ([flat > least], [flat == least], count),
     )
-
-    def unfinished(b: _Bracket) -> jax.Array:
-        return (b.marked != k) & (b.high - b.low > 1)
-
-    def step(b: _Bracket) -> _Bracket:
-        gap = b.high - b.low
-        ahead = jnp.minimum(gap.astype(jnp.float32) * (b.excess / (b.excess + b.lack)), _LARGEST)
-        halve = (b.moved == 0) | (b.steps % 4 == 3)
-        candidate = b.low + jnp.where(halve, gap // 2, ahead.astype(jnp.uint32))
-        least = jnp.where(b.reach < near, near - b.reach, np.uint32(0))
-        most = jnp.where(b.reach < _ALL - near, near + b.reach, _ALL)
-        candidate = jnp.clip(jnp.clip(candidate, least, most), b.low + 1, b.high - 1)
-        marked = count_at(candidate)
-        beyond, rise = (marked - k).astype(jnp.float32), marked >= k
-        told = jnp.where(rise, beyond < b.excess, -beyond < b.lack)
-        half = jnp.float32(0.5)
-        return _Bracket(
-            low=jnp.where(rise, candidate, b.low),
-            high=jnp.where(rise, b.high, candidate),
-            reach=jnp.where(b.reach < _ALL // _GROWTH, _GROWTH * b.reach + _REACH, _ALL),
-            marked=jnp.where(rise, marked, b.marked),
-            excess=jnp.where(rise, beyond, jnp.where(b.moved < 0, half * b.excess, b.excess)),
-            lack=jnp.where(rise, jnp.where(b.moved > 0, half * b.lack, b.lack), -beyond),
-            moved=jnp.where(told, jnp.where(rise, 1, -1), 0),
-            steps=b.steps + 1,
-        )
-
-    def advance(packed: jax.Array) -> jax.Array:
-        b = _unpack(packed)
-        return jnp.where(unfinished(b)[None, :], _pack(step(b)), packed)
-
-    packed = jax.lax.while_loop(
-        lambda packed: jnp.any(unfinished(_unpack(packed))), advance, _pack(bracket)
-    )
-    b = _unpack(packed)
-    return b.low, b.marked
-
-
-def _pack(bracket: _Bracket) -> jax.Array:
-    """One array [8, G] instead of eight, for each of which a loop would run a tiny kernel."""
-    return jnp.stack([jax.lax.bitcast_convert_type(part, jnp.uint32) for part in bracket])
-
-
-def _unpack(packed: jax.Array) -> _Bracket:
-    parts = [jax.lax.bitcast_convert_type(p, d) for p, d in zip(packed, _DTYPES, strict=True)]
-    return _Bracket(*parts)
-
-
-def totals(marks: Sequence[jax.Array]) -> jax.Array:
-    """The number of True entries of each of G bool arrays, int32 [G].
-
-    We add floats, whose sums are exact up to 2^24 and several times as fast as those of integers.
-
-    >>> import jax.numpy as jnp
-    >>> totals([jnp.array([True, False]), jnp.array([True, True, True])]).tolist()
-    [1, 3]
-    """
-    one = jnp.float32(1.0) if all(mark.size <= 1 << 24 for mark in marks) else jnp.int32(1)
-    totals = [jnp.sum(jnp.where(mark, one, jnp.zeros_like(one))) for mark in marks]
-    return jnp.stack(totals).astype(jnp.int32)
+    return [(above[0] | tied[0])[part] for part in parts]

@@ -146,7 +146,10 @@ class Network:
             }
         for name in sorted(set(shapes) - set(sizes)):
             shape = shapes[name]["scale"].shape
-            params[name] = {"scale": jnp.ones(shape), "bias": jnp.zeros(shape)}
+            params[name] = {
+                "scale": jnp.ones(shape, jnp.float32),
+                "bias": jnp.zeros(shape, jnp.float32),
+            }
         return params
 
     def _with_statistics(self, params: Params, x: jax.Array) -> tuple[jax.Array, Params]:

@@ -75,7 +75,11 @@ class Packed:
             if bits is not None
         ]
         kept = sum(
-            jnp.sum(jax.lax.population_count(bits).astype(jnp.int32), axis=_own_axes(bits, shape))
+            jnp.sum(
+                jax.lax.population_count(bits).astype(jnp.int32),
+                axis=_own_axes(bits, shape),
+                dtype=jnp.int32,
+            )
             for bits, shape in zip(self.bits, self.shapes, strict=True)
             if bits is not None
         )

@@ -11,7 +11,8 @@ import optax
 from plantjax import checks, draws, losses, masks, nets, scores
 from plantjax.masks.allocations import ALLOCATIONS
 from plantjax.optim.packing import Packed
-from plantjax.optim.sparse import Leaves, Sparse
+from plantjax.optim.sparse import Sparse
+from plantjax.optim.views import Leaves
 from plantjax.types import Batch, Key, Params, Prunable, Schedule
 
 Method: TypeAlias = Callable[[Key, Params, Params, Params], Params]
@@ -143,7 +144,9 @@ def lamp(key: Key, params: Params, gradient: Params, mask: Params) -> Params:
     """Squares relative to those of the larger weights of a layer, see `scores.lamp`."""
     del gradient
     score_fn = scores.lamp(nets.apply, losses.mean_squared_error)  # it uses neither, nor a batch
-    return score_fn(key, params, mask, Batch(jnp.zeros((1, 1)), jnp.zeros((1, 1))))
+    return score_fn(
+        key, params, mask, Batch(jnp.zeros((1, 1), jnp.float32), jnp.zeros((1, 1), jnp.float32))
+    )
 
 
 METHODS: dict[str, Method] = {

@@ -14,7 +14,8 @@ from plantjax import checks, draws, masks
 from plantjax.masks import groups, topk
 from plantjax.masks.allocations import ALLOCATIONS
 from plantjax.optim.packing import Packed
-from plantjax.optim.sparse import Leaves, Sparse, given
+from plantjax.optim.sparse import Sparse, given
+from plantjax.optim.views import Leaves
 from plantjax.types import Key, Mask, Params, Prunable
 
 GROWTHS = ("random", "gradient")

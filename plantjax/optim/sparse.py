@@ -5,7 +5,7 @@ that norms for clipping, moments, averages and weight decay know nothing of prun
 of NaN in them. What it returns is masked too: a pruned parameter p gets the update -p.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -15,10 +15,8 @@ import optax
 
 from plantjax import checks
 from plantjax.optim.packing import Packed, describe
+from plantjax.optim.views import Leaves, cleaned, entering, leaving, told_of
 from plantjax.types import Mask, Params, Prunable
-
-Leaves: TypeAlias = Mapping[str, jax.Array]
-"""Prunable leaves, or their masks, by path."""
 
 Change: TypeAlias = Callable[[jax.Array, Leaves, Leaves, Leaves], Leaves]
 """`(updates done before, params, gradient, masks) -> masks`."""
@@ -71,7 +69,7 @@ class Sparse:
         packed = describe(plain, self.prunable)
         packed = packed.replace(self.start(plain, packed))
         leaves, structure = jax.tree.flatten(params)
-        inner = self.optimizer.init(_entering(structure, leaves, leaves, packed))
+        inner = self.optimizer.init(entering(structure, leaves, leaves, packed))
         return SparseState(jnp.zeros((), jnp.int32), packed, inner)
 
     def update(
@@ -88,18 +86,20 @@ class Sparse:
         due = jnp.zeros((), bool) if self.due is None else self.due(state.step)
         if self.change is not None:
             packed, inner = self._changed(due, state, params, slopes)
-        shown = [_entering(structure, tree, leaves, packed) for tree in (slopes, leaves)]
+        shown = [entering(structure, tree, leaves, packed) for tree in (slopes, leaves)]
 
         def step() -> tuple[Params, optax.OptState]:
             stepped = optax.with_extra_args_support(self.optimizer)
-            with jax.numpy_dtype_promotion("standard"):  # optax does not run under "strict"
-                return stepped.update(shown[0], inner, shown[1], **extra)
+            told = told_of(extra, structure, leaves, packed)
+            # optax does not run under "strict", nor do its line searches without broadcasting
+            with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+                return stepped.update(shown[0], inner, shown[1], **told)
 
         def rest() -> tuple[Params, optax.OptState]:
             return jax.tree.map(jnp.zeros_like, jax.eval_shape(step)[0]), inner
 
         updates, inner = jax.lax.cond(due, rest, step) if self.rests else step()
-        updates = _leaving(structure, updates, leaves, packed)
+        updates = leaving(structure, updates, leaves, packed)
         return updates, SparseState(state.step + 1, packed, inner)
 
     def _changed(
@@ -112,7 +112,7 @@ class Sparse:
 
         def moved() -> tuple[Packed, optax.OptState]:
             masks = change(state.step, free, slope, packed.unpack())
-            return packed.replace(masks), _cleaned(state.inner, params, packed, masks)
+            return packed.replace(masks), cleaned(state.inner, params, packed, masks)
 
         return jax.lax.cond(due, moved, lambda: (packed, state.inner))
 
@@ -221,50 +221,3 @@ def _check_shapes(packed: Packed, leaves: Sequence[Any]) -> None:
         raise ValueError(
             f"params must have the shapes that they had at init, {packed.shapes}, got {shapes}."
         )
-
-
-def _entering(structure: Any, tree: Sequence[Any], leaves: Sequence[Any], packed: Packed) -> Params:
-    """A tree as the inner optimizer sees it: masked, and without leaves that are not floats."""
-    masks, shown = packed.unpack(), []
-    for path, value, leaf in zip(packed.paths, tree, leaves, strict=True):
-        if path in masks:
-            shown.append(jnp.where(masks[path], value, jnp.zeros_like(value)))
-        else:
-            shown.append(value if checks.is_float(leaf) else optax.MaskedNode())
-    return jax.tree.unflatten(structure, shown)
-
-
-def _leaving(structure: Any, updates: Params, leaves: Sequence[Any], packed: Packed) -> Params:
-    """The updates, such that pruned entries become zero and leaves that are not floats stay."""
-    masks, left = packed.unpack(), []
-    for path, u, leaf in zip(packed.paths, structure.flatten_up_to(updates), leaves, strict=True):
-        if path in masks:
-            with jax.numpy_dtype_promotion("standard"):  # the wider type, since -p must be exact
-                dtype = jnp.promote_types(u.dtype, leaf.dtype)
-            left.append(jnp.where(masks[path], u.astype(dtype), -leaf.astype(dtype)))
-        else:
-            left.append(u if checks.is_float(leaf) else jnp.zeros_like(leaf))
-    return jax.tree.unflatten(structure, left)
-
-
-def _cleaned(inner: optax.OptState, params: Params, packed: Packed, masks: Leaves) -> Any:
-    """The inner state with zeros at the pruned entries of what belongs to a leaf.
-
-    That is a float array whose path in the state ends with the path of the leaf and whose shape
-    ends with its shape, as a moment's does in whatever chain or wrapper.
-    """
-    ends = [tuple(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    known = {
-        end: masks[path] for end, path in zip(ends, packed.paths, strict=True) if path in masks
-    }
-
-    def clean(path: tuple[Any, ...], leaf: Any) -> Any:
-        ends = (path[start:] for start in range(len(path) + 1))
-        mask = next((known[end] for end in ends if end in known), None)
-        if mask is None or not checks.is_float(leaf):
-            return leaf
-        if leaf.shape[max(leaf.ndim - mask.ndim, 0) :] != mask.shape:
-            return leaf
-        return jnp.where(jnp.broadcast_to(mask, leaf.shape), leaf, jnp.zeros_like(leaf))
-
-    return jax.tree_util.tree_map_with_path(clean, inner)

@@ -131,7 +131,9 @@ def _plant(
     shapes = [(need[node], width[node]) for node in hidden]
     drawn = draws.arrays(key, shapes, uniform=True) if hidden else []
     priorities = dict(zip(hidden, drawn, strict=True))
-    matches = {INPUT: Match(jnp.arange(need[INPUT]), jnp.ones(need[INPUT]))}
+    matches = {
+        INPUT: Match(jnp.arange(need[INPUT], dtype=jnp.int32), jnp.ones(need[INPUT], jnp.float32))
+    }
     params: dict[str, jax.Array] = {}
     mask: dict[str, jax.Array] = {}
     for node in pair[1].nodes:
@@ -220,7 +222,7 @@ def _beside(leaves: dict[str, jax.Array], bias: str | None, weights: jax.Array) 
 def _rows_of(place: jax.Array, width: int, kernel: jax.Array) -> jax.Array:
     """Rows of a mother's kernel matrix that read these channels; out of range if they are dead."""
     times = math.prod(kernel.shape[:-1]) // width
-    rows = jnp.arange(times)[:, None] * width + place[None, :]
+    rows = jnp.arange(times, dtype=jnp.int32)[:, None] * width + place[None, :]
     return jnp.where(place[None, :] < width, rows, times * width).ravel()
 
 
@@ -234,12 +236,12 @@ def _write(
     cells = (rows[:, None], match.place[None, :])
     first = 0 if layer.bias is None else 1
     planted = jnp.zeros(old.shape, bool).at[cells].set(support[:, first:].T, mode="drop")
-    kernel = jnp.zeros_like(old).at[cells].set(new[:, first:].T, mode="drop")
+    kernel = jnp.zeros_like(old).at[cells].set(new[:, first:].T.astype(old.dtype), mode="drop")
     params = {layer.kernel: jnp.where(planted, kernel, old).reshape(old_kernel.shape)}
     mask = {layer.kernel: planted.reshape(old_kernel.shape)}
     if layer.bias is not None:
         old = leaves[layer.bias]
         planted = jnp.zeros(old.shape, bool).at[match.place].set(support[:, 0], mode="drop")
-        bias = jnp.zeros_like(old).at[match.place].set(new[:, 0], mode="drop")
+        bias = jnp.zeros_like(old).at[match.place].set(new[:, 0].astype(old.dtype), mode="drop")
         params[layer.bias], mask[layer.bias] = jnp.where(planted, bias, old), planted
     return params, mask

@@ -43,7 +43,7 @@ def match_hidden(
         cosine, priority, alive = item
         cosine = jnp.where(used, -jnp.inf, cosine)
         tied = (cosine >= jnp.max(cosine) - _TIE) & ~used
-        place = jnp.argmax(jnp.where(tied, priority, -jnp.inf))
+        place = jnp.argmax(jnp.where(tied, priority, -jnp.inf)).astype(jnp.int32)
         place = jnp.where(alive, place, width)
         return used.at[place].set(True, mode="drop"), place
 
@@ -64,7 +64,7 @@ def match_outputs(theta: jax.Array, rows: jax.Array, rule: str, shared_scale: bo
     if shared_scale:
         shared = _factor(theta.reshape(1, -1), chosen.reshape(1, -1), "norm")
         factor = jnp.where(jnp.any(theta != 0, axis=1), shared, 1.0)
-    return Match(jnp.arange(theta.shape[0]), factor)
+    return Match(jnp.arange(theta.shape[0], dtype=jnp.int32), factor)
 
 
 def widened(match: Match, width: int, wanted: int, new_width: int) -> Match:

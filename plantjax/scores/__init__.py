@@ -1,4 +1,7 @@
-"""Pruning scores: one number per parameter of the masked network; the highest are kept."""
+"""Pruning scores: one number per parameter of the masked network; the highest are kept.
+
+Scores are given 10 samples per class, 40 for regressions, see `plantjax.types.ScoreFn`.
+"""
 
 from plantjax.scores.basic import grasp, magnitude, random, snip
 from plantjax.scores.fisher import fisher

@@ -60,7 +60,7 @@ def hutchinson(
             return jax.tree.map(lambda t, z, hz: t + z * hz, total, probe, product), None
 
         zeros = jax.tree.map(jnp.zeros_like, masked)
-        total, _ = jax.lax.scan(add, zeros, jnp.arange(probes))
+        total, _ = jax.lax.scan(add, zeros, jnp.arange(probes, dtype=jnp.int32))
         half = 0.5 / probes
         return jax.tree.map(lambda p, t: jnp.square(p) * (half * t), params, total)
 

@@ -35,7 +35,7 @@ def ntk_sap(apply: Apply, loss: Loss, *, resample: bool = True, epsilon: float =
 
     def score(key: Key, params: Params, mask: Mask, batch: Batch) -> Params:
         x_key, change_key, theta_key = jax.random.split(key, 3)
-        x = jax.random.normal(x_key, batch.x.shape)
+        x = jax.random.normal(x_key, batch.x.shape, jnp.float32).astype(batch.x.dtype)
         masked = masks.apply(params, mask)  # removes NaN in pruned entries
         theta = _redrawn(theta_key, masked, mask) if resample else masked
         changed = jax.tree.map(

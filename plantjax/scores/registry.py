@@ -2,7 +2,7 @@
 
 A score gives one number per parameter of the masked network f(m theta); the highest are kept. A
 score does not depend on names or shapes: params is any pytree of float arrays, and apply any
-function of it.
+function of it. The batch holds 10 samples per class, 40 for regressions (`finders.common`).
 """
 
 from plantjax import checks

@@ -20,7 +20,7 @@ from plantjax.finders import REFERENCES, names
 from plantjax.finders.common import with_head
 from plantjax.planting import RULES
 from plantjax.sweeps.evaluation import EvaluateFound, FurtherMetrics, frozen_outputs, values_of
-from plantjax.sweeps.worlds import DrawWorld, World, key_for, mother_size, mother_widths
+from plantjax.sweeps.worlds import DrawWorld, World, key_for, mother_size, warn_if_crowded
 from plantjax.types import Apply, Batch, Cell, Finder, Found, Head, Key, Metrics, Params, Task
 
 RESCALES = {"none": lambda params, mask: params, "rms": nets.rescale_to_he}
@@ -149,6 +149,7 @@ class Run:
       fit: `(cell, world, found) -> metrics` after weak training; None for 0 epochs.
       in_turn: whether the cells of a batch are computed one by one; then a batch may be one cell.
         Useful for convolutions, because vmap over kernels makes them grouped, which is slower.
+      name: the finder's name with its controls, for tables.
     """
 
     world: Callable[[Cell], World]
@@ -156,6 +157,7 @@ class Run:
     evaluate: EvaluateFound
     fit: Train | None
     in_turn: bool = False
+    name: str = "finder"
 
     @property
     def finder(self) -> Finder:
@@ -210,6 +212,7 @@ def make_run(
 
     Raises:
       ValueError: if a name is unknown or a size out of range; this is checked before any compute.
+        It warns if the ticket is more than half of the mother.
 
     >>> import plantjax as pj
     >>> pj.sweeps.make_run("relu", depth=3, width=50, finder="synflow100").finder.rounds
@@ -221,7 +224,7 @@ def make_run(
     checks.integer("samples", samples, 10)
     checks.integer("epochs", epochs, 0)
     checks.integer("batch_size", batch_size, 1, samples - samples // 10)
-    mother_widths(task, depth, width)
+    warn_if_crowded(task, depth, width)
     checks.choice("scheme", scheme, nets.SCHEMES)
     checks.choice("rule", rule, RULES)
     checks.choice("rescale", rescale, RESCALES)
@@ -272,6 +275,7 @@ def assemble(
         evaluate=EvaluateFound(built_in, further, finder.head, finder.kind == "signed"),
         fit=Train(task, apply, finder.head, plan, trained) if plan.epochs else None,
         in_turn=in_turn,
+        name=name,
     )
 
 

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from plantjax import checks
 from plantjax.sweeps import compiling, worlds
 from plantjax.sweeps.compiling import Program, mesh_of, program, share
+from plantjax.sweeps.labels import labels_of
 from plantjax.sweeps.runs import AdvanceLevel, BeginLevels, Run, search_info
 from plantjax.types import Cell, Found, Task
 
@@ -102,7 +103,8 @@ def sweep(
       "recovery/...", see `recovery.compare`; "pruned/metric/..." and "trained/metric/...", see
       `metrics.METRICS`; "kept", "kept_density"; "mask" bool [C, P], leaves in tree order;
       "search/...", the finder's `Found.info`; "pruned/seconds" and "trained/seconds", the wall time
-      of a batch divided by its cells, without compilation.
+      of a batch divided by its cells, without compilation; and "label/...", the columns that
+      identify the cells in tables, see `labels.labels_of`.
 
     Raises:
       ValueError: if batch is too small, there are fewer devices, or the cells are not arrays of one
@@ -120,10 +122,11 @@ def sweep(
         part = share(mesh, jax.tree.map(lambda a, index=index: a[index], cells))
         keeper = None if keep is None or run.finder.levels is None else keep(start)
         parts.append((_run_batch(run, part, mesh, keeper), min(step, n - start)))
-    return {
+    results = {
         name: np.concatenate([result[name][:size] for result, size in parts])
         for name in parts[0][0]
     }
+    return results | labels_of(run, cells)
 
 
 def default_batch(n: int, devices: int = 1) -> int:

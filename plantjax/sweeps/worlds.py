@@ -4,6 +4,7 @@ All finders and densities of a seed share one world. Its key is folded once per 
 nothing in it depends on finder, density, batch or order.
 """
 
+import warnings
 import zlib
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 import chex
 import jax
+import numpy as np
 
 from plantjax import checks, masks, nets, tasks
 from plantjax.planting import plant
@@ -21,6 +23,11 @@ PRNG = "threefry2x32"
 
 PURPOSES = ("mother", "planting", "data", "finder", "training")
 """The purposes for which the key of a cell is folded, by index."""
+
+
+CROWDED = 0.5
+"""Share of a mother above which its ticket is no needle in a haystack. A random mask of the
+ticket's density has this share of it right, so that at more than half chance beats error."""
 
 
 class World(NamedTuple):
@@ -78,6 +85,25 @@ def mother_size(task: Task, depth: int, width: int) -> int:
     return sum(n_in * n_out + n_out for n_in, n_out in pairwise(widths))
 
 
+def warn_if_crowded(task: Task, depth: int, width: int) -> None:
+    """Warns, in one line and once, if the ticket is more than CROWDED of the mother."""
+    size = mother_size(task, depth, width)
+    with jax.ensure_compile_time_eval():
+        most = sum(int(np.count_nonzero(leaf)) for leaf in jax.tree.leaves(task.target(depth)))
+        if most <= CROWDED * size:
+            return
+        share = ticket_density(task, depth, width)
+    if share > CROWDED:
+        warnings.warn_explicit(
+            f"the ticket of {task.name} is {share:.0%} of a mother of depth {depth} and width "
+            f"{width}, so that chance finds most of it; a larger width hides it",
+            UserWarning,
+            "plantjax",
+            1,
+            registry=globals().setdefault("__warningregistry__", {}),  # shows each of them once
+        )
+
+
 @dataclass(frozen=True)
 class DrawWorld:
     """`(cell) -> World` by `make_world`; compared by value."""
@@ -112,7 +138,8 @@ def make_world(
 ) -> World:
     """Draws mother and data, and plants the task's target in the mother.
 
-    Pure; works under jit, and under vmap over key and noise.
+    Pure; works under jit, and under vmap over key and noise. It warns if the ticket is more than
+    half of the mother (CROWDED).
 
     Args:
       key: the key of the cell (`cell_key`).
@@ -135,6 +162,7 @@ def make_world(
     >>> jax.eval_shape(draw, jax.random.key(0)).test.x.shape
     (10, 1)
     """
+    warn_if_crowded(task, depth, width)
     mother = nets.init(key_for(key, "mother"), mother_widths(task, depth, width), scheme)
     shared = task.metric == "accuracy"
     target = task.target(depth)

@@ -63,7 +63,7 @@ def evaluate_classes(outputs: jax.Array, y: jax.Array) -> Metrics:
     0.75
     """
     checks.outputs_and_labels(outputs, y)
-    right = jnp.sum(jnp.argmax(outputs, axis=1) == y, dtype=jnp.int32)
+    right = jnp.sum(jnp.argmax(outputs, axis=1).astype(y.dtype) == y, dtype=jnp.int32)
     accuracy = right.astype(jnp.float32) / outputs.shape[0]
     return {"accuracy": jnp.where(jnp.isfinite(outputs).all(), accuracy, jnp.nan)}
 

@@ -61,7 +61,7 @@ def circle(key: Key, n: int, noise: chex.Numeric = 0.01) -> Batch:
     scores = radius[:, None] * slopes[None, :] + offsets[None, :]
     others = jnp.where(jax.nn.one_hot(label, 4, dtype=bool), -jnp.inf, scores)
     second = jnp.argmax(others, axis=1).astype(jnp.int32)
-    return Batch(x, jnp.where(jax.random.bernoulli(noise_key, noise, (n,)), second, label))
+    return Batch(x, jnp.where(_flips(noise_key, noise, n), second, label))
 
 
 def helix(key: Key, n: int, noise: chex.Numeric = 0.01) -> Batch:
@@ -107,8 +107,7 @@ def parity(key: Key, n: int, noise: chex.Numeric = 0.01, *, k: int = 2, d: int =
     """
     x, noise_key = _inputs(key, n, d, noise)
     label = jnp.sum(x[:, :k] < 0, axis=1, dtype=jnp.int32) % 2
-    flips = jax.random.bernoulli(noise_key, noise, (n,))
-    return Batch(x, jnp.where(flips, 1 - label, label))
+    return Batch(x, jnp.where(_flips(noise_key, noise, n), 1 - label, label))
 
 
 def values(
@@ -140,7 +139,13 @@ def values(
     """
     x, noise_key = _inputs(key, n, n_in, noise)
     y = truth(x)
-    return Batch(x, y + noise * jax.random.normal(noise_key, y.shape))
+    size = jnp.asarray(noise, jnp.float32)
+    return Batch(x, y + size * jax.random.normal(noise_key, y.shape, jnp.float32))
+
+
+def _flips(key: Key, noise: chex.Numeric, n: int) -> jax.Array:
+    """Whether a label becomes another one, bool [n], with single precision of the probability."""
+    return jax.random.bernoulli(key, jnp.asarray(noise, jnp.float32), (n,))
 
 
 def _inputs(key: Key, n: int, width: int, noise: chex.Numeric) -> tuple[jax.Array, Key]:
@@ -148,4 +153,6 @@ def _inputs(key: Key, n: int, width: int, noise: chex.Numeric) -> tuple[jax.Arra
     checks.integer("n", n, 1)
     checks.interval("noise", noise, 0.0, 1.0)
     input_key, noise_key = jax.random.split(key)
-    return jax.random.uniform(input_key, (n, width), minval=-1.0, maxval=1.0), noise_key
+    return jax.random.uniform(
+        input_key, (n, width), minval=-1.0, maxval=1.0, dtype=jnp.float32
+    ), noise_key

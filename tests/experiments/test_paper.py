@@ -132,8 +132,8 @@ def test_all_writes_a_folder_for_every_protocol(finished: Path) -> None:
 def test_levels_have_a_row_for_every_round(finished: Path) -> None:
     levels = read(finished / "fig10" / "levels.csv")
     searched = levels[levels["finder"] == "synflow100"]
-    assert set(searched.groupby(["density_name", "seed"]).size()) == {2}  # smoke has two rounds
-    last = searched[searched["level"] == 2]
+    assert set(searched.groupby(["density_name", "seed"]).size()) == {100}
+    last = searched[searched["level"] == 100]
     n = 2 * 32 + 32 + 3 * (32 * 32 + 32) + 32 * 4 + 4
     kept = np.floor(last["density"].to_numpy(np.float32) * np.float32(n) + 0.5)
     np.testing.assert_array_equal(np.round(last["kept_density"] * n), kept)

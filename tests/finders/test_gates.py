@@ -173,7 +173,7 @@ def test_the_price_steers_along_the_gradient_of_the_excess():
     def expected(logits, epoch):
         return optax.tree.sum(jax.tree.map(jax.nn.sigmoid, logits)) + epoch.astype(jnp.float32)
 
-    steered = gates.steer(expected, 2.5, rule, 7.0, per_epoch=2)
+    steered = gates.steer(expected, 2.5, rule, 7.0, 2, optax.identity())
     learned = {"logits": logits, "log_scale": jnp.float32(0.0)}
     gradient = {"logits": optax.tree.full_like(logits, 0.25), "log_scale": jnp.float32(9.0)}
     state = steered.init(learned)

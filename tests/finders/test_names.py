@@ -19,7 +19,7 @@ EDGE_POPUP = {
     ("finder", "known"),
     [
         ("snip", SINGLESHOT),
-        ("synflow100", SINGLESHOT),
+        ("synflow100", SINGLESHOT - {"rounds"}),
         ("multishot_grasp", MULTISHOT),
         ("edge_popup", EDGE_POPUP),
         ("edge_popup_annealed", EDGE_POPUP - {"anneal"}),

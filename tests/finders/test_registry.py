@@ -1,5 +1,7 @@
 """The registry of finders: a mapping that follows the scores."""
 
+import inspect
+import pydoc
 from functools import partial
 
 import chex
@@ -11,6 +13,7 @@ import pytest
 import contract
 from plantjax import masks, nets, scores, tasks
 from plantjax.finders import FINDERS, multishot, names, singleshot
+from plantjax.finders.entries import opened
 from plantjax.finders.registry import Registry
 from plantjax.scores import SCORES
 from plantjax.types import Batch, Finder, Found
@@ -52,11 +55,11 @@ def test_full_names_go_before_those_of_all_scores():
     assert registry["x_a"] is find
     assert list(registry)[3] == "x_a"
     del registry["x_a"]
-    assert registry["x_a"]("task") == ("a", "task")
+    assert "x_a" not in registry
 
 
 def test_it_is_used_like_a_dict():
-    _, registry = make()
+    known, registry = make()
     registry["own"] = find
     assert list(registry)[-1] == "own"
     assert registry.get("none") is None
@@ -65,11 +68,53 @@ def test_it_is_used_like_a_dict():
     assert "own" in repr(registry)
     del registry["own"]
     assert "own" not in registry
-    for name in ("own", "a"):  # a score's finder is there as long as the score
-        with pytest.raises(KeyError, match=name):
-            del registry[name]
-    with pytest.raises(KeyError, match="nowhere"):
-        registry["nowhere"]
+    for missing in ("own", "nowhere"):
+        with pytest.raises(KeyError, match=missing):
+            del registry[missing]
+        with pytest.raises(KeyError, match=missing):
+            registry[missing]
+    assert registry.pop("a")("task") == ("task", "a")  # also the finder of a score
+    assert registry.pop("a", None) is None
+    assert "a" not in registry
+    assert "a" in known
+    assert list(registry) == ["first", "b", "x_a", "x_b", "last"]
+    registry["a"] = again
+    assert registry["a"] is again
+    registry |= {"c": find}
+    assert list({"z": find} | registry) == ["z", *registry]
+    assert registry.copy() == dict(registry)
+    while registry:
+        registry.popitem()
+    assert list(registry) == []
+
+
+def test_what_a_name_fixes_is_no_option_of_it():
+    task = tasks.TASKS["relu"]
+    for name, option, value in (
+        ("snip100", "rounds", 5),
+        ("synflow100", "rounds", 5),
+        ("snip", "score", "grasp"),
+        ("multishot_snip", "score", "grasp"),
+        ("rigl", "grow", "random"),
+        ("random_erk", "allocation", "igq"),
+        ("edge_popup_annealed", "anneal", "never"),
+    ):
+        assert option not in names.options(name)
+        assert option not in inspect.signature(FINDERS[name]).parameters
+        with pytest.raises(ValueError, match=f"{option} is fixed to .* here, got {value!r}"):
+            FINDERS[name](task, **{option: value})
+        with pytest.raises(ValueError, match=f"{option} is no option of finder '{name}'"):
+            names.make(task, name, **{option: value})
+    assert FINDERS["ntk_sap"](task, rounds=3).rounds == 3  # only a default
+    assert names.make(task, "snip+inverted").rounds == 1
+
+
+def test_help_shows_the_finder_and_its_options():
+    for name in ("snip", "snip100", "multishot_magnitude", "edge_popup_global"):
+        text = pydoc.plain(pydoc.render_doc(FINDERS[name]))
+        assert inspect.getdoc(contract.function_of(FINDERS[name])).splitlines()[0] in text
+        assert ("scope: str = 'global'" in text) is (name != "edge_popup_global")
+        assert "partial" not in text.partition("Args:")[0]
 
 
 def test_finders_of_a_score_are_the_same_object_until_it_changes():
@@ -84,8 +129,8 @@ def test_finders_of_a_score_are_the_same_object_until_it_changes():
 
 def test_finders_come_from_the_scores():
     for name in SCORES:
-        assert FINDERS[f"multishot_{name}"].func is multishot
-        assert FINDERS[f"multishot_{name}"].keywords == {"score": name}
+        maker = opened(FINDERS[f"multishot_{name}"])
+        assert (maker.func, maker.keywords) == (multishot, {"score": name})
         assert contract.function_of(FINDERS[name]) is contract.function_of(singleshot)
     assert FINDERS["ntk_sap"](tasks.TASKS["relu"]).rounds == 100
 

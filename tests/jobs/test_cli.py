@@ -1,6 +1,7 @@
 """The command line of all scripts: exit codes, and parsers' boxes as one line."""
 
 import gc
+import warnings
 from dataclasses import dataclass
 
 import pytest
@@ -85,3 +86,20 @@ def test_help_says_what_options_are_for(capsys: pytest.CaptureFixture[str]) -> N
     shown = capsys.readouterr().out
     for words in ("script.py", "What it is for.", "--number", "How many."):
         assert words in shown
+
+
+def test_notes_are_one_line_each_and_shown_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gc, "freeze", lambda: None)
+
+    def main(argv: object) -> None:
+        for text in ("the ticket is large", "another", "the ticket is large"):
+            with warnings.catch_warnings():  # which makes Python forget what it has shown
+                warnings.simplefilter("default")
+                warnings.warn_explicit(text, UserWarning, "plantjax", 1)
+        with pytest.warns(UserWarning, match="of others"):
+            warnings.warn("of others", stacklevel=1)
+
+    cli.run(main)
+    assert capsys.readouterr().err == "note: the ticket is large\nnote: another\n"

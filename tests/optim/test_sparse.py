@@ -137,3 +137,71 @@ def test_it_refuses_other_masks_and_needs_the_parameters():
     other = {"w": jnp.zeros(2)}
     with pytest.raises(ValueError, match="params must have the shapes that they had"):
         optimizer.update(other, optimizer.init(START), other)
+
+
+@pytest.mark.parametrize("name", ["lbfgs", "plateau", "polyak"])
+def test_line_searches_and_losses_are_those_of_the_sparse_network(name):
+    rule = {
+        "lbfgs": optax.lbfgs(memory_size=3),
+        "plateau": optax.chain(optax.sgd(0.05), optax.contrib.reduce_on_plateau(patience=1)),
+        "polyak": optax.polyak_sgd(0.5),
+    }[name]
+
+    def run(optimizer, start, aim):
+        def loss(params):
+            (w,) = jax.tree.leaves(params)
+            return jnp.sum(jnp.array([1.0, 9.0, 1e6])[: w.size] * jnp.square(w - aim))
+
+        def step(carry, _):
+            params, state = carry
+            value, slope = jax.value_and_grad(loss)(params)
+            with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+                updates, state = optimizer.update(
+                    slope, state, params, value=value, grad=slope, value_fn=loss
+                )
+            return (optax.apply_updates(params, updates), state), None
+
+        start = (start, optimizer.init(start))
+        return jax.jit(lambda: jax.lax.scan(step, start, None, 6)[0][0])()
+
+    aim = jnp.array([3.0, -2.0, 0.0])
+    alone = run(optax.with_extra_args_support(rule), {"w": START["w"][:2]}, aim[:2])
+    start = START if name == "lbfgs" else {"w": jnp.array([1.0, 2.0, 0.0])}
+    found = run(optim.keep_pruned(rule, MASK), start, aim)  # the loss of what is pruned is huge
+    np.testing.assert_allclose(found["w"][:2], alone["w"], rtol=1e-4)
+    assert found["w"][2] == 0.0
+    if name == "lbfgs":
+        pruned = optim.prune(rule, density=0.6, end=2)
+        found = run(pruned, {"w": jnp.array([1.0, 2.0, 1e-3])}, aim)
+        np.testing.assert_allclose(found["w"], [3.0, -2.0, 0.0], atol=0.01)
+
+
+@pytest.mark.parametrize("name", ["keep_pruned", "prune", "rewire"])
+def test_it_works_in_the_optimizer_of_flax_nnx(name):
+    from flax import nnx
+
+    net = nnx.Linear(2, 4, rngs=nnx.Rngs(0))
+    kept = {"kernel": jnp.arange(8).reshape(2, 4) % 2 == 0, "bias": jnp.ones(4, bool)}
+    only = {"prunable": lambda path: path == "kernel"}
+    state = nnx.state(net, nnx.Param)
+    mask = jax.tree.unflatten(jax.tree.structure(state), jax.tree.leaves(kept))
+    rule = {
+        "keep_pruned": lambda inner: optim.keep_pruned(inner, mask, **only),
+        "prune": lambda inner: optim.prune(inner, density=0.5, end=2, **only),
+        "rewire": lambda inner: optim.rewire(inner, density=0.5, end=4, every=2, **only),
+    }[name](optax.adam(0.1))
+    optimizer = nnx.Optimizer(net, rule, wrt=nnx.Param)
+
+    @nnx.jit
+    def step(net, optimizer):
+        slopes = nnx.grad(lambda net: jnp.sum(jnp.square(net(jnp.ones((3, 2))) - 1.0)))(net)
+        optimizer.update(net, slopes)
+
+    for _ in range(4):
+        step(net, optimizer)
+    found = optim.mask(optimizer.opt_state)
+    assert float(optim.density(optimizer.opt_state)) == 0.5
+    np.testing.assert_array_equal(net.kernel[...] != 0, found["kernel"])
+    assert (net.bias[...] != 0).all()
+    if name == "keep_pruned":
+        np.testing.assert_array_equal(found["kernel"], kept["kernel"])

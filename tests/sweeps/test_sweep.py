@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from plantjax import masks, sweeps, tasks
 from plantjax.finders import FINDERS, REFERENCES
-from plantjax.sweeps import compiling, worlds
+from plantjax.sweeps import compiling, labels, worlds
 from plantjax.types import Finder, Found
 
 RELU = tasks.TASKS["relu"]
@@ -168,6 +168,23 @@ def test_tables_have_a_row_for_each_cell_and_stage():
     assert (table.status == "ok").all()
     assert table.constant.dtype == bool
     assert (table.seconds > 0).all()
+
+
+def test_results_know_their_labels():
+    results = whole("relu")
+    table = sweeps.to_frame(results)
+    assert table.seed.tolist() == np.repeat(SEEDS, 6).tolist()
+    assert table.density.tolist() == list(np.repeat(DENSITIES, 2)) * 3  # no digits of single floats
+    shared = table[["task", "depth", "width", "finder", "scope", "rounds", "noise", "metric"]]
+    assert shared.drop_duplicates().values.tolist() == [
+        ["relu", 4, 16, "grasp", "global", 1, 0.01, "mse"]
+    ]
+    part = sweeps.to_frame(take(results, [8, 4]))
+    assert part.seed.tolist() == [5, 5, 1, 1]
+    own = cells_of("relu")._replace(key=jax.random.split(jax.random.key(7), 9))
+    assert set(labels.labels_of(run_of("relu"), own)["label/seed"]) == {-1}
+    control = sweeps.make_run("relu", 4, 16, "grasp+shuffled", epochs=0, samples=400)
+    assert labels.labels_of(control, own)["label/finder"][0] == "grasp+shuffled"
 
 
 def test_no_epochs_leave_out_the_trained_stage():

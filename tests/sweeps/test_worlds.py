@@ -1,6 +1,7 @@
 """Worlds: what all finders and densities of a seed share."""
 
 import functools
+import warnings
 
 import chex
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plantjax import masks, nets, tasks
+from plantjax import masks, nets, sweeps, tasks
 from plantjax.sweeps import worlds
 
 DEPTH, WIDTH = 4, 30
@@ -148,3 +149,22 @@ def test_keys_are_of_one_generator_whatever_the_default_is():
         key = worlds.cell_key(tasks.TASKS["relu"], 3)
     assert jax.random.key_impl(key) == worlds.PRNG
     np.testing.assert_array_equal(jax.random.key_data(key), wanted)
+
+
+def test_tickets_that_fill_their_mother_are_told_once():
+    def told(task, depth, width):
+        make = functools.partial(worlds.make_world, samples=100)
+        task = tasks.TASKS[task]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("default")
+            for _ in range(2):
+                sweeps.make_run(task, depth, width, "snip", epochs=0, samples=100)
+                jax.eval_shape(lambda key: make(key, task, depth, width), jax.random.key(0))
+        return [str(warning.message) for warning in caught]
+
+    (message,) = told("circle", 3, 20)
+    share = sweeps.ticket_density(tasks.TASKS["circle"], 3, 20)
+    assert share > 0.5
+    assert f"ticket of circle is {share:.0%} of a mother of depth 3 and width 20" in message
+    assert "\n" not in message
+    assert told("circle", 3, 60) == []

@@ -83,8 +83,8 @@ def search(key: Key, site: Site, options: Options) -> Designs:
     unit_key, edge_key = jax.random.split(key)
     n, size = site.fed.shape
     breadth = site.weights_in.shape[1]
-    unit_labels = jax.random.bits(unit_key, (breadth,))
-    edge_labels = jax.random.bits(edge_key, (size,))
+    unit_labels = jax.random.bits(unit_key, (breadth,), jnp.uint32)
+    edge_labels = jax.random.bits(edge_key, (size,), jnp.uint32)
     curvature = jnp.sum(jnp.square(site.model.roots), axis=0)  # [N, K]
     fed, weights_in = site.fed.T, site.weights_in.T  # samples last, so that rows are contiguous
 
@@ -107,13 +107,13 @@ def search(key: Key, site: Site, options: Options) -> Designs:
         return beam, jax.tree.map(lambda leaf: leaf[: options.pool], beam)
 
     empty = Designs(
-        jnp.arange(breadth),
+        jnp.arange(breadth, dtype=jnp.int32),
         jnp.zeros((breadth, size), bool),
-        jnp.zeros((breadth, n)),
-        jnp.where(site.allowed, 0.0, jnp.inf),
+        jnp.zeros((breadth, n), jnp.float32),
+        jnp.where(site.allowed, 0.0, jnp.inf).astype(jnp.float32),
     )
     levels = min(options.levels, size)
-    _, pools = jax.lax.scan(step, empty, jnp.arange(1.0, levels + 1.0))
+    _, pools = jax.lax.scan(step, empty, jnp.arange(1.0, levels + 1.0, dtype=jnp.float32))
     return jax.tree.map(lambda leaf: jnp.reshape(leaf, (-1, *leaf.shape[2:])), pools)
 
 

@@ -172,11 +172,13 @@ def _visit_outputs(
             return outputs[:samples].at[:, out].add(change)
 
         totals = others.astype(jnp.float32) + predictions.sizes(masks)
-        best = search.best(noise_key, outputs_of, jnp.arange(flips.shape[0]), totals)
+        best = search.best(
+            noise_key, outputs_of, jnp.arange(flips.shape[0], dtype=jnp.int32), totals
+        )
         return (ends.at[:, out].set(masks[best]), outputs_of(best, None)), None
 
     outputs = matmul(fed, jnp.where(kept[-1], weights, 0.0))
-    order = jnp.tile(jnp.arange(n_out), ROUNDS)
+    order = jnp.tile(jnp.arange(n_out, dtype=jnp.int32), ROUNDS)
     (ends, _), _ = jax.lax.scan(
         visit, (kept[-1], outputs), (order, jax.random.split(key, ROUNDS * n_out))
     )

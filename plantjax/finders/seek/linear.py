@@ -29,7 +29,7 @@ def model(goal: Goal, aim: Aim, following: jax.Array, rest: Stack, sample: Sampl
     """The model at pre-activations `following` [N, K] of a layer, with the layers after it."""
     outputs, pull = jax.vjp(lambda values: through(rest, values), following)
     slope = jax.grad(goal.log_loss)(outputs, sample, aim)  # [N, O]
-    units = jnp.eye(outputs.shape[1])
+    units = jnp.eye(outputs.shape[1], dtype=jnp.float32)
     jacobian = jax.vmap(lambda row: pull(jnp.broadcast_to(row[None], outputs.shape))[0])(units)
     roots = goal.roots(outputs, sample, aim)
     return Model(

@@ -91,7 +91,7 @@ class Classification:
         share = sample.weight / jnp.sum(sample.weight)
         square = share * jnp.power(label, aim.power)
         square = square / (self._loss(outputs, sample, aim) + _SMALLEST)
-        contrast = jnp.eye(p.shape[1])[None] - p[:, None, :]
+        contrast = jnp.eye(p.shape[1], dtype=jnp.float32)[None] - p[:, None, :]
         return (factor * jnp.sqrt(square))[:, None, None] * jnp.sqrt(p)[:, :, None] * contrast
 
     def log_error(self, outputs: jax.Array, sample: Sample) -> jax.Array:
@@ -100,7 +100,7 @@ class Classification:
 
     def chances(self, outputs: jax.Array, y: jax.Array, aim: Aim) -> jax.Array:
         """See `Goal`."""
-        logits, _ = _logits(outputs, jnp.ones(y.shape[0]), aim)
+        logits, _ = _logits(outputs, jnp.ones(y.shape[0], jnp.float32), aim)
         others = jnp.where(_is_label(logits, y), -jnp.inf, logits)
         margin = _of_label(logits, y) - jnp.max(others, axis=0)
         near = jax.nn.softmax(-jnp.abs(margin) / _REACH)
@@ -135,18 +135,18 @@ class Regression:
     def chances(self, outputs: jax.Array, y: jax.Array, aim: Aim) -> jax.Array:
         """See `Goal`: all alike."""
         del outputs, aim
-        return jnp.full(y.shape[0], 1.0 / y.shape[0])
+        return jnp.full(y.shape[0], 1.0 / y.shape[0], jnp.float32)
 
 
 def fit_scale(goal: Goal, outputs: jax.Array, sample: Sample, log_scale: jax.Array) -> jax.Array:
     """The log scale of least cross entropy near the present one, within [-2, 5]."""
-    near = jnp.clip(log_scale + jnp.linspace(-0.4, 0.4, 9), -2.0, 5.0)
+    near = jnp.clip(log_scale + jnp.linspace(-0.4, 0.4, 9, dtype=jnp.float32), -2.0, 5.0)
     return _best_scale(goal, outputs, sample, near)
 
 
 def first_scale(goal: Goal, outputs: jax.Array, sample: Sample) -> jax.Array:
     """The log scale of least cross entropy within [-2, 5]."""
-    return _best_scale(goal, outputs, sample, jnp.linspace(-2.0, 5.0, 29))
+    return _best_scale(goal, outputs, sample, jnp.linspace(-2.0, 5.0, 29, dtype=jnp.float32))
 
 
 def _best_scale(goal: Goal, outputs: jax.Array, sample: Sample, scales: jax.Array) -> jax.Array:
@@ -171,7 +171,7 @@ def _logits(outputs: jax.Array, weight: jax.Array, aim: Aim) -> tuple[jax.Array,
 
 def _is_label(values: jax.Array, y: jax.Array) -> jax.Array:
     """Bools of the shape of values [O, N], True at the labels y [N]."""
-    return jnp.arange(values.shape[0])[:, None] == y[None, :]
+    return jnp.arange(values.shape[0], dtype=jnp.int32)[:, None] == y[None, :]
 
 
 def _of_label(values: jax.Array, y: jax.Array) -> jax.Array:

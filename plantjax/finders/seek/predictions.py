@@ -56,13 +56,13 @@ def flips(n: int, partner: jax.Array) -> jax.Array:
 def partner(key: Key, mask: jax.Array) -> jax.Array:
     """The index of the bias or, with probability 1/2, of a random kept entry."""
     coin_key, pick_key = jax.random.split(key)
-    coin = jax.random.bernoulli(coin_key)
+    coin = jax.random.bernoulli(coin_key, jnp.float32(0.5))
     return jnp.where(coin, mask.shape[0] - 1, random_kept(pick_key, mask))
 
 
 def random_kept(key: Key, mask: jax.Array) -> jax.Array:
     """The index of a random True entry, or of any entry if none is True."""
-    return jnp.argmax(jnp.where(mask, 1.0, 0.0) + jax.random.uniform(key, mask.shape))
+    return jnp.argmax(jnp.where(mask, 1.0, 0.0) + jax.random.uniform(key, mask.shape, jnp.float32))
 
 
 def sizes(kept: jax.Array) -> jax.Array:

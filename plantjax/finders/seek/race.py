@@ -92,18 +92,18 @@ def run(
 
     pool = jax.lax.map(entry, begun)
     first = _at(pool, jnp.int32(0))
-    order = jnp.arange(pool.value.shape[0])
+    order = jnp.arange(pool.value.shape[0], dtype=jnp.int32)
     outputs = subnetwork.run(weights, safe, data.x)
     error = goal.log_error(outputs, sampling.whole(data))
     state = _State(pool, order, jnp.int32(0), first.point, first, safe, error)
-    stages = jnp.arange(table.load.shape[0])
+    stages = jnp.arange(table.load.shape[0], dtype=jnp.int32)
     state, told = jax.lax.scan(body, state, (stages, table))
     return state.answer, told | {"error": jnp.exp(state.error)}
 
 
 def _begin(state: _State, row: Table) -> _State:
     """Loads the start of a given rank where a leg begins."""
-    order = jnp.where(row.rank, jnp.argsort(state.pool.value), state.order)
+    order = jnp.where(row.rank, jnp.argsort(state.pool.value).astype(jnp.int32), state.order)
     begins = row.load >= 0
     place = jnp.where(begins, order[jnp.maximum(row.load, 0)], state.place)
     loaded = _at(state.pool, place)

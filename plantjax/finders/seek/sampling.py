@@ -9,7 +9,7 @@ from plantjax.types import Batch, Key
 
 def whole(data: Batch) -> Sample:
     """All samples, of weight 1."""
-    return Sample(data.x, data.y, jnp.ones(data.x.shape[0]))
+    return Sample(data.x, data.y, jnp.ones(data.x.shape[0], jnp.float32))
 
 
 def draw(key: Key, data: Batch, chances: jax.Array, n: int) -> Sample:
@@ -31,7 +31,7 @@ def draw(key: Key, data: Batch, chances: jax.Array, n: int) -> Sample:
     total = chances.shape[0]
     order = jax.random.permutation(order_key, total)
     ends = jnp.cumsum(chances[order]) * n
-    ticks = jnp.arange(n, dtype=jnp.float32) + jax.random.uniform(start_key)
+    ticks = jnp.arange(n, dtype=jnp.float32) + jax.random.uniform(start_key, dtype=jnp.float32)
     found = jnp.clip(jnp.searchsorted(ends, ticks, side="right"), 0, total - 1)
     chosen = jax.random.permutation(shuffle_key, order[found])
     return Sample(data.x[chosen], data.y[chosen], 1.0 / (total * chances[chosen]))

@@ -76,5 +76,5 @@ class Search:
         early = self.values(outputs_of, self.first_samples)(moves, totals).at[0].set(-jnp.inf)
         _, finalists = jax.lax.top_k(-early, min(self.finalists, early.shape[0]))
         late = self.values(outputs_of, None)(moves[finalists], totals[finalists])
-        late = late - self.terms.noise * jax.random.gumbel(key, late.shape)
+        late = late - self.terms.noise * jax.random.gumbel(key, late.shape, jnp.float32)
         return finalists[jnp.argmin(late)]

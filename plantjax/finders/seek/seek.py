@@ -7,6 +7,7 @@ budget. Only the mask changes.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import chex
 import jax
@@ -62,7 +63,7 @@ def seek(
 
     Args:
       task: defines the loss: the scale-free squared error, or a scale-free loss of probabilities.
-      apply: not used: the search needs a chain of dense layers with ReLU.
+      apply: must compute what `nets.apply` does: a chain of dense layers with ReLU.
       restarts: number of starts, each a concrete ticket with a key of its own.
       sweeps: number of sweeps of every start. A sweep redesigns units and then visits the edges of
         all units.
@@ -104,12 +105,11 @@ def seek(
       that of the mask.
 
     Raises:
-      ValueError: if a number is out of range; in a search, if params is not a chain.
+      ValueError: if a number is out of range; in a search, if params or apply are not a chain.
 
     Source: ours; SEEKER.md reports its results, and what else was tried.
     """
     given = {name: value for name, value in locals().items() if name in options.ACCURACY}
-    del apply
     found = options.filled(task, given)
     checks.integer("candidates", candidates, 2)
     checks.integer("finalists", finalists, 2)
@@ -118,7 +118,7 @@ def seek(
     own = {
         name: found[name] for name in ("focus", "teachers", "pool", "search_epochs", "batch_size")
     }
-    return Finder(_Seek(task, chosen, widen=widen, **own), "global", exact_counts=False)
+    return Finder(_Seek(task, apply, chosen, widen=widen, **own), "global", exact_counts=False)
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,7 @@ class _Seek:
     """The search of `seek`."""
 
     task: Task
+    apply: Apply
     options: Options
     focus: float
     teachers: int
@@ -136,7 +137,8 @@ class _Seek:
 
     def __call__(self, key: Key, params: Params, data: Batch, density: chex.Numeric) -> Found:
         common.check(self.task, params, data, density)
-        nets.layers(params)
+        common.check_chain("seek", self.apply, params)
+        whole, (params, data) = params, _single((params, data))
         start_key, path_key, race_key, teach_key = jax.random.split(key, 4)
         if self.teachers:
             many = teacher.relabelled(teach_key, data, self.task.n_out, self.teachers)
@@ -165,7 +167,12 @@ class _Seek:
             race_key, goal, weights, many, k, begun, safe, table, self.options.effort
         )
         mask = with_layers(params, nets.layers(subnetwork.unstack(best)))
-        return Found(mask, params, told)
+        return Found(mask, whole, told)
+
+
+def _single(tree: Any) -> Any:
+    """The tree with floats of single precision, in which the search computes."""
+    return jax.tree.map(lambda a: a.astype(jnp.float32) if checks.is_float(a) else a, tree)
 
 
 def _unit_scale(weights: Stack) -> Stack:

@@ -73,7 +73,7 @@ def safe(key: Key, goal: Goal, weights: Stack, data: Batch, k: jax.Array) -> Sta
     kept = [line & fits for line in path]
     biases = jnp.diag(weights[-1][-1])  # one output at a time
     losses = jax.vmap(lambda row: _constant(goal, row, sample))(biases)
-    best = jnp.arange(losses.shape[0]) == jnp.argmin(losses)
+    best = jnp.arange(losses.shape[0], dtype=jnp.int32) == jnp.argmin(losses).astype(jnp.int32)
     kept[-1] = kept[-1].at[-1].set(best & ~fits)
     return tuple(kept)
 
@@ -81,7 +81,7 @@ def safe(key: Key, goal: Goal, weights: Stack, data: Batch, k: jax.Array) -> Sta
 def _best_path(key: Key, goal: Goal, weights: Stack, sample: Sample) -> Stack:
     sizes = [layer.shape[0] - 1 for layer in weights] + [weights[-1].shape[1]]
     units = [
-        jax.random.randint(jax.random.fold_in(key, index), (PATHS,), 0, size)
+        jax.random.randint(jax.random.fold_in(key, index), (PATHS,), 0, size, jnp.int32)
         for index, size in enumerate(sizes)
     ]
     values = sample.x[:, units[0]]  # [N, PATHS]
@@ -90,7 +90,9 @@ def _best_path(key: Key, goal: Goal, weights: Stack, sample: Sample) -> Stack:
         values = (jax.nn.relu(values) if index else values) * line[None, :]
 
     def judge(column: jax.Array, output: jax.Array) -> jax.Array:
-        outputs = jnp.where(jnp.arange(sizes[-1])[None, :] == output, column[:, None], 0.0)
+        outputs = jnp.where(
+            jnp.arange(sizes[-1], dtype=jnp.int32)[None, :] == output, column[:, None], 0.0
+        )
         return goal.log_error(outputs, sample)
 
     best = jnp.argmin(jax.vmap(judge, (1, 0))(values, units[-1]))

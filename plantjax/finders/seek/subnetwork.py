@@ -59,7 +59,7 @@ def slots(key: Key, kept: Stack, units: int) -> Slots:
     chosen = []
     for layer in range(len(kept) - 1):
         width = kept[layer].shape[1]
-        noise = jax.random.uniform(jax.random.fold_in(key, layer), (width,))
+        noise = jax.random.uniform(jax.random.fold_in(key, layer), (width,), jnp.float32)
         priority = edges(kept, layer).astype(jnp.float32) + noise
         chosen.append(jax.lax.top_k(priority, min(units, width))[1])
     return tuple(chosen)
@@ -122,10 +122,12 @@ def rows(stacked: Stack, chosen: Slots, layer: int) -> jax.Array:
     """Indices of the slots' rows of a layer, and of its bias."""
     inputs = stacked[layer].shape[0] - 1
     if layer == 0:
-        return jnp.arange(inputs + 1)
+        return jnp.arange(inputs + 1, dtype=jnp.int32)
     return jnp.append(chosen[layer - 1], inputs)
 
 
 def columns(stacked: Stack, chosen: Slots, layer: int) -> jax.Array:
     """Indices of the slots' columns of a layer."""
-    return chosen[layer] if layer < len(chosen) else jnp.arange(stacked[layer].shape[1])
+    if layer < len(chosen):
+        return chosen[layer]
+    return jnp.arange(stacked[layer].shape[1], dtype=jnp.int32)

@@ -40,7 +40,7 @@ def relabelled(key: Key, data: Batch, classes: int, members: int) -> Batch:
 
     def vote(params: Params) -> tuple[jax.Array, jax.Array]:
         share = jax.nn.softmax(nets.apply(params, x))
-        wrong = jnp.argmax(share[: data.y.shape[0]], axis=1) != data.y
+        wrong = jnp.argmax(share[: data.y.shape[0]], axis=1).astype(jnp.int32) != data.y
         return share, jnp.mean(wrong.astype(jnp.float32))
 
     votes, wrong = jax.lax.map(vote, trained)  # [members, N, O], [members]
@@ -77,7 +77,9 @@ def _jittered(key: Key, x: jax.Array) -> jax.Array:
     """Copies of the inputs [COPIES N, I], moved at random and reflected into their range."""
     low, high = jnp.min(x, axis=0, keepdims=True), jnp.max(x, axis=0, keepdims=True)
     copies = jnp.tile(x, (COPIES, 1))
-    moves = jax.random.uniform(key, copies.shape, minval=-JITTER, maxval=JITTER) * (high - low)
+    moves = jax.random.uniform(
+        key, copies.shape, minval=-JITTER, maxval=JITTER, dtype=jnp.float32
+    ) * (high - low)
     copies = copies + moves
     copies = jnp.where(copies > high, 2 * high - copies, copies)
     return jnp.where(copies < low, 2 * low - copies, copies)

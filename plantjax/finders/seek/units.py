@@ -133,7 +133,7 @@ def _visit_layer(
 def _visiting_order(key: Key, alive: jax.Array, visits: int) -> jax.Array:
     """Up to `visits` indices of units, live ones first where not all fit, in random order."""
     choose_key, order_key = jax.random.split(key)
-    priority = jax.random.uniform(choose_key, alive.shape) + alive.astype(jnp.float32)
+    priority = jax.random.uniform(choose_key, alive.shape, jnp.float32) + alive.astype(jnp.float32)
     chosen = jax.lax.top_k(priority, min(visits, alive.shape[0]))[1]
     return jax.random.permutation(order_key, chosen)
 
@@ -193,7 +193,7 @@ def _visit_unit(
 
     totals = others + predictions.sizes(moves.kept_in) + predictions.sizes(moves.kept_out)
     totals = totals.at[2:].set(jnp.where(jnp.isfinite(designs.score), totals[2:], jnp.inf))
-    best = search.best(noise_key, outputs_of, jnp.arange(totals.shape[0]), totals)
+    best = search.best(noise_key, outputs_of, jnp.arange(totals.shape[0], dtype=jnp.int32), totals)
     full = ~alive[unit] & (jnp.sum(alive) >= options.units)
     best = jnp.where(full, 0, best)
     new = moves.unit[best]
@@ -204,7 +204,7 @@ def _visit_unit(
 
 def _candidates(key: Key, alive: jax.Array, unit: jax.Array, n: int) -> jax.Array:
     """The unit, and random ones that are not alive (or are, if there are too few); int [n]."""
-    priority = jax.random.uniform(key, alive.shape) - 2.0 * alive.astype(jnp.float32)
+    priority = jax.random.uniform(key, alive.shape, jnp.float32) - 2.0 * alive.astype(jnp.float32)
     return jax.lax.top_k(priority.at[unit].set(3.0), min(n, alive.shape[0]))[1]
 
 
@@ -244,8 +244,8 @@ def out_edges(site: Site, designs: beam.Designs) -> jax.Array:
         drop = 0.5 * own - slope - inter - site.price
         change = jnp.where(kept, drop, add)
         change = jnp.where(site.reachable[None, :], change, jnp.inf)
-        best = jnp.argmin(change, axis=1)
+        best = jnp.argmin(change, axis=1).astype(jnp.int32)
         made = (jnp.min(change, axis=1) < 0) | ~jnp.any(kept, axis=1)
-        return kept ^ (made[:, None] & (jnp.arange(k)[None, :] == best[:, None]))
+        return kept ^ (made[:, None] & (jnp.arange(k, dtype=jnp.int32)[None, :] == best[:, None]))
 
     return jax.lax.fori_loop(0, FLIPS, flip, jnp.zeros(weights.shape, bool))
