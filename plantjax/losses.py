@@ -39,6 +39,34 @@ def cross_entropy(outputs: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(outputs, y))
 
 
+def robust_cross_entropy(outputs: jax.Array, y: jax.Array, power: float) -> jax.Array:
+    """Mean of (1 - p^q) / q, where p is the softmax probability of the label.
+
+    It is the cross entropy for q = 0 and the expected error for q = 1. The larger q is, the less it
+    cares about hopeless samples, such as mislabelled ones.
+
+    Args:
+      outputs: float [N, O], class scores.
+      y: int [N], labels in [0, O).
+      power: the exponent q in (0, 1].
+
+    Returns:
+      A scalar.
+
+    Raises:
+      ValueError: on wrong shapes or dtypes, or (concrete) labels out of range.
+
+    Source: Zhang and Sabuncu 2018, https://arxiv.org/abs/1805.07836
+
+    >>> import jax.numpy as jnp
+    >>> float(robust_cross_entropy(jnp.zeros((3, 4)), jnp.array([0, 1, 2]), 1.0))
+    0.75
+    """
+    checks.outputs_and_labels(outputs, y)
+    losses = optax.losses.softmax_cross_entropy_with_integer_labels(outputs, y)
+    return jnp.mean(-jnp.expm1(-power * losses) / power)
+
+
 def mean_squared_error(outputs: jax.Array, y: jax.Array) -> jax.Array:
     """Mean of (outputs - y)^2 over samples and outputs.
 
@@ -226,5 +254,25 @@ def scale_free(task: Task) -> SearchLoss:
     return lambda outputs, y, log_scale: scale_free_squared_error(outputs, y)
 
 
-SEARCH_LOSSES = {"scale-free": scale_free, "plain": plain}
+def robust(task: Task) -> SearchLoss:
+    """The same as `scale_free`, with `robust_cross_entropy` of exponent 0.3 for classification.
+
+    >>> import plantjax as pj
+    >>> outputs, y = jnp.zeros((3, 4)), jnp.zeros(3, jnp.int32)
+    >>> round(float(pj.losses.robust(pj.TASKS["circle"])(outputs, y, 0.0)), 3)  # (1 - 4^-0.3) / 0.3
+    1.134
+    """
+    if task.metric != "accuracy":
+        return scale_free(task)
+
+    def loss(outputs: jax.Array, y: jax.Array, log_scale: chex.Numeric) -> jax.Array:
+        return robust_cross_entropy(_unit_logits(outputs) * jnp.exp(log_scale), y, ROBUST)
+
+    return loss
+
+
+ROBUST = 0.3
+"""Exponent of `robust`."""
+
+SEARCH_LOSSES = {"scale-free": scale_free, "plain": plain, "robust": robust}
 """Losses for searches that train masks: `(task) -> ((outputs, y, log_scale) -> scalar)`."""

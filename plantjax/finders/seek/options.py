@@ -18,7 +18,7 @@ class Options(NamedTuple):
 
 
 ACCURACY: dict[str, Any] = {
-    **{"restarts": 16, "sweeps": 4, "rungs": 4, "cycles": 2, "cycle_sweeps": 12},
+    **{"restarts": 24, "sweeps": 4, "rungs": 4, "cycles": 2, "cycle_sweeps": 12},
     **{"units": 16, "wide_units": 32, "redesigned": 14, "breadth": 24, "in_edges": 5},
     **{"sweep_samples": 2048, "first_samples": 512},
     **{"sharpen": 1.5, "power": 1.0, "focus": 0.8, "noise": 0.006, "price": 1.0},

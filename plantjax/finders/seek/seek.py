@@ -150,6 +150,7 @@ class _Seek:
         k = masks.number_kept(density, masks.size(params))
         beginner = concrete_ticket(
             self.task,
+            loss="robust",
             search_epochs=self.search_epochs,
             batch_size=min(self.batch_size, data.x.shape[0]),
         )
