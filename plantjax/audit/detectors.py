@@ -83,16 +83,15 @@ def duplicates(params: Params) -> Params:
     >>> duplicates({"bias": jnp.array([0.5, -0.5, 0.3])})["bias"].tolist()
     [1.0, 1.0, 0.0]
     """
-    return jax.tree.map(equals, _floats(params))
 
+    def count(array: jax.Array) -> jax.Array:
+        size = jnp.abs(array).ravel()
+        order = jnp.sort(size)
+        low = jnp.searchsorted(order, size * (1.0 - EQUAL), side="left")
+        high = jnp.searchsorted(order, size * (1.0 + EQUAL), side="right")
+        return (high - low - 1).astype(jnp.float32).reshape(array.shape)
 
-def equals(array: jax.Array) -> jax.Array:
-    """`duplicates` in one array."""
-    size = jnp.abs(array).ravel()
-    order = jnp.sort(size)
-    low = jnp.searchsorted(order, size * (1.0 - EQUAL), side="left")
-    high = jnp.searchsorted(order, size * (1.0 + EQUAL), side="right")
-    return (high - low - 1).astype(jnp.float32).reshape(array.shape)
+    return jax.tree.map(count, _floats(params))
 
 
 def _floats(params: Params) -> Params:

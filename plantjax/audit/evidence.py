@@ -2,14 +2,15 @@
 
 Permuting the entries of an array keeps their values and destroys how they belong together. So for
 every score we know how often it is reached by chance, whatever the initialisation, and need neither
-data nor thresholds. What depends on single values alone, such as magnitude, gives no evidence.
+data nor thresholds. What depends on single values alone, such as magnitude or duplicates, is the
+same after a permutation and gives no evidence.
 """
 
 import jax
 import jax.numpy as jnp
 
 from plantjax import checks, draws
-from plantjax.audit.detectors import UNIT_SCORES, equals
+from plantjax.audit.detectors import UNIT_SCORES
 from plantjax.audit.layers import by_layer
 from plantjax.audit.progressions import longest
 from plantjax.types import Key, Params
@@ -47,46 +48,41 @@ def evidence(key: Key, params: Params) -> Params:
     keys = iter(jax.random.split(key, 1 + len(jax.tree.leaves(params))))
 
     def layer(kernel: jax.Array, bias: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
-        shuffled = draws.permuted(next(keys), (kernel, bias))
-        return _of_layer((kernel, bias), shuffled)
+        if not kernel.size:
+            return kernel, None if bias is None else jnp.zeros_like(bias)
+        known = jnp.zeros(kernel.shape[1]) if bias is None else bias
+        pair = (kernel, known)
+        both = jax.tree.map(lambda *two: jnp.stack(two), pair, draws.permuted(next(keys), pair))
+        of_kernel, of_bias = _of_layer(*both)
+        return of_kernel, None if bias is None else of_bias
 
     return by_layer(params, layer)
 
 
-def _of_layer(
-    real: tuple[jax.Array, jax.Array | None], by_chance: tuple[jax.Array, jax.Array | None]
-) -> tuple[jax.Array, jax.Array | None]:
-    kernel, bias = real
-    total = _surplus(equals(kernel), equals(by_chance[0]))
-    of_bias = None
-    if bias is not None and by_chance[1] is not None:
-        of_bias = _surplus(equals(bias), equals(by_chance[1]))
-    if not kernel.size:
-        return total, of_bias
-    row, column = (
-        jax.vmap(_surplus)(_units(matrix), _units(other))
-        for matrix, other in ((kernel, by_chance[0]), (kernel.T, by_chance[0].T))
-    )  # [detectors, R] and [detectors, O]
-    total = total + jnp.sum(jnp.maximum(row[:, :, None], column[:, None, :]), axis=0)
-    of_bias = None if of_bias is None else of_bias + jnp.sum(column, axis=0)
-    (weights, biases), (others, other_biases) = longest(*real), longest(*by_chance)
-    total = total + _surplus(weights, others)
-    if of_bias is not None and biases is not None and other_biases is not None:
-        of_bias = of_bias + _surplus(biases, other_biases)
-    return total, of_bias
+def _of_layer(kernels: jax.Array, biases: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Evidence [R, O] and [O] in the first of two layers, against the second, permuted one."""
+    rows = _surplus(jnp.stack([jax.vmap(score)(kernels) for score in UNIT_SCORES]))
+    turned = jnp.swapaxes(kernels, 1, 2)
+    columns = _surplus(jnp.stack([jax.vmap(score)(turned) for score in UNIT_SCORES]))
+    weights, of_bias = jax.vmap(longest)(kernels, biases)
+    own = _surplus(weights.reshape(1, 2, -1))[0].reshape(weights.shape[1:])
+    of_units = jnp.sum(jnp.maximum(rows[:, :, None], columns[:, None, :]), axis=0)
+    return own + of_units, _surplus(of_bias[None])[0] + jnp.sum(columns, axis=0)
 
 
-def _units(rows: jax.Array) -> jax.Array:
-    return jnp.stack([score(rows) for score in UNIT_SCORES])
+def _surplus(scores: jax.Array) -> jax.Array:
+    """log((O + 1) / (N + 1)) minus its standard deviations, at least 0.
 
+    Args:
+      scores: [D, 2, M], of D detectors in the network and in the permuted one.
 
-def _surplus(scores: jax.Array, by_chance: jax.Array) -> jax.Array:
-    """log((O + 1) / (N + 1)) minus its standard deviations, at least 0, for each score."""
-    counts = []
-    for reached in (scores, by_chance):
-        below = jnp.searchsorted(jnp.sort(reached.ravel()), scores.ravel(), side="left")
-        counts.append((scores.size - below + 1).astype(jnp.float32))
-    observed, expected = counts
+    Returns:
+      [D, M], for each score in the network.
+    """
+    real = scores[:, 0]
+    order = jnp.sort(scores, axis=2)
+    find = jax.vmap(jax.vmap(jnp.searchsorted, (0, None)))
+    counts = (scores.shape[2] + 1 - find(order, real)).astype(jnp.float32)  # [D, 2, M]
+    observed, expected = counts[:, 0], counts[:, 1]
     spread = jnp.sqrt(1.0 / observed + 1.0 / expected)
-    surplus = jnp.log(observed / expected) - DEVIATIONS * spread
-    return jnp.maximum(surplus, 0.0).reshape(scores.shape)
+    return jnp.maximum(jnp.log(observed / expected) - DEVIATIONS * spread, 0.0)

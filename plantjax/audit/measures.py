@@ -1,6 +1,8 @@
 """How well detectors tell the parameters of a ticket from those of its mother."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ import numpy as np
 from plantjax import checks
 from plantjax.audit.detectors import DETECTORS, Detector
 from plantjax.nets import wirings
-from plantjax.types import Key, Metrics, Params, Planted
+from plantjax.types import Key, Metrics, Planted
 
 
 def auc(scores: jax.Array, truth: jax.Array) -> jax.Array:
@@ -32,8 +34,8 @@ def auc(scores: jax.Array, truth: jax.Array) -> jax.Array:
     0.875
     """
     _check(scores, truth)
-    flat, true = jnp.ravel(scores), jnp.ravel(truth)
-    return _auc(flat, true, ~true)
+    true = jnp.ravel(truth)
+    return _auc(_ranks(jnp.ravel(scores)), true, ~true)
 
 
 def recall(scores: jax.Array, truth: jax.Array) -> jax.Array:
@@ -66,7 +68,7 @@ def recall(scores: jax.Array, truth: jax.Array) -> jax.Array:
 
 def leaks(
     planted: Planted,
-    detectors: Mapping[str, Callable[[Params], Params]] | None = None,
+    detectors: Mapping[str, Detector] | None = None,
 ) -> Metrics:
     """What each detector tells of a ticket; jits and vmaps.
 
@@ -95,13 +97,12 @@ def leaks(
     values = jnp.stack([_flat({path: part[path] for path in truth}) for part in scores])  # [D, P]
     true = _flat(truth)
     owner = np.repeat(np.arange(len(truth)), [mask.size for mask in truth.values()])
+    inside = jnp.asarray(owner[None, :] == np.arange(len(truth))[:, None])  # [arrays, P]
+    ranks = jax.vmap(_ranks)(values)
+    aucs = jax.vmap(_auc, (0, None, None))(ranks, true, ~true)
     within = jax.lax.map(
-        lambda index: jax.vmap(_auc, (0, None, None))(
-            values, true & (owner == index), ~true & (owner == index)
-        ),
-        jnp.arange(len(truth)),
+        lambda part: jax.vmap(_auc, (0, None, None))(ranks, true & part, ~true & part), inside
     )  # [arrays, D]
-    aucs = jax.vmap(_auc, (0, None, None))(values, true, ~true)
     recalls = jax.vmap(recall, (0, None))(values, true)
     found: Metrics = {}
     for index, name in enumerate(chosen):
@@ -115,7 +116,7 @@ def audit(
     keys: Key,
     detectors: Mapping[str, Detector] | None = None,
 ) -> Metrics:
-    """The leaks of many mothers, in one compiled program.
+    """The leaks of many mothers.
 
     Args:
       draw: draws a mother with its ticket; pure.
@@ -135,12 +136,16 @@ def audit(
     >>> pj.audit.audit(draw, keys, {"large": pj.audit.large})["large/auc"].shape
     (3,)
     """
+    planted = jax.jit(jax.vmap(draw))(keys)
+    chosen = DETECTORS if detectors is None else detectors
+    found: Metrics = _all_leaks(planted, tuple(chosen.items()))
+    return found
 
-    @jax.jit
-    def all_of(keys: Key) -> Metrics:
-        return jax.lax.map(lambda key: leaks(draw(key), detectors), keys, batch_size=2)
 
-    found: Metrics = all_of(keys)
+@partial(jax.jit, static_argnums=1)
+def _all_leaks(planted: Planted, detectors: tuple[tuple[str, Detector], ...]) -> Metrics:
+    """`leaks` of mothers [S, ...]; compiled once for all tasks of the same shapes."""
+    found: Metrics = jax.lax.map(lambda one: leaks(one, dict(detectors)), planted, batch_size=2)
     return found
 
 
@@ -148,15 +153,25 @@ def _flat(leaves: Mapping[str, jax.Array]) -> jax.Array:
     return jnp.concatenate([jnp.ravel(leaf) for leaf in leaves.values()])
 
 
-def _auc(scores: jax.Array, true: jax.Array, others: jax.Array) -> jax.Array:
-    """`auc` of scores [P] between the entries that are `true` and those that are `others`."""
-    index = jnp.argsort(scores)
-    order = scores[index]
-    others_at = jnp.pad(jnp.cumsum(others[index], dtype=jnp.int32), (1, 0))
-    below = others_at[jnp.searchsorted(order, scores, side="left")]
-    not_above = others_at[jnp.searchsorted(order, scores, side="right")]
-    wins = (below + not_above).astype(jnp.float32) / (2.0 * _count(others))
-    return jnp.sum(jnp.where(true, wins, 0.0)) / _count(true)
+class _Ranks(NamedTuple):
+    """The order [P] of scores, and for each the number of entries below it, and not above it."""
+
+    order: jax.Array
+    below: jax.Array
+    not_above: jax.Array
+
+
+def _ranks(scores: jax.Array) -> _Ranks:
+    order = jnp.argsort(scores)
+    ends = (jnp.searchsorted(scores[order], scores, side=side) for side in ("left", "right"))
+    return _Ranks(order, *ends)
+
+
+def _auc(ranks: _Ranks, true: jax.Array, others: jax.Array) -> jax.Array:
+    """`auc` between the entries [P] that are `true` and those that are `others`."""
+    others_at = jnp.pad(jnp.cumsum(others[ranks.order], dtype=jnp.int32), (1, 0))
+    wins = (others_at[ranks.below] + others_at[ranks.not_above]).astype(jnp.float32)
+    return jnp.sum(jnp.where(true, wins / (2.0 * _count(others)), 0.0)) / _count(true)
 
 
 def _count(entries: jax.Array) -> jax.Array:

@@ -27,14 +27,17 @@ def progressions(params: Params) -> Params:
     >>> progressions({"kernel": jnp.ones((1, 5)), "bias": bias})["bias"].tolist()
     [4.0, 4.0, 2.0, 4.0, 4.0]
     """
-    return by_layer(params, longest)
+    return by_layer(params, _score)
 
 
-def longest(kernel: jax.Array, bias: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+def _score(kernel: jax.Array, bias: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+    if bias is None:
+        return jnp.full(kernel.shape, 2.0), None
+    return longest(kernel, bias) if kernel.size else (kernel, jnp.full(bias.shape, 2.0))
+
+
+def longest(kernel: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`progressions` in one layer, kernel [R, O] and bias [O]."""
-    none = jnp.full(kernel.shape, 2.0)
-    if bias is None or not kernel.size:
-        return none, None if bias is None else jnp.full(bias.shape, 2.0)
     known = kernel != 0
     kinks = jnp.where(known, -bias[None, :] / jnp.where(known, kernel, 1.0), jnp.inf)
     scores = jax.lax.map(_longest, kinks)
@@ -54,7 +57,7 @@ def _longest(kinks: jax.Array) -> jax.Array:
     terms.append(terms[0].T)
     length = jnp.full(runs.shape, 2)
     for index in range(2, LONGEST):
-        wanted = start + index * step
+        wanted = start + float(index) * step
         above = jnp.searchsorted(at, wanted.ravel()).reshape(wanted.shape)
         near = jnp.stack([jnp.maximum(above - 1, 0), jnp.minimum(above, n - 1)])
         error = jnp.abs(at[near] - wanted[None])

@@ -19,8 +19,8 @@ def forensic(
     """Keeps the parameters that look most as if they had been planted, whatever the data.
 
     The score is `audit.evidence`: how much more often detectors of twins, even kinks, one-sided
-    signs, unusual norms and duplicates find something than in the same network with its entries in
-    random order. Ties, such as parameters without evidence, are broken at random. It tells what
+    signs and unusual norms find something than in the same network with its entries in random
+    order. Ties, such as parameters without evidence, are broken at random. It tells what
     recall alone is worth, and is no pruning algorithm.
 
     Args:
