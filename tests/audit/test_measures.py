@@ -80,6 +80,7 @@ def test_today_s_circle_is_found_and_a_random_teacher_is_not():
     assert recalls(*drawn("random_teacher")).mean() < chance + 0.05
 
 
+@pytest.mark.slow
 def test_three_lines_of_numpy_name_the_same_neurons():
     task = TASKS["circle"]
     planted = worlds.make_world(worlds.cell_key(task, 0), task, 3, 60, samples=10).planted

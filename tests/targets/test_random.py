@@ -33,7 +33,7 @@ def errors(name, depth):
     return float(value(task.target(depth))), np.array(drawn)
 
 
-@pytest.mark.parametrize("depth", [5, pytest.param(3, marks=pytest.mark.slow), 6])
+@pytest.mark.parametrize("depth", [5, *(pytest.param(d, marks=pytest.mark.slow) for d in (3, 6))])
 def test_random_circles_are_as_accurate_as_the_plain_one(depth):
     plain, drawn = errors("circle", depth)
     assert np.abs(drawn - plain).max() < 0.003
@@ -124,6 +124,7 @@ def test_bad_sizes_are_refused(make, options, message):
         make(KEYS[0], **options)
 
 
+@pytest.mark.slow
 def test_the_samples_of_a_drawn_teacher_are_its_own():
     drawn = TASKS["random_teacher"].draw(KEYS[0], 3)
     x, y = drawn.sample(jax.random.key(1), 50, 0.0)
