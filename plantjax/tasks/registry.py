@@ -206,6 +206,11 @@ class _Member:
 
     make: Callable[[Key, int], Params]
 
+    @property
+    def __wrapped__(self) -> Callable[[Key, int], Params]:
+        """The family, whose docstring tells of the target."""
+        return self.make
+
     def __call__(self, depth: int) -> Params:
         with jax.ensure_compile_time_eval():
             return jax.jit(self.make, static_argnums=1)(jax.random.key(0, impl=PRNG), depth)
