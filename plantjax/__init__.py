@@ -1,12 +1,13 @@
 """Plant sparse tickets in large random networks, and let pruning algorithms seek them.
 
 One folder or file for each public name, from what stands alone to what uses it: types, targets,
-nets, data, tasks, masks, plant, scores, training, recovery, metrics, finders, theory, interchange,
-sweeps. `plantjax.jobs`, which runs a sweep in a results folder, is imported by itself: it needs the
-extra "experiments".
+nets, data, tasks, masks, plant, audit, scores, training, recovery, metrics, finders, theory,
+interchange, sweeps. `plantjax.jobs`, which runs a sweep in a results folder, is imported by itself:
+it needs the extra "experiments".
 """
 
 from plantjax import (
+    audit,
     data,
     finders,
     interchange,
@@ -46,6 +47,7 @@ __all__ = [
     "Batch",
     "Found",
     "Planted",
+    "audit",
     "compact",
     "data",
     "evaluate",

@@ -234,6 +234,13 @@ MakeFinder: TypeAlias = Callable[..., Finder]
 """`(task, **options) -> Finder`, an entry of FINDERS."""
 
 
+class Drawn(NamedTuple):
+    """A target drawn for one mother, and `(key, n, noise=0.01) -> Batch`, the samples it solves."""
+
+    target: Params
+    sample: Callable[..., Batch]
+
+
 @dataclass(frozen=True)
 class Task:
     """A problem with a known sparse solution.
@@ -247,6 +254,9 @@ class Task:
       sample: `(key, n, noise=0.01) -> Batch`, n fresh samples; noise may be traced.
       loss: `(outputs [N, O], y) -> scalar`, the training loss.
       evaluate: `(outputs [N, O], y) -> {"accuracy": ..}` or `{"mse": .., "mse_raw": ..}`.
+      draw: `(key, depth) -> Drawn`, for tasks whose target is drawn anew for each mother; works
+        under jit and vmap. Shapes, and the number of nonzero parameters in every array, are those
+        of `target(depth)` for all keys.
     """
 
     name: str
@@ -257,3 +267,4 @@ class Task:
     sample: Callable[..., Batch]
     loss: Loss
     evaluate: Callable[[jax.Array, jax.Array], Metrics]
+    draw: Callable[[Key, int], Drawn] | None = None

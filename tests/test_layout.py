@@ -15,8 +15,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = Path(plantjax.__file__).parent
 ORDER = (
     *("types", "checks", "draws", "losses", "targets", "nets", "data", "tasks", "masks"),
-    *("planting", "scores", "training", "optim", "recovery", "metrics", "finders", "theory"),
-    *("interchange", "sweeps", "jobs"),
+    *("planting", "audit", "scores", "training", "optim", "recovery", "metrics", "finders"),
+    *("theory", "interchange", "sweeps", "jobs"),
 )
 """The public names of the package, each using only those before it."""
 OUTSIDE = {"experiments", "tools", "tests"}

@@ -8,6 +8,7 @@ from plantjax.finders.continuous_sparsification import continuous_sparsification
 from plantjax.finders.controls import CONTROLS
 from plantjax.finders.edge_popup import edge_popup
 from plantjax.finders.edge_popup_levels import edge_popup_levels
+from plantjax.finders.forensic import forensic
 from plantjax.finders.gem_miner import gem_miner
 from plantjax.finders.genetic import genetic
 from plantjax.finders.ham import ham
@@ -37,6 +38,7 @@ __all__ = [
     "dense",
     "edge_popup",
     "edge_popup_levels",
+    "forensic",
     "gem_miner",
     "genetic",
     "ham",

@@ -15,6 +15,7 @@ from plantjax.finders.continuous_sparsification import continuous_sparsification
 from plantjax.finders.edge_popup import edge_popup
 from plantjax.finders.edge_popup_levels import edge_popup_levels
 from plantjax.finders.entries import fixed, preset
+from plantjax.finders.forensic import forensic
 from plantjax.finders.gem_miner import gem_miner
 from plantjax.finders.genetic import genetic
 from plantjax.finders.ham import ham
@@ -150,6 +151,7 @@ FINDERS = Registry(
         "hard_concrete": hard_concrete,
         "bernoulli_gates": bernoulli_gates,
         "concrete_ticket": concrete_ticket,
+        "forensic": forensic,
         "genetic": genetic,
         "seek": seek,
     },

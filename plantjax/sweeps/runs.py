@@ -188,6 +188,7 @@ def make_run(
     scheme: str = "he",
     rule: str = "norm",
     samples: int = tasks.SAMPLES,
+    decoys: int = 0,
     **static: Any,
 ) -> Run:
     """Builds a run in planted worlds with dense mothers.
@@ -205,6 +206,7 @@ def make_run(
       scheme: initialisation of the mother, see `nets.init`.
       rule: rule of planting, see `planting.plant`.
       samples: size of the data set, of which the last tenth is held out.
+      decoys: copies of the ticket that do not solve the task, see `planting.add_decoys`.
       **static: options of the finder (scope, rounds, ...).
 
     Returns:
@@ -227,6 +229,7 @@ def make_run(
     warn_if_crowded(task, depth, width)
     checks.choice("scheme", scheme, nets.SCHEMES)
     checks.choice("rule", rule, RULES)
+    checks.integer("decoys", decoys, 0)
     checks.choice("rescale", rescale, RESCALES)
     if isinstance(finder, str):
         name = finder
@@ -236,7 +239,7 @@ def make_run(
     elif static:
         raise ValueError(f"a Finder takes no further options, got {', '.join(static)}.")
     checks.integer("rounds", finder.rounds, 1, mother_size(task, depth, width))
-    world = DrawWorld(task, depth, width, scheme, rule, samples)
+    world = DrawWorld(task, depth, width, scheme, rule, samples, decoys)
     return assemble(
         task, finder, name or "finder", world, TrainingPlan(epochs, batch_size, rescale)
     )

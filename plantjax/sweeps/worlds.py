@@ -15,13 +15,13 @@ import jax
 import numpy as np
 
 from plantjax import checks, masks, nets, tasks
-from plantjax.planting import plant
+from plantjax.planting import add_decoys, plant
 from plantjax.types import Batch, Cell, Key, Params, Planted, Task
 
 PRNG = "threefry2x32"
 """JAX's generator whose numbers do not depend on the batch; used whatever JAX's default is."""
 
-PURPOSES = ("mother", "planting", "data", "finder", "training")
+PURPOSES = ("mother", "planting", "data", "finder", "training", "target", "decoys")
 """The purposes for which the key of a cell is folded, by index."""
 
 
@@ -114,6 +114,7 @@ class DrawWorld:
     scheme: str = "he"
     rule: str = "norm"
     samples: int = tasks.SAMPLES
+    decoys: int = 0
 
     def __call__(self, cell: Cell) -> World:
         """Draws the cell's world."""
@@ -122,6 +123,7 @@ class DrawWorld:
             scheme=self.scheme,
             rule=self.rule,
             samples=self.samples,
+            decoys=self.decoys,
         )
 
 
@@ -135,6 +137,7 @@ def make_world(
     scheme: str = "he",
     rule: str = "norm",
     samples: int = tasks.SAMPLES,
+    decoys: int = 0,
 ) -> World:
     """Draws mother and data, and plants the task's target in the mother.
 
@@ -150,6 +153,7 @@ def make_world(
       scheme: initialisation of the mother, see `nets.init`.
       rule: rule of planting, see `planting.plant`.
       samples: size of the data set, of which the last tenth is held out.
+      decoys: copies of the ticket that do not solve the task, see `planting.add_decoys`.
 
     Returns:
       The World.
@@ -165,9 +169,14 @@ def make_world(
     warn_if_crowded(task, depth, width)
     mother = nets.init(key_for(key, "mother"), mother_widths(task, depth, width), scheme)
     shared = task.metric == "accuracy"
-    target = task.target(depth)
+    target, sample = (
+        (task.target(depth), task.sample)
+        if task.draw is None
+        else task.draw(key_for(key, "target"), depth)
+    )
     planted = plant(key_for(key, "planting"), target, mother, rule, shared)
-    train, test = tasks.split(task.sample(key_for(key, "data"), samples, noise))
+    planted = add_decoys(key_for(key, "decoys"), planted, decoys)
+    train, test = tasks.split(sample(key_for(key, "data"), samples, noise))
     return World(target, planted, train, test)
 
 

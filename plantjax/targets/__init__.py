@@ -1,6 +1,7 @@
-"""Exact, hand-built, extremely sparse target networks: those of the paper, and harder ones.
+"""Exact, extremely sparse target networks: the paper's, harder ones, and random members of both.
 
-They are built in float64 numpy when called, and returned as float32 pytrees.
+The fixed ones are built in float64 numpy when called, and returned as float32 pytrees; those whose
+name starts with `random_` take a key, and are built in JAX.
 """
 
 from plantjax.targets.blocks import Block, univariate
@@ -14,6 +15,14 @@ from plantjax.targets.paper import (
     helix_curve,
     relu,
 )
+from plantjax.targets.random_circle import random_circle
+from plantjax.targets.random_teacher import random_teacher
+from plantjax.targets.randomised import (
+    random_helix,
+    random_product,
+    random_relu,
+    random_xor,
+)
 
 __all__ = [
     "CIRCLE_BOUNDARIES",
@@ -26,7 +35,13 @@ __all__ = [
     "parity",
     "piecewise",
     "product",
+    "random_circle",
     "random_function",
+    "random_helix",
+    "random_product",
+    "random_relu",
+    "random_teacher",
+    "random_xor",
     "relu",
     "teacher",
     "univariate",

@@ -157,14 +157,23 @@ def _mirrored_circle(depth: int, knots: int) -> Layers:
         across = np.array([math.sin(angle), -math.cos(angle)])
         layers.append((read @ np.stack([along, across, -across], axis=1), np.zeros(3)))
         read = np.stack([along, across, across])
-    reach = abs(math.sin(angle)) * math.sqrt(CIRCLE_BOUNDARIES[-1]) + 0.01
-    diagonal = math.sqrt(2.0)
-    n_along = min(math.ceil(2 * knots * diagonal / (diagonal + reach)), 2 * knots - 3)
+    reach, n_along, n_across = mirrored_knots(angle, knots)
     blocks = [
-        univariate(_square, np.linspace(0.0, diagonal, n_along), last_sign=1),
-        univariate(_square, np.linspace(0.0, reach, max(2 * knots - n_along, 3)), last_sign=1),
+        univariate(_square, np.linspace(0.0, math.sqrt(2.0), n_along), last_sign=1),
+        univariate(_square, np.linspace(0.0, reach, n_across), last_sign=1),
     ]
     return layers + _ring_layers(blocks, np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]))
+
+
+def mirrored_knots(angle: float, knots: int) -> tuple[float, int, int]:
+    """Length of the interval that needs knots across the last mirror, and knots along and across.
+
+    >>> mirrored_knots(math.pi / 4, knots=10)
+    (0.6016079783099616, 15, 5)
+    """
+    reach, diagonal = abs(math.sin(angle)) * math.sqrt(CIRCLE_BOUNDARIES[-1]) + 0.01, math.sqrt(2.0)
+    n_along = min(math.ceil(2 * knots * diagonal / (diagonal + reach)), 2 * knots - 3)
+    return reach, n_along, max(2 * knots - n_along, 3)
 
 
 def _square(x: np.ndarray) -> np.ndarray:

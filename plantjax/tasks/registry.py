@@ -7,16 +7,20 @@ Source: Fischer and Burkholz, ICLR 2022, section 3.2, https://arxiv.org/abs/2111
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from plantjax import checks, losses, nets, targets
 from plantjax.tasks import samples
-from plantjax.types import Batch, Metrics, Params, Task
+from plantjax.types import Batch, Drawn, Key, Metrics, Params, Task
 
+PRNG = "threefry2x32"
+"""The generator of the fixed members of random families."""
 SAMPLES = 10_000
 """Number of samples in a data set; the last tenth is held out."""
 
@@ -143,6 +147,86 @@ def teacher(
     return regression(name, widths[0], widths[-1], target, lambda x: nets.apply(shallow(), x))
 
 
+def random_teacher(
+    name: str = "random_teacher", n_in: int = 5, width: int = 8, n_out: int = 2, edges: int = 4
+) -> Task:
+    """The outputs of a random sparse teacher that is drawn anew for each mother; any depth.
+
+    `target` is the teacher of one fixed key, and `sample` gives its values at depth 3; a world has
+    values of its own teacher. See `targets.random_teacher`.
+
+    >>> task = random_teacher(width=6)
+    >>> nets.widths(jax.eval_shape(lambda key: task.draw(key, 5).target, jax.random.key(0)))
+    (5, 6, 6, 6, 2)
+    """
+    make = partial(targets.random_teacher, n_in=n_in, width=width, n_out=n_out, edges=edges)
+    target = _Member(make)
+
+    def sample_of(teacher: Params) -> Callable[..., Batch]:
+        return partial(samples.values, truth=lambda x: nets.apply(teacher, x), n_in=n_in)
+
+    def draw(key: Key, depth: int) -> Drawn:
+        teacher = make(key, depth)
+        return Drawn(teacher, sample_of(teacher))
+
+    def sample(key: Key, n: int, noise: chex.Numeric = 0.01) -> Batch:
+        return sample_of(target(3))(key, n, noise)
+
+    return replace(_regression(name, n_in, n_out, target, sample), draw=draw)
+
+
+def hidden(name: str) -> Task:
+    """A task of the registry with a random target for each mother, so that less gives it away.
+
+    Data, loss and metric are those of the task. `target` is the member of one fixed key.
+
+    Args:
+      name: one of HIDDEN.
+
+    Returns:
+      The Task, named "NAME_hidden".
+
+    Raises:
+      ValueError: if there are no random targets for this task.
+
+    >>> import plantjax as pj
+    >>> pj.TASKS["helix_hidden"] = pj.tasks.hidden("helix")  # for sweeps and scripts
+    >>> pj.TASKS.pop("helix_hidden").name
+    'helix_hidden'
+    """
+    checks.choice("name", name, HIDDEN)
+    task, make = TASKS[name], HIDDEN[name]
+    draw = _DrawTarget(make, task.sample)
+    return replace(task, name=f"{name}_hidden", target=_Member(make), draw=draw)
+
+
+@dataclass(frozen=True)
+class _Member:
+    """`(depth) -> Params`, one fixed member of a family of random targets; compared by value."""
+
+    make: Callable[[Key, int], Params]
+
+    @property
+    def __wrapped__(self) -> Callable[[Key, int], Params]:
+        """The family, whose docstring tells of the target."""
+        return self.make
+
+    def __call__(self, depth: int) -> Params:
+        with jax.ensure_compile_time_eval():
+            return jax.jit(self.make, static_argnums=1)(jax.random.key(0, impl=PRNG), depth)
+
+
+@dataclass(frozen=True)
+class _DrawTarget:
+    """`(key, depth) -> Drawn` of a task whose samples do not depend on its target."""
+
+    make: Callable[[Key, int], Params]
+    sample: Callable[..., Batch]
+
+    def __call__(self, key: Key, depth: int) -> Drawn:
+        return Drawn(self.make(key, depth), self.sample)
+
+
 def regression(
     name: str,
     n_in: int,
@@ -193,6 +277,17 @@ TASKS = {
     "teacher": teacher(),
 }
 """The registry of tasks: a new one takes its functions and one entry here."""
+
+HIDDEN: dict[str, Callable[[Key, int], Params]] = {
+    "circle": targets.random_circle,
+    "relu": targets.random_relu,
+    "helix": targets.random_helix,
+    "xor": targets.random_xor,
+    "product": targets.random_product,
+}
+"""Tasks that have random targets, see `hidden`."""
+
+TASKS |= {task.name: task for task in (hidden("circle"), random_teacher())}
 
 PAPER_TASKS = ("circle", "relu", "helix")
 """The tasks from the paper."""

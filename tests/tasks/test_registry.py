@@ -19,8 +19,10 @@ SHAPES = {
     "product": ((N, 2), (N, 1)),
     "piecewise": ((N, 1), (N, 1)),
     "teacher": ((N, 5), (N, 2)),
+    "circle_hidden": ((N, 2), (N,)),
+    "random_teacher": ((N, 5), (N, 2)),
 }
-CLASSES = {"circle": 4, "xor": 2}
+CLASSES = {"circle": 4, "xor": 2, "circle_hidden": 4}
 REGRESSION = [name for name in TASKS if name not in CLASSES]
 KEY = jax.random.key(3)
 OUTPUTS = jnp.linspace(-2.0, 1.5, 60).reshape(20, 3)  # correlated with VALUES, column by column
@@ -46,9 +48,10 @@ def piecewise(x):
     return np.interp(x, np.linspace(-1, 1, 10), targets.random_function(10, seed=0))
 
 
-def teacher(x):
-    first, second = jax.device_get(nets.layers(targets.teacher(3)))
-    return np.maximum(x @ first["kernel"] + first["bias"], 0) @ second["kernel"]
+def network(x, target):
+    first, second = jax.device_get(nets.layers(target))
+    hidden = np.maximum(x @ first["kernel"] + first["bias"], 0)
+    return hidden @ second["kernel"] + second["bias"]
 
 
 TRUTHS = {
@@ -58,7 +61,9 @@ TRUTHS = {
     "xor": lambda x: (x[:, 0] * x[:, 1] < 0).astype(int),
     "product": lambda x: x.prod(axis=1, keepdims=True),
     "piecewise": piecewise,
-    "teacher": teacher,
+    "teacher": lambda x: network(x, targets.teacher(3)),
+    "circle_hidden": circle,
+    "random_teacher": lambda x: network(x, TASKS["random_teacher"].target(3)),
 }
 
 
@@ -91,7 +96,7 @@ def test_shapes_dtypes_and_inputs(name):
 @pytest.mark.parametrize("name", TASKS)
 def test_without_noise_the_truth(name):
     x, y = TASKS[name].sample(KEY, N, noise=0.0)
-    sure = away_from_boundaries(x) if name == "circle" else np.full(N, True)
+    sure = away_from_boundaries(x) if name.startswith("circle") else np.full(N, True)
     np.testing.assert_allclose(np.asarray(y)[sure], truth(name, x)[sure], atol=1e-5)
     assert np.mean(~sure) < 1e-3
 
