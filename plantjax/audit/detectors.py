@@ -134,7 +134,7 @@ def _norms(rows: jax.Array) -> jax.Array:
 def _parallel(rows: jax.Array, least: int) -> jax.Array:
     """The number of other rows parallel to each [M]; 0 for rows of zeros or fewer entries."""
     if rows.shape[1] < least:
-        return jnp.zeros(rows.shape[0])
+        return jnp.zeros(rows.shape[0], rows.dtype)
     norm = jnp.sqrt(jnp.sum(jnp.square(rows), axis=1, keepdims=True))
     unit = rows / checks.divisor(norm)
     cosine = jnp.abs(jnp.matmul(unit, unit.T, precision="highest"))

@@ -50,7 +50,7 @@ def evidence(key: Key, params: Params) -> Params:
     def layer(kernel: jax.Array, bias: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
         if not kernel.size:
             return kernel, None if bias is None else jnp.zeros_like(bias)
-        known = jnp.zeros(kernel.shape[1]) if bias is None else bias
+        known = jnp.zeros(kernel.shape[1], kernel.dtype) if bias is None else bias
         pair = (kernel, known)
         both = jax.tree.map(lambda *two: jnp.stack(two), pair, draws.permuted(next(keys), pair))
         of_kernel, of_bias = _of_layer(*both)

@@ -49,6 +49,6 @@ def by_layer(params: Params, score: ScoreLayer) -> Params:
             if beside is not None and bias_scores is not None:
                 found[beside] = bias_scores
         for path, leaf in vectors.items():
-            _, scores = score(jnp.zeros((0, leaf.size)), leaf.ravel())
+            _, scores = score(jnp.zeros((0, leaf.size), leaf.dtype), leaf.ravel())
             found[path] = jnp.zeros_like(leaf) if scores is None else scores.reshape(leaf.shape)
     return wirings.replace(params, found)

@@ -32,8 +32,8 @@ def progressions(params: Params) -> Params:
 
 def _score(kernel: jax.Array, bias: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
     if bias is None:
-        return jnp.full(kernel.shape, 2.0), None
-    return longest(kernel, bias) if kernel.size else (kernel, jnp.full(bias.shape, 2.0))
+        return jnp.full(kernel.shape, 2.0, kernel.dtype), None
+    return longest(kernel, bias) if kernel.size else (kernel, jnp.full(bias.shape, 2.0, bias.dtype))
 
 
 def longest(kernel: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -53,9 +53,9 @@ def _longest(kinks: jax.Array) -> jax.Array:
     runs = (step > 0) & jnp.isfinite(step)
     step = jnp.where(runs, step, 0.0)
     start = jnp.where(runs, at[:, None], 0.0)
-    terms = [jnp.broadcast_to(jnp.arange(n)[:, None], runs.shape)]
+    terms = [jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32)[:, None], runs.shape)]
     terms.append(terms[0].T)
-    length = jnp.full(runs.shape, 2)
+    length = jnp.full(runs.shape, 2, jnp.int32)
     for index in range(2, LONGEST):
         wanted = start + float(index) * step
         above = jnp.searchsorted(at, wanted.ravel()).reshape(wanted.shape)
@@ -65,8 +65,8 @@ def _longest(kinks: jax.Array) -> jax.Array:
         runs = runs & (jnp.min(error, axis=0) <= PRECISION * step)
         terms.append(jnp.take_along_axis(near, best[None], axis=0)[0])
         length = length + runs.astype(jnp.int32)
-    found = jnp.full(n, 2)
+    found = jnp.full(n, 2, jnp.int32)
     for index, term in enumerate(terms):
         belongs = jnp.where(length > index, length, 2)
         found = found.at[term].max(belongs)
-    return jnp.zeros(n).at[order].set(found.astype(jnp.float32))
+    return jnp.zeros(n, jnp.float32).at[order].set(found.astype(jnp.float32))

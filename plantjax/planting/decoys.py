@@ -59,7 +59,7 @@ def _add(key: Key, planted: Planted, copies: int) -> Planted:
     ]  # of hidden layers
     for copy in range(copies):
         copy_key = jax.random.fold_in(keys[-1], copy)
-        reads = jnp.arange(params[0]["kernel"].shape[0])
+        reads = jnp.arange(params[0]["kernel"].shape[0], dtype=jnp.int32)
         for index, (layer, kept) in enumerate(zip(list(params), mask, strict=True)):
             last = index == len(params) - 1
             if last:
@@ -67,7 +67,7 @@ def _add(key: Key, planted: Planted, copies: int) -> Planted:
                 used = _used(mask, index - 1) if index else jnp.ones(reads.shape, bool)
                 shown = {"kernel": _flipped(copy_key, kernel, used)}
                 reads = _shifted(copy_key, reads, used) if index else reads
-                writes = jnp.arange(layer["bias"].size)
+                writes = jnp.arange(layer["bias"].size, dtype=jnp.int32)
             else:
                 shown = {name: jnp.where(kept[name], layer[name], 0.0) for name in layer}
                 writes = orders[index][copy]
@@ -86,7 +86,9 @@ def _used(mask: list[Mask], index: int) -> jax.Array:
 def _order(key: Key, used: jax.Array, copies: int) -> list[jax.Array]:
     """For each copy, the place [M] that stands for every neuron; out of range for unused ones."""
     width = used.size
-    free = jnp.argsort(used.astype(jnp.float32) + jax.random.uniform(key, (width,), maxval=0.5))
+    free = jnp.argsort(
+        used.astype(jnp.float32) + jax.random.uniform(key, (width,), jnp.float32, maxval=0.5)
+    )
     rank, count = jnp.cumsum(used) - 1, jnp.sum(used)
     found = []
     for copy in range(copies):
@@ -99,7 +101,7 @@ def _order(key: Key, used: jax.Array, copies: int) -> list[jax.Array]:
 def _shifted(key: Key, places: jax.Array, used: jax.Array) -> jax.Array:
     """The places of the used neurons, each given to another one a random number of steps away."""
     count, width = jnp.sum(used), used.size
-    step = jax.random.randint(key, (), 1, jnp.maximum(count, 2))
+    step = jax.random.randint(key, (), 1, jnp.maximum(count, 2), jnp.int32)
     neurons = jnp.argsort(~used, stable=True)  # the used ones first, in order
     rank = jnp.where(used, (jnp.cumsum(used) - 1 + step) % jnp.maximum(count, 1), width)
     other = jnp.take(neurons, rank, mode="clip")
@@ -139,7 +141,6 @@ def _written(
 
 def _norms(part: dict[str, jax.Array], last: bool) -> jax.Array:
     """Norms of the neurons [O]; of the last layer, one of them all, which keeps its rows alike."""
-    squares = sum(
-        jnp.sum(jnp.square(jnp.atleast_2d(value)), axis=0) for value in part.values()
-    ) + jnp.zeros(())
+    rows = [jnp.atleast_2d(value) for value in part.values()]
+    squares = jnp.sum(jnp.square(jnp.concatenate(rows)), axis=0)
     return jnp.sqrt(jnp.sum(squares, keepdims=True) if last else squares)

@@ -75,9 +75,13 @@ def knots_on(
     """`count` knots on [low, high], jittered but for the first, and one beyond; random signs."""
     shift_key, sign_key = jax.random.split(key)
     step = (high - low) / (count - 1)
-    shift = JITTER * jax.random.uniform(shift_key, (count,), minval=-1.0, maxval=1.0)
+    shift = JITTER * jax.random.uniform(
+        shift_key, (count,), minval=-1.0, maxval=1.0, dtype=jnp.float32
+    )
     inner = jnp.arange(1, count, dtype=jnp.float32) + shift[1:]
-    at = low + step * jnp.concatenate([jnp.zeros(1), inner, jnp.full(1, float(count))])
+    at = low + step * jnp.concatenate(
+        [jnp.zeros(1, jnp.float32), inner, jnp.full(1, float(count), jnp.float32)]
+    )
     negative = jax.random.bernoulli(sign_key, falling, (count,)).at[0].set(False)
     sign = jnp.where(negative, -1.0, 1.0)
     return Knots(at, sign)
@@ -94,7 +98,7 @@ def side_by_side(parts: list[Knots], read: jax.Array) -> tuple[jax.Array, jax.Ar
 def split_absolute() -> list[tuple[jax.Array, jax.Array]]:
     """The layers that compute the absolute values of two coordinates."""
     return [
-        (jnp.asarray(kernel, jnp.float32), jnp.zeros(n))
+        (jnp.asarray(kernel, jnp.float32), jnp.zeros(n, jnp.float32))
         for kernel, n in ((SPLIT, 4), (ABSOLUTE, 2))
     ]
 
@@ -102,7 +106,11 @@ def split_absolute() -> list[tuple[jax.Array, jax.Array]]:
 def factors(key: Key, count: int) -> jax.Array:
     """Random positive factors [count], see SLOPES."""
     least, most = np.log(SLOPES)
-    return jnp.exp(jax.random.uniform(key, (count,), minval=float(least), maxval=float(most)))
+    return jnp.exp(
+        jax.random.uniform(
+            key, (count,), minval=float(least), maxval=float(most), dtype=jnp.float32
+        )
+    )
 
 
 def lifted(
@@ -113,9 +121,9 @@ def lifted(
     if missing == 0:
         return layers
     (*before, (kernel, bias)), n = layers, layers[-1][1].size
-    lifts = jax.random.uniform(key, (missing, n), minval=1.0, maxval=2.0)
-    identities = [(jnp.eye(n), lift) for lift in lifts[1:]]
-    last = (jnp.eye(n), -jnp.sum(lifts, axis=0))
+    lifts = jax.random.uniform(key, (missing, n), minval=1.0, maxval=2.0, dtype=jnp.float32)
+    identities = [(jnp.eye(n, dtype=jnp.float32), lift) for lift in lifts[1:]]
+    last = (jnp.eye(n, dtype=jnp.float32), -jnp.sum(lifts, axis=0))
     return [*before, (kernel, bias + lifts[0]), *identities, last]
 
 

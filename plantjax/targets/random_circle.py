@@ -53,13 +53,13 @@ def random_circle(key: Key, depth: int, knots: int = 10) -> Params:
     checks.integer("depth", depth, 3)
     checks.integer("knots", knots, 2 if depth < 6 else 3)
     turn_key, angle_key, *knot_keys, score_key = jax.random.split(key, 5)
-    turned = jax.random.permutation(turn_key, jnp.eye(2))
+    turned = jax.random.permutation(turn_key, jnp.eye(2, dtype=jnp.float32))
     turned = turned * jax.random.rademacher(turn_key, (2,), jnp.float32)[None, :]
     if depth < 6:
         layers = split_absolute()[: depth - 3]
-        read = jnp.asarray(ABSOLUTE, jnp.float32) if depth == 4 else jnp.eye(2)
+        read = jnp.asarray(ABSOLUTE, jnp.float32) if depth == 4 else jnp.eye(2, dtype=jnp.float32)
         low = -1.0 if depth == 3 else 0.0
-        reach, counts = (jnp.ones(()), jnp.ones(())), (knots, knots)
+        reach, counts = (jnp.ones((), jnp.float32), jnp.ones((), jnp.float32)), (knots, knots)
         steps = [(1.0 - low) / (knots - 1)] * 2
     else:
         low, (layers, read, reach, counts) = 0.0, _mirrors(angle_key, depth, knots)
@@ -86,19 +86,19 @@ def _mirrors(
       the end of its knots and their number).
     """
     layers = split_absolute()
-    read, folded = jnp.eye(2), depth - 5
-    angle = jnp.full((), math.pi / 2)
-    for wider in jax.random.uniform(key, (folded,), minval=1.0, maxval=MIRROR):
+    read, folded = jnp.eye(2, dtype=jnp.float32), depth - 5
+    angle = jnp.full((), math.pi / 2, jnp.float32)
+    for wider in jax.random.uniform(key, (folded,), minval=1.0, maxval=MIRROR, dtype=jnp.float32):
         angle = wider * angle / 2
         along = jnp.stack([jnp.cos(angle), jnp.sin(angle)])
         across = jnp.stack([jnp.sin(angle), -jnp.cos(angle)])
         axes = jnp.stack([along, across, -across], axis=1)
-        layers.append((jnp.matmul(read, axes, precision="highest"), jnp.zeros(3)))
+        layers.append((jnp.matmul(read, axes, precision="highest"), jnp.zeros(3, jnp.float32)))
         read = jnp.stack([along, across, across])
     _, n_along, n_across = mirrored_knots(math.pi / 2 ** (folded + 1), knots)
     reach = jnp.sin(angle) * math.sqrt(CIRCLE_BOUNDARIES[-1]) + 0.01
     last = jnp.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-    return layers, last, (jnp.full((), math.sqrt(2.0)), reach), (n_along, n_across)
+    return layers, last, (jnp.full((), math.sqrt(2.0), jnp.float32), reach), (n_along, n_across)
 
 
 def _rings(
@@ -119,7 +119,9 @@ def _rings(
         changes = knot.changes(squares)
         beyond = knot.at[:-1, None] ** 2 >= boundaries[None, :]
         beyond = beyond & (knot.at[:-1, None] > 0.0)
-        factor = jax.random.uniform(free_key, beyond.shape, minval=BEYOND[0], maxval=BEYOND[1])
+        factor = jax.random.uniform(
+            free_key, beyond.shape, minval=BEYOND[0], maxval=BEYOND[1], dtype=jnp.float32
+        )
         outer = knot.outer(changes * jnp.where(beyond, factor, 1.0))
         offset = offset + knot.offset(outer, squares[0])
         outers.append(outer)
@@ -133,5 +135,7 @@ def _with_common(key: Key, rows: jax.Array) -> jax.Array:
     """Rows [N, O] with a new random mean each, as large as in a row of independent entries."""
     centred = rows - jnp.mean(rows, axis=1, keepdims=True)
     spread = jnp.sqrt(jnp.sum(jnp.square(centred), axis=1) / (rows.shape[1] - 1))
-    mean = spread / math.sqrt(rows.shape[1]) * jax.random.normal(key, spread.shape)
+    mean = (
+        spread / math.sqrt(rows.shape[1]) * jax.random.normal(key, spread.shape, dtype=jnp.float32)
+    )
     return centred + mean[:, None]

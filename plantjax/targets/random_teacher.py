@@ -56,7 +56,9 @@ def random_teacher(
     checks.integer("n_out", n_out, 1)
     checks.integer("edges", edges, -(-max(n_in, width) // min(width, n_out)))
     probe_key, key = jax.random.split(key)
-    values = jax.random.uniform(probe_key, (_PROBES, n_in), minval=-1.0, maxval=1.0)
+    values = jax.random.uniform(
+        probe_key, (_PROBES, n_in), minval=-1.0, maxval=1.0, dtype=jnp.float32
+    )
     sizes = (n_in, *[width] * (depth - 2), n_out)
     layers = {}
     for index in range(depth - 1):
@@ -81,9 +83,9 @@ def _edges(key: Key, n_in: int, n_out: int, edges: int) -> jax.Array:
     places of a column go to random other rows.
     """
     order_key, rest_key = jax.random.split(key)
-    dealt = jnp.arange(n_in) % n_out
+    dealt = jnp.arange(n_in, dtype=jnp.int32) % n_out
     first = jax.nn.one_hot(jax.random.permutation(order_key, dealt), n_out)
-    chance = first + jax.random.uniform(rest_key, (n_in, n_out), maxval=0.5)
+    chance = first + jax.random.uniform(rest_key, (n_in, n_out), maxval=0.5, dtype=jnp.float32)
     rank = jnp.argsort(jnp.argsort(-chance, axis=0), axis=0)
     return rank < min(edges, n_in)
 
@@ -93,11 +95,13 @@ def _drawn(
 ) -> tuple[jax.Array, jax.Array]:
     """Kernel and bias N(0, 1) of a layer, for each unit the first draw with a kink in use."""
     weight_key, bias_key = jax.random.split(key)
-    kernels = jnp.where(kept[None], jax.random.normal(weight_key, (tries, *kept.shape)), 0.0)
-    biases = spread * jax.random.normal(bias_key, (tries, kept.shape[1]))
+    kernels = jnp.where(
+        kept[None], jax.random.normal(weight_key, (tries, *kept.shape), dtype=jnp.float32), 0.0
+    )
+    biases = spread * jax.random.normal(bias_key, (tries, kept.shape[1]), dtype=jnp.float32)
     active = jnp.mean(jax.vmap(_sums, (None, 0, 0))(values, kernels, biases) > 0, axis=1)
     fits = (active >= _ACTIVE) & (active <= 1.0 - _ACTIVE)  # [tries, O]
-    chosen, unit = jnp.argmax(fits, axis=0), jnp.arange(kept.shape[1])
+    chosen, unit = jnp.argmax(fits, axis=0), jnp.arange(kept.shape[1], dtype=jnp.int32)
     return kernels[chosen, :, unit].T, biases[chosen, unit]
 
 

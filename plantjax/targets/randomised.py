@@ -40,8 +40,10 @@ def random_relu(key: Key, depth: int) -> Params:
     [[0.0], [0.5]]
     """
     checks.integer("depth", depth, 3)
-    layers = [(jnp.ones((1, 1)), jnp.zeros(1))]
-    return named(lifted(key, [*layers, (jnp.ones((1, 1)), jnp.zeros(1))], depth))
+    layers = [(jnp.ones((1, 1), jnp.float32), jnp.zeros(1, jnp.float32))]
+    return named(
+        lifted(key, [*layers, (jnp.ones((1, 1), jnp.float32), jnp.zeros(1, jnp.float32))], depth)
+    )
 
 
 def random_helix(key: Key, depth: int, knots: int = 30) -> Params:
@@ -77,7 +79,7 @@ def random_helix(key: Key, depth: int, knots: int = 30) -> Params:
     bias = -knot.sign * (knot.at[:-1] + shift)
     if depth == 3:
         return named([((side * knot.sign)[None, :], bias), last])
-    first = (side[:, None], jnp.ones(1))
+    first = (side[:, None], jnp.ones(1, jnp.float32))
     return named(lifted(lift_key, [first, (knot.sign[None, :], bias), last], depth))
 
 
@@ -105,10 +107,12 @@ def random_xor(key: Key, depth: int, d: int = 10) -> Params:
     checks.integer("depth", depth, 3)
     checks.integer("d", d, 2)
     four = jnp.array([[1.0, -1.0, 1.0, -1.0], [1.0, -1.0, -1.0, 1.0]])
-    kernel = jnp.zeros((d, 4)).at[:2].set(factors(key, 2)[:, None] * four)
+    kernel = jnp.zeros((d, 4), jnp.float32).at[:2].set(factors(key, 2)[:, None] * four)
     classes = jnp.asarray(ABSOLUTE, jnp.float32)
-    identities = [(jnp.eye(2), jnp.zeros(2))] * (depth - 3)
-    return named([(kernel, jnp.zeros(4)), (classes, jnp.zeros(2)), *identities])
+    identities = [(jnp.eye(2, dtype=jnp.float32), jnp.zeros(2, jnp.float32))] * (depth - 3)
+    return named(
+        [(kernel, jnp.zeros(4, jnp.float32)), (classes, jnp.zeros(2, jnp.float32)), *identities]
+    )
 
 
 def random_product(key: Key, depth: int, knots: int = 10) -> Params:
@@ -141,17 +145,17 @@ def random_product(key: Key, depth: int, knots: int = 10) -> Params:
         sign * knot.outer(knot.changes(square)) / 4.0
         for sign, knot, square in zip((1.0, -1.0), parts, squares, strict=True)
     ]
-    offset = jnp.zeros(1)
+    offset = jnp.zeros(1, jnp.float32)
     for sign, knot, outer, square in zip((1.0, -1.0), parts, outers, squares, strict=True):
         offset = offset + knot.offset(outer, sign * square[0] / 4.0)
     read = np.array([[1.0, 1.0], [1.0, -1.0]])
     layers: list[tuple[jax.Array, jax.Array]] = []
     if depth > 3:
-        layers.append((jnp.asarray(read @ SPLIT, jnp.float32), jnp.zeros(4)))
+        layers.append((jnp.asarray(read @ SPLIT, jnp.float32), jnp.zeros(4, jnp.float32)))
         read = ABSOLUTE
     if depth > 4:
-        layers.append((jnp.asarray(read, jnp.float32), jnp.zeros(2)))
-        layers += [(jnp.eye(2), jnp.zeros(2))] * (depth - 5)
+        layers.append((jnp.asarray(read, jnp.float32), jnp.zeros(2, jnp.float32)))
+        layers += [(jnp.eye(2, dtype=jnp.float32), jnp.zeros(2, jnp.float32))] * (depth - 5)
         read = np.eye(2)
     hidden = side_by_side(parts, jnp.asarray(read, jnp.float32))
     return named([*layers, hidden, (jnp.concatenate(outers), offset)])
