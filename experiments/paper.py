@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +15,7 @@ from figures.budgets import BUDGETS
 from figures.protocols import PROTOCOLS, Picture, Sweep
 from images.plan import Plan
 from plantjax import checks
-from plantjax.jobs import cli, runner, summary, tables
+from plantjax.jobs import cli, runner, summary, tables, waiting
 from plantjax.jobs.folder import write_table
 from plantjax.jobs.grids import Grid, Group
 from plantjax.jobs.job import Operation, checking_input, job
@@ -128,7 +129,8 @@ class Experiment:
         elif (self.folder / "results.csv").exists():
             table = pd.read_csv(self.folder / "results.csv")
         else:
-            table = protocol.make(BUDGETS[self.budget])
+            make = partial(protocol.make, BUDGETS[self.budget])
+            table = waiting.called(make)
             write_table(self.folder, table)
         if len(table):
             protocol.draw(table, self.folder / "figure.png", self.note())

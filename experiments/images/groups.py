@@ -136,15 +136,17 @@ class ImageGroup(Group):
         cells: Sequence[dict[str, Any]],
         devices: int,
         keep: Callable[[int], sweeps.Keeper] | None = None,
+        after: Callable[[int], bool] | None = None,
     ) -> Chunk:
-        """Runs some of the group's cells on this number of devices; `keep` is that of `sweep`.
+        """Runs some of the group's cells on this number of devices, see `Group.compute`.
 
         Searches in levels are stored after each level even if `keep` is not given.
         """
         tickets = None if self.ticket is None else self.ticket.trained(cells, devices)
         stacked = self._image_cells(cells, tickets)
         keep = keep or self._keeping(cells)
-        results = sweeps.sweep(self.run, stacked, devices=devices, keep=keep)
+        results = sweeps.sweep(self.run, stacked, devices=devices, keep=keep, after=after)
+        cells = cells[: len(results["mask"])]
         trained: Any = results.pop(TRAINED, None)
         if tickets is None:
             kept = zip(trained, results["mask"], strict=True)

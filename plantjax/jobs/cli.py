@@ -19,7 +19,7 @@ from typing import Any, TextIO, TypeVar
 import jax
 import tyro
 
-from plantjax.jobs import plugins, processes
+from plantjax.jobs import plugins, processes, waiting
 from plantjax.jobs.chunks import StoreError
 from plantjax.jobs.folder import SAVED
 from plantjax.jobs.job import InputError, Operation
@@ -97,7 +97,7 @@ def _code(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | No
         return _fail(error, 1)
     except KeyboardInterrupt:
         print(f"Interrupted. {SAVED}", file=sys.stderr)
-        return 130
+        return waiting.INTERRUPTED
     return 0
 
 
@@ -127,8 +127,8 @@ def _broken(stream: TextIO) -> bool:
 
 
 def _leave(code: int) -> None:
-    """Exits at once if JAX would otherwise wait for other processes of the job."""
-    if jax.distributed.is_initialized():
+    """Exits at once if Python or JAX would otherwise wait, for a thread or other processes."""
+    if jax.distributed.is_initialized() or waiting.busy():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

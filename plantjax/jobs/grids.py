@@ -1,7 +1,9 @@
 """Grids: tasks x finders x densities x seeds, split into groups of one static shape."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,9 @@ TICKET = "ticket"
 """Name of the planted ticket's density."""
 HALF = "ticket/2"
 """Name of half of the planted ticket's density."""
+TRACED = {"seeds", "densities", "noise", "learning_rate", "ticket_density", "folder", "data_dir"}
+TRACED |= {"ticket_density_weights", "ticket"}
+"""Fields of groups that programs do not depend on."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,13 @@ class Group:
         """The group as it runs for a results folder."""
         del folder
         return self
+
+    @cached_property
+    def program(self) -> str:
+        """A name of what is compiled, equal for groups with the same programs, and short."""
+        static = {f.name: repr(getattr(self, f.name)) for f in fields(self) if f.name not in TRACED}
+        words = [type(self).__name__, jax.__version__, jax.default_backend(), jax.device_count()]
+        return hashlib.sha256(json.dumps([*words, static]).encode()).hexdigest()[:16]
 
     def block(self, devices: int) -> int:
         """Number of cells that run, and are saved, together."""
@@ -111,11 +123,21 @@ class Group:
         cells: Sequence[dict[str, Any]],
         devices: int,
         keep: Callable[[int], sweeps.Keeper] | None = None,
+        after: Callable[[int], bool] | None = None,
     ) -> Chunk:
-        """Runs some of the group's cells on this many devices; `keep` as in `sweeps.sweep`."""
-        results = sweeps.sweep(self.run, self._stacked(cells), devices=devices, keep=keep)
+        """Runs some of the group's cells on this many devices.
+
+        Args:
+          cells: labels.
+          devices: how many devices share them.
+          keep: as in `sweeps.sweep`.
+          after: as in `sweeps.sweep`; if it stops the sweep, only the first cells are returned.
+        """
+        stacked = self._stacked(cells)
+        results = sweeps.sweep(self.run, stacked, devices=devices, keep=keep, after=after)
         results["mask"] = np.packbits(results["mask"], axis=1)
-        return Chunk({name: [c[name] for c in cells] for name in cells[0]}, results)
+        done = cells[: len(results["mask"])]
+        return Chunk({name: [c[name] for c in done] for name in cells[0]}, results)
 
     def _stacked(self, cells: Sequence[dict[str, Any]]) -> Cell:
         keys = {s: sweeps.cell_key(TASKS[self.task], s) for s in {c["seed"] for c in cells}}

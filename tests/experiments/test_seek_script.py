@@ -198,7 +198,9 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"""
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_and_says_how_to_go_on(finished: Finished, tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_saves_and_says_how_to_go_on(times: int, finished: Finished, tmp_path: Path) -> None:
+    """Once it ends after the running program, twice at once."""
     words = [*TINY, "--chunk", "2", "--out", str(tmp_path)]
     process = subprocess.Popen(
         [sys.executable, "-c", HEEDING, str(scripting.ROOT / "experiments/seek.py"), *words],
@@ -212,10 +214,15 @@ def test_ctrl_c_saves_and_says_how_to_go_on(finished: Finished, tmp_path: Path) 
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("Stopping after this program")
+    if times == 2:
+        process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert err == "Interrupted. What is done is saved; the same command goes on.\n"
-    assert 0 < len(scripting.table(tmp_path)) < 2 * CELLS
+    if times == 1:
+        assert err == "Interrupted. What is done is saved; the same command goes on.\n"
+        assert 0 < len(scripting.table(tmp_path)) < 2 * CELLS
     seek.main(words)
     found, wanted = scripting.table(tmp_path), scripting.table(finished.out)
     pd.testing.assert_frame_equal(found, wanted, check_exact=True)
