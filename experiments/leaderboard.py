@@ -21,7 +21,7 @@ from plantjax.finders import FINDERS, REFERENCES, controls, names
 from plantjax.finders.controls import CONTROLS
 from plantjax.jobs import chunks, cli, figures, runner, tables
 from plantjax.jobs.folder import write_table
-from plantjax.jobs.grids import HALF, TICKET, Grid, Group
+from plantjax.jobs.grids import HALF, TICKET, Grid, Group, Tickets
 from plantjax.jobs.job import Operation, checking_input, job
 from plantjax.jobs.processes import Team
 from plantjax.jobs.summary import STAGES, count
@@ -147,11 +147,12 @@ class Settings(Operation):
 
     def groups(self) -> list[Group]:
         """All groups of cells, task by task, the references last."""
+        tickets = Tickets()
         return [
             group
             for task in self.tasks or self.plan().tasks or ()
             for name, options in [*self.options().items(), (None, {})]
-            for group in self._grid(task, name, options).groups()
+            for group in self._grid(task, name, options).groups(tickets)
         ]
 
     def options(self) -> dict[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ from plantjax import checks, sweeps
 from plantjax.finders import REFERENCES, names
 from plantjax.jobs.chunks import Chunk
 from plantjax.tasks import TASKS
-from plantjax.types import Cell
+from plantjax.types import Cell, Key, Task
 
 TICKET = "ticket"
 """Name of the planted ticket's density."""
@@ -140,14 +140,33 @@ class Group:
         return Chunk({name: [c[name] for c in done] for name in cells[0]}, results)
 
     def _stacked(self, cells: Sequence[dict[str, Any]]) -> Cell:
-        keys = {s: sweeps.cell_key(TASKS[self.task], s) for s in {c["seed"] for c in cells}}
         n = len(cells)
         return Cell(
-            jnp.stack([keys[c["seed"]] for c in cells]),
+            stacked_keys(TASKS[self.task], [c["seed"] for c in cells]),
             np.array([c["density"] for c in cells], np.float32),
             np.full(n, self.noise, np.float32),
             np.full(n, self.learning_rate, np.float32),
         )
+
+
+def stacked_keys(task: Task, seeds: Sequence[int]) -> Key:
+    """The keys of cells with these seeds [C]; each is made once."""
+    unique, index = np.unique(seeds, return_inverse=True)
+    return jnp.stack([sweeps.cell_key(task, int(seed)) for seed in unique])[index]
+
+
+class Tickets(dict[tuple[str, int, int], tuple[float, float]]):
+    """Densities of planted tickets, over all parameters and over weights, by (task, depth, width).
+
+    Each is computed once, when it is asked for.
+    """
+
+    def __missing__(self, shape: tuple[str, int, int]) -> tuple[float, float]:
+        """Computes one."""
+        task, depth, width = TASKS[shape[0]], shape[1], shape[2]
+        weights = sweeps.ticket_density(task, depth, width, weights_only=True)
+        self[shape] = sweeps.ticket_density(task, depth, width), weights
+        return self[shape]
 
 
 @dataclass(frozen=True)
@@ -179,8 +198,11 @@ class Grid:
         values = asdict(self) | {"seeds": [int(seed) for seed in self.seeds]}
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
-    def groups(self) -> list[Group]:
+    def groups(self, tickets: Tickets | None = None) -> list[Group]:
         """One group per task and finder, the references last.
+
+        Args:
+          tickets: shared by grids of the same shape, so that none is computed twice.
 
         Raises:
           ValueError: if a name or number is out of range, or an option fits none of the finders.
@@ -190,11 +212,12 @@ class Grid:
         for name in self.finder_options:
             if not any(name in names.options(finder) for finder in self.finders):
                 raise ValueError(f"{name} is no option of {', '.join(self.finders)}.")
-        return [group for task in dict.fromkeys(self.tasks) for group in self._of_task(task)]
+        tickets = Tickets() if tickets is None else tickets
+        tasks = dict.fromkeys(self.tasks)
+        return [group for task in tasks for group in self._of_task(task, tickets)]
 
-    def _of_task(self, name: str) -> list[Group]:
-        sizes = (TASKS[name], self.depth, self.width)
-        ticket = sweeps.ticket_density(*sizes)
+    def _of_task(self, name: str, tickets: Tickets) -> list[Group]:
+        ticket, ticket_weights = tickets[name, self.depth, self.width]
         words = {TICKET: ticket, HALF: ticket / 2}
         asked = tuple(
             (density, words.get(density) or parse_density(density))
@@ -216,7 +239,7 @@ class Grid:
                 learning_rate=self.learning_rate,
                 static={**self.static, **chosen},
                 ticket_density=ticket,
-                ticket_density_weights=sweeps.ticket_density(*sizes, weights_only=True),
+                ticket_density_weights=ticket_weights,
             )
             group.run  # noqa: B018  # checks all options, compiles nothing
             groups.append(group)

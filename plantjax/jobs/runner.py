@@ -18,7 +18,7 @@ from rich.console import Console
 
 from plantjax.jobs import tables, waiting
 from plantjax.jobs.executors import EXECUTORS, POLL_SECONDS, Watch, Work, scheduled
-from plantjax.jobs.folder import finish, load
+from plantjax.jobs.folder import SavedCells, finish, load
 from plantjax.jobs.grids import Grid, Group
 from plantjax.jobs.job import Operation, finished, job
 from plantjax.jobs.processes import Team
@@ -157,9 +157,12 @@ def _execute(work: Sequence[Work], operation: Operation, schedule: Schedule, bar
 
 
 def _await_others(jobs: Jobs, bar: Bar, total: int) -> None:
+    wanted = [
+        (SavedCells(folder), {cell["id"] for group in groups for cell in group.cells()})
+        for folder, groups in jobs.items()
+    ]
     missing = total
     while missing:
-        left = _missing(jobs, lambda group: total)
-        missing = sum(len(block) for _, blocks in left for _, block in blocks)
+        missing = sum(len(ids - saved.ids()) for saved, ids in wanted)
         bar.waits(total - missing, total)
         time.sleep(POLL_SECONDS if missing else 0.0)
