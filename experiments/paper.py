@@ -15,7 +15,7 @@ from figures.budgets import BUDGETS
 from figures.protocols import PROTOCOLS, Picture, Sweep
 from images.plan import Plan
 from plantjax import checks
-from plantjax.jobs import cli, runner, summary, tables, waiting
+from plantjax.jobs import cli, runner, summary, tables, terminal, waiting
 from plantjax.jobs.folder import write_table
 from plantjax.jobs.grids import Grid, Group
 from plantjax.jobs.job import Operation, checking_input, job
@@ -146,8 +146,8 @@ class Experiment:
         if groups:
             first = groups[0]
             about += (
-                f"; mean and range of {len(first.seeds)} seeds; depth {first.depth}, "
-                f"width {first.width}, {first.static['epochs']} epochs of training"
+                f"; {terminal.of_seeds(first.seeds)}; depth {first.depth}, width {first.width}, "
+                f"{terminal.count(first.static['epochs'], 'epoch')} of training"
             )
         return f"{about}\n{shlex.join(command)}"
 
@@ -173,7 +173,7 @@ def run(settings: Settings, console: Console, team: Team) -> None:
     if not computed and not new:
         console.print("Everything was done before; nothing was computed.")
     for one in chosen:
-        console.print(f"{one.name}: results, settings and figure in {one.folder}")
+        terminal.say(console, f"{one.name}: results, settings and figure in {one.folder}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -183,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = Console()
     if settings.show_list:
         for name, protocol in PROTOCOLS.items():
-            console.print(f"{name:9s} {protocol.about}")
+            terminal.say(console, f"{name:9s} {protocol.about}")
         return
     with job(settings) as team:
         run(settings, console, team)

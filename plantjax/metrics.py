@@ -125,7 +125,7 @@ FURTHER = "metric/"
 TAKEN = frozenset(
     {
         *COLUMNS,
-        *("id", "mother", "rescale", "level", "mask"),
+        *("id", "mother", "rescale", "kind", "level", "mask"),
         *("seeds", "mean", "median", "min", "max", "ticket"),  # columns of summaries
         *("excess", "reached", "dead", "diverged", "over", "guessed"),
     }

@@ -120,6 +120,7 @@ class ImageGroup(Group):
             "rounds": finder.rounds,
             "noise": 0.0,
             "rescale": "none",
+            "kind": finder.kind,
             "metric": "accuracy",
             "ticket_density": self.ticket_density,
         }

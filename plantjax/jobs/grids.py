@@ -96,6 +96,7 @@ class Group:
             "rounds": self.run.finder.rounds,
             "noise": self.noise,
             "rescale": self.static.get("rescale", "none"),
+            "kind": self.run.finder.kind,
             "metric": TASKS[self.task].metric,
             "ticket_density": self.ticket_density,
             "ticket_density_weights": self.ticket_density_weights,

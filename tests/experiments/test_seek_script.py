@@ -56,7 +56,7 @@ def no_compute(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_run_writes_its_files(finished: Finished) -> None:
     result = pd.read_csv(finished.out / "results.csv")
-    assert list(result.columns) == [*metrics.COLUMNS, "rescale"]
+    assert list(result.columns) == [*metrics.COLUMNS, "rescale", "kind"]
     assert len(result) == 2 * CELLS
     assert set(result["finder"]) == {"magnitude", "snip", *REFERENCES}
     assert set(result["status"]) == {"ok"}
