@@ -125,6 +125,24 @@ def test_markdown_tables() -> None:
     assert summary.markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
 
 
+def test_figures_tell_dead_networks_and_leave_out_what_is_trained() -> None:
+    table = tidy(
+        value=[0.1, 0.2, 0.3, 0.4],
+        finder=["snip", "snip", "grasp", "rigl"],
+        constant=[True, False, False, False],
+    )
+    table = table.assign(kind=["subnetwork"] * 3 + ["trained"])
+    figure, ((axes,),) = figures.subplots(1, 1, (3, 3))
+    figures.draw_panel(axes, summary.without_trained(table), ["snip", "grasp", "rigl"])
+    labels = axes.get_legend_handles_labels()[1]
+    assert labels == ["snip", "grasp", *(figures.GUIDES[i] for i in (0, 2))]
+    inside = [line for line in axes.lines if line.get_color() == "white"]
+    assert [len(line.get_xdata()) for line in inside] == [1]  # of snip, where one of two is dead
+    whole = axes.lines[labels.index("snip")].get_markersize()
+    assert 0 < inside[0].get_markersize() < whole
+    figure.clear()
+
+
 def test_figures_have_room_for_all_finders(tmp_path: Path) -> None:
     rows = [
         {
@@ -141,6 +159,6 @@ def test_figures_have_room_for_all_finders(tmp_path: Path) -> None:
     figures.figure(pd.DataFrame(rows), tmp_path / "figure.png", "small print")
     with Image.open(tmp_path / "figure.png") as image:
         width, height = image.size
-        assert width > 1500
+        assert 1200 < width < 1500  # legible in a column of 830 pixels
         assert height > 1000
         assert len(image.convert("RGB").quantize(64).getcolors()) > 20
