@@ -15,7 +15,7 @@ from rich.console import Console
 
 from plantjax import checks, sweeps
 from plantjax.finders import FINDERS
-from plantjax.jobs import chunks, cli
+from plantjax.jobs import chunks, cli, terminal
 from plantjax.jobs.folder import origin
 from plantjax.jobs.job import checking_input
 from plantjax.tasks import TASKS
@@ -63,9 +63,10 @@ def run(settings: Settings, console: Console) -> list[dict[str, Any]]:
     batch = settings.batch or (512 if accelerated else 2)
     limits = {"flops": measure.product_rate(), "bytes": measure.copy_rate()}
     device = jax.devices()[0]
-    console.print(
+    terminal.say(
+        console,
         f"{device.device_kind} ({platform.machine()}): {limits['flops'] / 1e9:.0f} GFLOP/s in "
-        f"matrix products, {limits['bytes'] / 1e9:.0f} GB/s copied; {batch} networks a program"
+        f"matrix products, {limits['bytes'] / 1e9:.0f} GB/s copied; {batch} networks a program",
     )
     results = []
     peer = Peer(settings.peer_python, *workloads.one_network()) if settings.peer else None
@@ -90,7 +91,7 @@ def measured(
     item: Workload, limits: dict[str, float], peer: Peer | None, console: Console
 ) -> dict[str, Any]:
     """One workload, taking turns with its rivals and the peer."""
-    console.print(f"  {item.name} ...", style="dim")
+    terminal.say(console, f"  {item.name} ...", style="dim")
     program = measure.compiled(item.function, *item.arguments)
     rivals = {
         name: jax.jit(rival).lower(*item.arguments).compile()
@@ -245,7 +246,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     made = origin(sys.argv)
     chunks.write_json(settings.out, [row | made for row in results])
-    console.print(f"Results: {settings.out}")
+    terminal.say(console, f"Results: {settings.out}")
 
 
 if __name__ == "__main__":

@@ -19,12 +19,13 @@ from rich.console import Console
 from plantjax import checks
 from plantjax.finders import FINDERS, REFERENCES, controls, names
 from plantjax.finders.controls import CONTROLS
-from plantjax.jobs import chunks, cli, figures, runner, tables
+from plantjax.jobs import chunks, cli, figures, runner, tables, terminal
 from plantjax.jobs.folder import write_table
-from plantjax.jobs.grids import HALF, TICKET, Grid, Group
+from plantjax.jobs.grids import HALF, TICKET, Grid, Group, Tickets
 from plantjax.jobs.job import Operation, checking_input, job
 from plantjax.jobs.processes import Team
-from plantjax.jobs.summary import STAGES, count
+from plantjax.jobs.summary import STAGES
+from plantjax.jobs.terminal import count, span
 from plantjax.tasks import PAPER_TASKS, TASKS
 from ranking import heat, page, statistics
 
@@ -147,11 +148,12 @@ class Settings(Operation):
 
     def groups(self) -> list[Group]:
         """All groups of cells, task by task, the references last."""
+        tickets = Tickets()
         return [
             group
             for task in self.tasks or self.plan().tasks or ()
             for name, options in [*self.options().items(), (None, {})]
-            for group in self._grid(task, name, options).groups()
+            for group in self._grid(task, name, options).groups(tickets)
         ]
 
     def options(self) -> dict[str, dict[str, Any]]:
@@ -206,10 +208,10 @@ def run(settings: Settings, console: Console, team: Team) -> None:
     if not team.leads:
         return
     if not computed:
-        console.print(f"All cells were done before; nothing was computed ({settings.out}).")
+        terminal.say(console, f"All cells were done before; nothing was computed ({settings.out}).")
     if settings.publish:
         _publish(settings.out)
-    console.print(f"Leaderboard, tables and figure: {settings.out}")
+    terminal.say(console, f"Leaderboard, tables and figure: {settings.out}")
 
 
 def _write(settings: Settings, groups: Sequence[Group]) -> None:
@@ -229,7 +231,7 @@ def _write(settings: Settings, groups: Sequence[Group]) -> None:
     panels = figures.stage_panels(list(table["task"].unique()), stages)
     note = (
         "orange: the median mother reaches its ticket (within a point of accuracy, or twice the "
-        f"error); darker blue: nearer\nmedians of {table['seed'].nunique()} mothers; "
+        f"error); darker blue: nearer\nmedians of {count(table['seed'].nunique(), 'mother')}; "
         f"{settings.command()}"
     )
     heat.heat_figure(statistics.cases(table), shown, panels, settings.out / PICTURE.name, note)
@@ -243,9 +245,8 @@ def _about(settings: Settings, table: pd.DataFrame) -> list[str]:
     versions = ", ".join(f"{name} {number}" for name, number in config["versions"].items())
     training = ", ".join(f"{name} {value}" for name, value in plan.static.items())
     return [
-        f"Made by `{settings.command()}`: {len(settings.names())} finders, "
-        f"seeds {seeds[0]} to {seeds[-1]}, depth {DEPTH}, width {plan.width}, noise {NOISE:g}, "
-        f"{training}.",
+        f"Made by `{settings.command()}`: {count(len(settings.names()), 'finder')}, "
+        f"{span(seeds)}, depth {DEPTH}, width {plan.width}, noise {NOISE:g}, {training}.",
         f"Options that are not the registry's: {page.options_note(settings.options())}. The "
         "tables tell how long a search took: wall seconds, with what else the machine did in them, "
         f"and the same in searches of `{page.COST}`.",

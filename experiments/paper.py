@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,7 +15,7 @@ from figures.budgets import BUDGETS
 from figures.protocols import PROTOCOLS, Picture, Sweep
 from images.plan import Plan
 from plantjax import checks
-from plantjax.jobs import cli, runner, summary, tables
+from plantjax.jobs import cli, runner, summary, tables, terminal, waiting
 from plantjax.jobs.folder import write_table
 from plantjax.jobs.grids import Grid, Group
 from plantjax.jobs.job import Operation, checking_input, job
@@ -128,7 +129,8 @@ class Experiment:
         elif (self.folder / "results.csv").exists():
             table = pd.read_csv(self.folder / "results.csv")
         else:
-            table = protocol.make(BUDGETS[self.budget])
+            make = partial(protocol.make, BUDGETS[self.budget])
+            table = waiting.called(make)
             write_table(self.folder, table)
         if len(table):
             protocol.draw(table, self.folder / "figure.png", self.note())
@@ -144,8 +146,8 @@ class Experiment:
         if groups:
             first = groups[0]
             about += (
-                f"; mean and range of {len(first.seeds)} seeds; depth {first.depth}, "
-                f"width {first.width}, {first.static['epochs']} epochs of training"
+                f"; {terminal.of_seeds(first.seeds)}; depth {first.depth}, width {first.width}, "
+                f"{terminal.count(first.static['epochs'], 'epoch')} of training"
             )
         return f"{about}\n{shlex.join(command)}"
 
@@ -171,7 +173,7 @@ def run(settings: Settings, console: Console, team: Team) -> None:
     if not computed and not new:
         console.print("Everything was done before; nothing was computed.")
     for one in chosen:
-        console.print(f"{one.name}: results, settings and figure in {one.folder}")
+        terminal.say(console, f"{one.name}: results, settings and figure in {one.folder}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -181,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = Console()
     if settings.show_list:
         for name, protocol in PROTOCOLS.items():
-            console.print(f"{name:9s} {protocol.about}")
+            terminal.say(console, f"{name:9s} {protocol.about}")
         return
     with job(settings) as team:
         run(settings, console, team)

@@ -16,7 +16,7 @@ from rich.console import Console
 from plantjax import checks, masks
 from plantjax.finders import FINDERS, REFERENCES, names
 from plantjax.finders.controls import CONTROLS
-from plantjax.jobs import cli, figures, runner, summary, tables
+from plantjax.jobs import cli, figures, runner, summary, tables, terminal
 from plantjax.jobs.grids import TICKET, Grid, Group, parse_density
 from plantjax.jobs.job import Operation, checking_input, finished, job
 from plantjax.jobs.processes import Team
@@ -155,8 +155,8 @@ def report(settings: Settings, table: "pd.DataFrame", computed: int, console: Co
     """Prints the table, and where everything is."""
     summary.show(table, console)
     if not computed:
-        console.print(f"All cells were done before; nothing was computed ({settings.out}).")
-    console.print(f"Results, settings and figure: {settings.out}")
+        terminal.say(console, f"All cells were done before; nothing was computed ({settings.out}).")
+    terminal.say(console, f"Results, settings and figure: {settings.out}")
 
 
 def _write(settings: Settings, groups: Sequence[Group]) -> "pd.DataFrame":
@@ -172,11 +172,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings = cli.parse(Settings, argv, "seek.py")
     console = Console()
     if settings.show_list:
-        console.print("tasks:     " + ", ".join(TASKS))
-        console.print("finders:   " + ", ".join(FINDERS))
-        console.print("reference: " + ", ".join(REFERENCES) + " (always run)")
-        console.print("controls:  " + ", ".join(CONTROLS) + " (finder+control)")
-        console.print("metrics:   " + ", ".join(METRICS) + " (columns of results.csv)")
+        for line in (
+            "tasks:     " + ", ".join(TASKS),
+            "finders:   " + ", ".join(FINDERS),
+            "reference: " + ", ".join(REFERENCES) + " (always run)",
+            "controls:  " + ", ".join(CONTROLS) + " (finder+control)",
+            "metrics:   " + ", ".join(METRICS) + " (columns of results.csv)",
+        ):
+            terminal.say(console, line)
         return
     if finished(settings) and (settings.out / "figure.png").exists():
         report(settings, tables.read(settings.out), 0, console)
@@ -204,10 +207,10 @@ def _names(option: str, names: Sequence[str], allowed: Collection[str]) -> None:
 
 
 def _note(settings: Settings) -> str:
-    last = settings.first_seed + settings.seeds - 1
     return (
-        f"mean and range of seeds {settings.first_seed} to {last}; depth {settings.depth}, "
-        f"width {settings.width}, noise {settings.noise:g}, {settings.epochs} epochs of training\n"
+        f"{terminal.of_seeds(settings.grid().seeds)}; depth {settings.depth}, "
+        f"width {settings.width}, noise {settings.noise:g}, "
+        f"{terminal.count(settings.epochs, 'epoch')} of training\n"
         f"{cli.command('experiments/seek.py', settings, Settings())}"
     )
 

@@ -17,7 +17,7 @@ from images.plan import Plan
 from images.sources import SOURCES
 from plantjax import checks
 from plantjax.finders import FINDERS
-from plantjax.jobs import cli, runner, tables
+from plantjax.jobs import cli, runner, tables, terminal
 from plantjax.jobs.job import Operation, checking_input, finished, job
 from plantjax.jobs.processes import Team
 from plantjax.metrics import METRICS
@@ -113,8 +113,8 @@ def report(settings: Settings, table: "pd.DataFrame", computed: int, console: Co
     """Prints the tables, and the folder with the results."""
     plan.show(table, console)
     if not computed:
-        console.print(f"Everything was done before; nothing was computed ({settings.out}).")
-    console.print(f"Results, settings and figure: {settings.out}")
+        terminal.say(console, f"Everything was done before; nothing was computed ({settings.out}).")
+    terminal.say(console, f"Results, settings and figure: {settings.out}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -123,10 +123,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings = cli.parse(Settings, argv, "vgg.py")
     console = Console()
     if settings.show_list:
-        console.print("data sets: " + ", ".join(SOURCES))
-        console.print("networks:  " + ", ".join(f"VGG{depth} (--depth {depth})" for depth in VGGS))
-        console.print("finders:   " + ", ".join(FINDERS))
-        console.print("metrics:   " + ", ".join(METRICS) + " (columns of results.csv)")
+        for line in (
+            "data sets: " + ", ".join(SOURCES),
+            "networks:  " + ", ".join(f"VGG{depth} (--depth {depth})" for depth in VGGS),
+            "finders:   " + ", ".join(FINDERS),
+            "metrics:   " + ", ".join(METRICS) + " (columns of results.csv)",
+        ):
+            terminal.say(console, line)
         return
     if finished(settings) and (settings.out / "figure.png").exists():
         report(settings, tables.read(settings.out), 0, console)

@@ -128,7 +128,7 @@ LABEL = "label/"
 TAKEN = frozenset(
     {
         *COLUMNS,
-        *("id", "mother", "rescale", "level", "mask"),
+        *("id", "mother", "rescale", "kind", "level", "mask"),
         *("seeds", "mean", "median", "min", "max", "ticket"),  # columns of summaries
         *("excess", "reached", "dead", "diverged", "over", "guessed"),
     }

@@ -116,7 +116,7 @@ def table(finished):
 
 
 def test_the_table_has_them(table):
-    assert list(table) == [*metrics.COLUMNS, "rescale", "hamming"]
+    assert list(table) == [*metrics.COLUMNS, "rescale", "kind", "hamming"]
     assert set(table["task"]) == {"absolute"}
     assert {"sensitivity", "largest", "planted"} <= set(table["finder"])
     planted = table.loc[table["finder"] == "planted", "kept"].unique().item()

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from figures.budgets import Budget
 from plantjax import targets
-from plantjax.jobs import figures
+from plantjax.jobs import figures, styles
 from plantjax.sweeps.worlds import PRNG
 from plantjax.theory import existence_probability
 from plantjax.theory.sampled import monte_carlo_existence
@@ -80,7 +80,7 @@ def draw(table: pd.DataFrame, path: Path, note: str) -> None:
 
 
 def _draw_panel(axes: Axes, part: pd.DataFrame, panel: str, by: str) -> None:
-    for color, (value, rows) in zip(figures.COLORS, part.groupby(by), strict=False):
+    for color, (value, rows) in zip(styles.COLORS, part.groupby(by), strict=False):
         words = f"{by} {value:g}"
         estimate = rows[rows["kind"] == "estimate"]
         error = np.stack(

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 
 from figures.budgets import Budget
 from plantjax import sweeps, tasks
-from plantjax.jobs import figures
+from plantjax.jobs import figures, terminal
 from plantjax.sweeps import worlds
 from plantjax.types import Mask, Params
 
@@ -70,7 +70,7 @@ def draw_tickets(table: pd.DataFrame, path: Path, note: str) -> None:
             part = table[(table["task"] == name) & (table["ticket"] == ticket)]
             draw_graph(axes, part, halo=ticket == "found")
             shared = int(part["shared"].sum())
-            words = f"{len(part)} parameters"
+            words = terminal.count(len(part), "parameter")
             words += "" if ticket == "planted" else f", {shared} of them planted"
             axes.set_title(f"{name}, {part['finder'].iloc[0]}\n{words}", fontsize=10)
     handles = [

@@ -9,7 +9,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from figures.budgets import Budget
 from plantjax import targets, tasks
-from plantjax.jobs import figures
+from plantjax.jobs import figures, styles
 from plantjax.sweeps import worlds
 
 
@@ -35,7 +35,7 @@ def draw_samples(table: pd.DataFrame, path: Path, note: str) -> None:
     for label in range(4):
         part = circle[circle["y1"] == label]
         flat.scatter(
-            part["x1"], part["x2"], s=7, color=figures.COLORS[label], label=f"class {label}"
+            part["x1"], part["x2"], s=7, color=styles.COLORS[label], label=f"class {label}"
         )
     flat.set(aspect="equal", xlabel="x1", ylabel="x2", title="Circle: class of x1² + x2²")
     flat.locator_params(nbins=5)
@@ -70,13 +70,17 @@ def draw_rescaling(table: pd.DataFrame, path: Path, note: str) -> None:
         metric = part["metric"].iloc[0]
         for place, where in enumerate(steps.values()):
             rows = part[(part[list(where)] == pd.Series(where)).all(axis=1)]
-            values, color = rows["value"].to_numpy(), figures.COLORS[place]
+            values, color = rows["value"].to_numpy(), styles.COLORS[place]
             spread = np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else [0.0]
             axes.plot(place + np.asarray(spread), values, "o", color=color, alpha=0.7, markersize=5)
+            dead = rows["constant"].to_numpy(bool)
+            at = (place + np.asarray(spread))[dead]
+            axes.plot(at, values[dead], "o", color="white", markersize=3, linestyle="")
             axes.plot([place - 0.3, place + 0.3], [np.median(values)] * 2, color=color, linewidth=2)
         axes.axhline(part["target_value"].mean(), color="black", linestyle="--", linewidth=1)
         axes.set_xticks(range(len(steps)), list(steps), fontsize=8)
         axes.set(title=f"{name}: the planted ticket", ylabel=figures.AXIS[metric])
         if metric == "mse":
             axes.set_yscale("log")
-    figures.finish(figure, path, f"dots: seeds; bar: median; dashed: the target network\n{note}")
+    words = "dots: seeds; hollow: dead; bar: median; dashed: the target network"
+    figures.finish(figure, path, f"{words}\n{note}")

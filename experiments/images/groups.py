@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from images.sources import SOURCES, network_of, task_of
@@ -19,7 +18,7 @@ from plantjax import sweeps
 from plantjax.finders import names
 from plantjax.jobs.chunks import Chunk
 from plantjax.jobs.folder import load, name_of
-from plantjax.jobs.grids import Group
+from plantjax.jobs.grids import Group, stacked_keys
 from plantjax.sweeps.runs import TrainingPlan
 
 PLAIN, PLANTED = "plain", "planted"
@@ -121,6 +120,7 @@ class ImageGroup(Group):
             "rounds": finder.rounds,
             "noise": 0.0,
             "rescale": "none",
+            "kind": finder.kind,
             "metric": "accuracy",
             "ticket_density": self.ticket_density,
         }
@@ -136,15 +136,17 @@ class ImageGroup(Group):
         cells: Sequence[dict[str, Any]],
         devices: int,
         keep: Callable[[int], sweeps.Keeper] | None = None,
+        after: Callable[[int], bool] | None = None,
     ) -> Chunk:
-        """Runs some of the group's cells on this number of devices; `keep` is that of `sweep`.
+        """Runs some of the group's cells on this number of devices, see `Group.compute`.
 
         Searches in levels are stored after each level even if `keep` is not given.
         """
         tickets = None if self.ticket is None else self.ticket.trained(cells, devices)
         stacked = self._image_cells(cells, tickets)
         keep = keep or self._keeping(cells)
-        results = sweeps.sweep(self.run, stacked, devices=devices, keep=keep)
+        results = sweeps.sweep(self.run, stacked, devices=devices, keep=keep, after=after)
+        cells = cells[: len(results["mask"])]
         trained: Any = results.pop(TRAINED, None)
         if tickets is None:
             kept = zip(trained, results["mask"], strict=True)
@@ -162,15 +164,21 @@ class ImageGroup(Group):
         """This group's trained tickets by seed, for the seeds of another group's cells."""
         seeds = {c["seed"] for c in cells}
         mine = [c for c in self.cells() if c["seed"] in seeds]
-        found: dict[int, Ticket] = {}
-        for chunk in load(self.folder) if self.folder is not None else ():
+        found = self._found
+        some_missing = not seeds <= found.keys()
+        for chunk in load(self.folder) if some_missing and self.folder is not None else ():
             if mine[0]["id"].rpartition("/")[0] in {name.rpartition("/")[0] for name in chunk.ids}:
-                found |= dict(self._tickets(chunk))
+                found.update(self._tickets(chunk))
         missing = [c for c in mine if c["seed"] not in found]
         if missing:  # another process may be computing them, so leave its checkpoints alone
             chunk = self.compute(missing, devices, lambda start: _Forgetful())
-            found |= dict(self._tickets(chunk))
+            found.update(self._tickets(chunk))
         return {seed: found[seed] for seed in seeds}
+
+    @cached_property
+    def _found(self) -> dict[int, Ticket]:
+        """The trained tickets by seed that were read or computed so far."""
+        return {}
 
     def _tickets(self, chunk: Chunk) -> Iterator[tuple[int, Ticket]]:
         for index, seed in enumerate(chunk.labels["seed"]):
@@ -195,7 +203,7 @@ class ImageGroup(Group):
         if self.mother == PLANTED and tickets is not None:
             target = np.stack([tickets[c["seed"]].parameters for c in cells])
         return ImageCell(
-            jnp.stack([sweeps.cell_key(task_of(source), c["seed"]) for c in cells]),
+            stacked_keys(task_of(source), [c["seed"] for c in cells]),
             np.array([c["density"] for c in cells], np.float32),
             np.zeros(n, np.float32),
             np.full(n, self.learning_rate, np.float32),

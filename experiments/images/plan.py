@@ -19,6 +19,7 @@ from plantjax.finders import FINDERS
 from plantjax.jobs import figures, summary
 from plantjax.jobs.figures import Panel
 from plantjax.jobs.grids import Group, parse_density
+from plantjax.jobs.terminal import count, of_seeds, say
 from plantjax.scores import PAPER_SCORES
 
 if TYPE_CHECKING:
@@ -98,9 +99,10 @@ class Plan:
         """The caption of its figure."""
         first = self.groups()[0]
         return (
-            f"mean and range of seeds {self.seeds[0]} to {self.seeds[-1]}; {self.data}, "
-            f"VGG{first.depth} at width {first.width:g}, {self.epochs} epochs of training; "
-            f"multishot: {self.rounds} levels of {self.level_epochs} epochs, "
+            f"{of_seeds(self.seeds)}; {self.data}, "
+            f"VGG{first.depth} at width {first.width:g}, {count(self.epochs, 'epoch')} of "
+            f"training; multishot: {count(self.rounds, 'level')} of "
+            f"{count(self.level_epochs, 'epoch')}, "
             f"edge-popup: {self.popup_rounds} of {self.popup_epochs}"
         )
 
@@ -191,15 +193,15 @@ def show(table: "pd.DataFrame", console: Console) -> None:
         part = panel.rows(table)
         if len(part):
             task = part["task"] + f" ({part['mother'].iloc[0]} mother)"
-            finder = part["finder"].str.removeprefix("edge_")  # to fit five densities in 80 columns
-            summary.show(part.assign(task=task, finder=finder), console)
+            summary.show(part.assign(task=task), console)
     planted = table[(table["finder"] == "planted") & (table["stage"] == "pruned")]
     for _, row in planted.iterrows():
         equal = "equal" if row["value"] == row["target_value"] else "not equal"
-        console.print(
+        say(
+            console,
             f"seed {row['seed']}: trained ticket {row['target_value']:.4f}, planted "
-            f"{row['value']:.4f} ({equal}), {row['kept']} parameters, density "
-            f"{row['kept_density']:.4f}"
+            f"{row['value']:.4f} ({equal}), {count(row['kept'], 'parameter')}, density "
+            f"{row['kept_density']:.4f}",
         )
 
 

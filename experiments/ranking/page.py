@@ -17,6 +17,7 @@ from plantjax.jobs.summary import (
     marks,
     metrics_in,
 )
+from plantjax.jobs.terminal import count, span
 from ranking import statistics
 
 Row: TypeAlias = Mapping[Hashable, Any]
@@ -154,7 +155,7 @@ def _facts(table: pd.DataFrame) -> str:
 
     one = table.drop_duplicates("seed")
     text = (
-        f"Metric {metric}; {len(one)} mothers, seeds {one['seed'].min()} to {one['seed'].max()}. "
+        f"Metric {metric}; {count(len(one), 'mother')}, {span(sorted(one['seed']))}. "
         f"Planted ticket {spread(one['ticket_value'])} at density "
         f"{one['ticket_density'].iloc[0]:.3g}, target network {spread(one['target_value'])}."
     )

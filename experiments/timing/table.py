@@ -1,36 +1,42 @@
-"""The benchmark's tables on the terminal, each within 80 columns."""
+"""The benchmark's tables; on narrow terminals without ranges, and then as lists."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-from plantjax.jobs import summary
+from plantjax.jobs import terminal
+
+TIMES = ("workload (width)", "networks", "ms a network", "range", "of peak")
+COSTS = ("workload (width)", "networks", "MB a network", "compile s", "from cache s")
 
 
 def show(results: Sequence[dict[str, Any]], console: Console) -> None:
     """Prints times, then memory and compilation, then how rivals compare."""
-    times = _table("workload (width)", "networks", "ms a network", "range", "of peak")
-    costs = _table("workload (width)", "networks", "MB a network", "compile s", "from cache s")
+    times, costs = [], []
     for row in results:
         name, networks = _name(row), str(row["networks"])
         if "seconds_per_network" in row:
             spread = "-".join(f"{1e3 * value:.4g}" for value in row["spread"])
             each = f"{1e3 * row['seconds_per_network']:.4g}"
-            times.add_row(name, networks, each, spread, _share(row))
+            times.append([name, networks, each, spread, _share(row)])
         if "peak_memory_bytes" in row:
             memory = f"{1e-6 * row['peak_memory_bytes']:.3f}"
             compiling = [row.get(f"compile_seconds_{kind}") for kind in ("cold", "warm")]
             words = ["" if seconds is None else f"{seconds:.1f}" for seconds in compiling]
-            costs.add_row(name, networks, memory, *words)
-    for table in (times, costs):
-        summary.whole(table, console)
+            costs.append([name, networks, memory, *words])
+    short = [[*row[:3], row[4]] for row in times]
+    terminal.show(
+        console,
+        terminal.table(TIMES, times),
+        terminal.table([*TIMES[:3], TIMES[4]], short),
+        terminal.listed(TIMES, times),
+    )
+    terminal.show(console, terminal.table(COSTS, costs), terminal.listed(COSTS, costs))
     for row in results:
         compared = rivals(row)
         if compared:
-            console.print(f"{_name(row)}: times faster than {compared}", soft_wrap=True)
+            terminal.say(console, f"{_name(row)}: times faster than {compared}")
 
 
 def rivals(row: dict[str, Any]) -> str:
@@ -47,13 +53,6 @@ def rivals(row: dict[str, Any]) -> str:
         if name.startswith("ratio_") and not name.endswith("spread")
     ]
     return "; ".join(words)
-
-
-def _table(*heads: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for head in heads:
-        table.add_column(head, justify="left" if head == heads[0] else "right", no_wrap=True)
-    return table
 
 
 def _name(row: dict[str, Any]) -> str:

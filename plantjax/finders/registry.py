@@ -157,6 +157,8 @@ FINDERS = Registry(
     },
 )
 """The registry of finders: a new one takes one function and one entry here, a new score none."""
+BUILT_IN = tuple(FINDERS)
+"""The names of all finders before users register their own."""
 
 REFERENCES: dict[str, Callable[..., Finder]] = {
     "dense": dense,

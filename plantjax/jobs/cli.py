@@ -1,7 +1,7 @@
 """The command line that all scripts share: parsing, one-line errors, exit codes.
 
 Exit codes: 0 done, 1 failed on the way (what is done is saved), 2 bad input (one line on stderr,
-nothing written), 130 interrupted.
+nothing written), 130 interrupted, 141 the reader of the output has left (without a word).
 """
 
 import contextlib
@@ -9,18 +9,20 @@ import gc
 import io
 import os
 import re
+import select
 import shlex
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import jax
 import tyro
 
-from plantjax.jobs import plugins, processes
+from plantjax.jobs import plugins, processes, waiting
 from plantjax.jobs.chunks import StoreError
+from plantjax.jobs.folder import SAVED
 from plantjax.jobs.job import InputError, Operation
 
 Options = TypeVar("Options")
@@ -71,23 +73,59 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     """Runs a script's main function and exits with its code."""
     gc.freeze()  # what was imported is no garbage: tracing is a tenth faster if none looks for it
     try:
-        with _notes():
-            main(argv)
-    except InputError as error:
-        _leave(_fail(error, 2))
-    except (StoreError, processes.MachineError) as error:
-        _leave(_fail(error, 1))
-    except KeyboardInterrupt:
-        print("Interrupted. What is done is saved; the same command goes on.", file=sys.stderr)
-        _leave(130)
-    except BrokenPipeError as error:  # most often whoever read our output has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _leave(_fail(error, 1))
-    except Exception:
-        if not jax.distributed.is_initialized():
+        code = _code(main, argv)
+    except BaseException as error:
+        if _reader_left(error):
+            _leave(141)  # 128 and the number of SIGPIPE, as of other programs
+        if isinstance(error, SystemExit) or not jax.distributed.is_initialized():
             raise
         traceback.print_exc()
         _leave(1)
+    if code:
+        _leave(code)
+
+
+def _code(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None) -> int:
+    """Runs a main function, prints what was wrong on one line, and returns the exit code."""
+    try:
+        try:
+            with _notes():
+                main(argv)
+        finally:
+            sys.stdout.flush()  # at exit it would be too late to see that the reader has left
+    except InputError as error:
+        return _fail(error, 2)
+    except (StoreError, processes.MachineError) as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        print(f"Interrupted. {SAVED}", file=sys.stderr)
+        return waiting.INTERRUPTED
+    return 0
+
+
+def _reader_left(error: BaseException) -> bool:
+    """Whether an error tells that whoever read our output has left; closes the output then."""
+    cause = error.__context__ if isinstance(error, SystemExit) else error  # rich exits by itself
+    if not isinstance(cause, BrokenPipeError):
+        return False
+    broken = [stream for stream in (sys.stdout, sys.stderr) if _broken(stream)]
+    if not (broken or cause is not error):  # another pipe, such as a worker's
+        return False
+    for stream in broken:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return True
+
+
+def _broken(stream: TextIO) -> bool:
+    """Whether a stream is a pipe or socket that nobody reads."""
+    if not hasattr(select, "poll"):  # on Windows
+        return True
+    poll = select.poll()
+    try:
+        poll.register(stream.fileno(), select.POLLOUT)
+    except (OSError, ValueError):  # closed, or no file
+        return False
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
 
 
 @contextlib.contextmanager
@@ -110,8 +148,8 @@ def _notes() -> Iterator[None]:
 
 
 def _leave(code: int) -> None:
-    """Exits at once if JAX would otherwise wait for other processes of the job."""
-    if jax.distributed.is_initialized():
+    """Exits at once if Python or JAX would otherwise wait, for a thread or other processes."""
+    if jax.distributed.is_initialized() or waiting.busy():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -3,9 +3,12 @@
 An executor takes the missing work and yields each piece once it is saved.
 """
 
+import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -18,11 +21,15 @@ from plantjax.jobs.folder import SAVED, name_of, save
 from plantjax.jobs.grids import Group
 from plantjax.jobs.job import Operation, use_compilation_cache
 from plantjax.jobs.processes import MachineError
+from plantjax.jobs.schedule import Schedule
+from plantjax.jobs.waiting import NAME, Stop
 
 AHEAD = 2
 """Number of groups whose programs compile ahead of the one that runs."""
 RETRIES = 20
 """How often Ray restarts a task whose worker died."""
+POLL_SECONDS = 1.0
+"""Time between two looks whether to stop."""
 
 
 class Work(NamedTuple):
@@ -33,35 +40,57 @@ class Work(NamedTuple):
     blocks: list[list[dict[str, Any]]]
 
 
-class Done(NamedTuple):
-    """Cells that were computed and saved."""
+@dataclass(frozen=True)
+class Watch:
+    """Who watches an executor.
 
-    group: Group
-    cells: int
+    Attributes:
+      schedule: is told what the executor does.
+      say: prints a line.
+      stop: whether it is to stop after the program that runs.
+    """
+
+    schedule: Schedule
+    say: Callable[[str], None]
+    stop: Stop
 
 
-Say: TypeAlias = Callable[[str], None]
-Executor: TypeAlias = Callable[[Sequence[Work], Operation, Say], Iterator[Done]]
-"""`(work, operation, say) -> pieces that are done`; `say` prints a line."""
+Executor: TypeAlias = Callable[[Sequence[Work], Operation, Watch], Iterator[int]]
+"""`(work, operation, watch) -> numbers of cells that are saved`."""
 
 
-def here(work: Sequence[Work], operation: Operation, say: Say) -> Iterator[Done]:
+def scheduled(work: Sequence[Work], operation: Operation) -> Schedule:
+    """The schedule of the work."""
+    ahead = None if operation.executor == "ray" else AHEAD
+    groups = (
+        (group.program, group.task, group.finder, sum(map(len, blocks)))
+        for _, group, blocks in work
+    )
+    return Schedule(groups, ahead)
+
+
+def here(work: Sequence[Work], operation: Operation, watch: Watch) -> Iterator[int]:
     """Computes in this process, on all its devices; the next groups compile meanwhile."""
     devices = operation.devices or jax.local_device_count()
     most: int | None = None
-    for item in _prepared(work, devices):
+    for item in _prepared(work, devices, watch.schedule):
         for block in item.blocks:
-            for cells, size in compute(item, block, devices, operation, say, most):
+            if watch.stop():
+                return
+            for cells, size in compute(item, block, devices, operation, watch, most):
                 most = size if size < len(block) else most
-                yield Done(item.group, cells)
+                yield cells
 
 
-def on_ray(work: Sequence[Work], operation: Operation, say: Say) -> Iterator[Done]:
-    """Computes every block as a Ray task, which is restarted if its worker dies."""
-    del say
+def on_ray(work: Sequence[Work], operation: Operation, watch: Watch) -> Iterator[int]:
+    """Computes every block as a Ray task, which is restarted if its worker dies.
+
+    Once it is to stop, no task starts any more, and those that run are not waited for.
+    """
     import ray
 
     if not ray.is_initialized():
+        logging.getLogger("ray._private.worker").addFilter(_about_others)
         ray.init(
             operation.ray_address,
             include_dashboard=None if operation.ray_address else False,
@@ -76,22 +105,23 @@ def on_ray(work: Sequence[Work], operation: Operation, say: Say) -> Iterator[Don
     pending = {
         task.remote(
             item._replace(folder=item.folder.absolute(), blocks=[block]), operation, code
-        ): item.group
+        ): item.group.program
         for item in work
         for block in item.blocks
     }
     try:
-        while pending:
-            finished, _ = ray.wait(list(pending))
+        while pending and not watch.stop():
+            finished, _ = ray.wait(list(pending), timeout=POLL_SECONDS)
             for reference in finished:
                 try:
-                    cells = ray.get(reference)
+                    cells, seconds = ray.get(reference)
                 except ray.exceptions.RayTaskError as error:
                     raise error.cause from error
                 except ray.exceptions.RayError as error:
                     reason = str(error).split("\n")[0].rstrip(".")
                     raise MachineError(f"Ray has lost a task: {reason}. {SAVED}") from error
-                yield Done(pending.pop(reference), cells)
+                watch.schedule.ran(pending.pop(reference), cells, seconds)
+                yield cells
     finally:
         for reference in pending:
             ray.cancel(reference, force=True)
@@ -102,10 +132,12 @@ def compute(
     cells: Sequence[dict[str, Any]],
     devices: int,
     operation: Operation,
-    say: Say,
+    watch: Watch,
     most: int | None = None,
 ) -> Iterator[tuple[int, int]]:
     """Computes and saves cells, at most `most` at a time, and fewer if memory runs out.
+
+    If it is to stop, it saves what the running program has computed, and ends.
 
     Yields:
       (cells saved, cells at a time).
@@ -114,20 +146,26 @@ def compute(
       jax.errors.JaxRuntimeError: if memory does not suffice for two cells a device.
     """
     size = min(most or len(cells), len(cells))
-    start = 0
-    while start < len(cells):
+    start, program = 0, item.group.program
+
+    def after(done: int) -> bool:
+        watch.schedule.ran(program, done)
+        return watch.stop()
+
+    watch.schedule.runs(program)
+    while start < len(cells) and not (start and watch.stop()):
         part = cells[start : start + size]
         try:
-            chunk = item.group.compute(part, devices, _keeping(item, part, operation))
+            chunk = item.group.compute(part, devices, _keeping(item, part, operation), after)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error) or size <= 2 * devices:
                 raise
             size = max(2 * devices, -(-size // 2))
-            say(f"Out of memory: going on with {size} cells at a time.")
+            watch.say(f"Out of memory: going on with {size} cells at a time.")
             continue
         save(item.folder, chunk)
-        start += len(part)
-        yield len(part), size
+        start += len(chunk.ids)
+        yield len(chunk.ids), size
 
 
 def _keeping(
@@ -143,8 +181,17 @@ def _keeping(
     return lambda start: Checkpoint(item.folder / "levels" / f"{name}-{start}", seconds)
 
 
-def _task(item: Work, operation: Operation, code: Mapping[str, Any]) -> int:
-    """The Ray task: computes one block on the worker's devices, if it runs the same code."""
+def _about_others(record: logging.LogRecord) -> bool:
+    """Not Ray's warning that it leaves the signal TERM to us, who heed it."""
+    return "SIGTERM handler" not in record.getMessage()
+
+
+def _task(item: Work, operation: Operation, code: Mapping[str, Any]) -> tuple[int, float]:
+    """The Ray task: computes one block on the worker's devices, if it runs the same code.
+
+    Returns:
+      (cells, seconds).
+    """
     use_compilation_cache()
     for plugin in operation.plugin:
         plugins.load(plugin)
@@ -152,19 +199,30 @@ def _task(item: Work, operation: Operation, code: Mapping[str, Any]) -> int:
     if differ:
         raise MachineError(f"a Ray worker runs other code than this process ({'; '.join(differ)}).")
     (block,) = item.blocks
-    done = compute(item, block, jax.local_device_count(), operation, print)
-    return sum(cells for cells, _ in done)
+    clock, watch = time.perf_counter(), Watch(scheduled([item], operation), print, lambda: False)
+    done = compute(item, block, jax.local_device_count(), operation, watch)
+    return sum(cells for cells, _ in done), time.perf_counter() - clock
 
 
-def _prepared(work: Sequence[Work], devices: int) -> Iterator[Work]:
+def _prepared(work: Sequence[Work], devices: int, schedule: Schedule) -> Iterator[Work]:
     """Yields each piece of work once its programs are compiled, and compiles ahead."""
-    threads = ThreadPoolExecutor(AHEAD)
+
+    def prepare(group: Group, cells: int) -> None:
+        schedule.compiles(group.program)
+        try:
+            group.prepare(cells, devices)
+        finally:
+            schedule.compiled(group.program)
+
+    threads = ThreadPoolExecutor(AHEAD, thread_name_prefix=NAME)
     started: list[Future[None]] = []
     try:
         for index, item in enumerate(work):
             for _, group, blocks in work[len(started) : index + 1 + AHEAD]:
-                started.append(threads.submit(group.prepare, max(map(len, blocks)), devices))
-            futures.wait([started[index]])  # should it have failed, the run will say so
+                started.append(threads.submit(prepare, group, max(map(len, blocks))))
+            if not started[index].done():
+                schedule.waits(item.group.program)
+                futures.wait([started[index]])  # should it have failed, the run will say so
             yield item
     finally:
         threads.shutdown(wait=False, cancel_futures=True)

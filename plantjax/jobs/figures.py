@@ -1,25 +1,25 @@
-"""Figures: one style for all. Log density axis, mean with min-max band, ticket as a dashed line."""
+"""Figures: one style for all. Log density axis, mean and range, the ticket as a dashed line."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from plantjax.jobs import chunks
-from plantjax.jobs.summary import SINGLE, STAGES
+from plantjax.jobs.styles import style
+from plantjax.jobs.summary import SINGLE, STAGES, without_trained
 
 if TYPE_CHECKING:  # imported when something is drawn, which most starts of a script do not do
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-AXIS = {"accuracy": "accuracy on held-out data", "mse": "error (MSE, rescaled) on held-out data"}
+AXIS = {"accuracy": "accuracy on held-out data", "mse": "rescaled MSE on held-out data"}
 
-GUIDES = ("planted ticket", "dense network", "hollow: mostly dead")
+DENSITY = "density (fraction of parameters kept)"
+GUIDES = ("planted ticket", "dense network", "hollow: dead")
 """Guide lines of a panel, last in the legend."""
 
 
@@ -81,15 +81,19 @@ def density_figure(
       note: small print: seeds, settings and the command.
     """
     rows = -(-len(panels) // columns)
-    size = (1.6 + 4.6 * columns, 1.0 + 3.4 * rows)
-    figure, grid = subplots(rows, columns, size)
-    colors = _colors(table)
+    table = without_trained(table)
+    finders = [name for name in table["finder"].unique() if name not in SINGLE]
+    wide = 0.6 + 4.1 * columns
+    beside = max(1, int(wide / (0.65 + 0.08 * max(map(len, [*finders, GUIDES[0]])))))
+    lines = -(-(len(finders) + len(GUIDES)) // beside)
+    figure, grid = subplots(rows, columns, (wide, 0.7 + 3.1 * rows + 0.21 * lines))
     handles: dict[str, Any] = {}
-    for axes, panel in zip(grid.flat, panels, strict=False):
+    for place, (axes, panel) in enumerate(zip(grid.flat, panels, strict=False)):
         part = panel.rows(table)
-        axes.set_title(panel.title, fontsize=11)
+        axes.set_title(panel.title, fontsize=12)
         if len(part):
-            draw_panel(axes, part, colors)
+            draw_panel(axes, part, finders)
+            axes.set_xlabel(DENSITY if place + columns >= len(panels) else "", fontsize=10)
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
                 handles.setdefault(label, handle)
     for axes in list(grid.flat)[len(panels) :]:
@@ -98,11 +102,12 @@ def density_figure(
     figure.legend(
         [handles[label] for label in labels],
         labels,
-        loc="outside right center",
-        fontsize=9,
+        loc="outside upper center",
+        ncols=beside,
+        fontsize=10,
         frameon=False,
     )
-    finish(figure, path, note)
+    finish(figure, path, note, palette=256)
 
 
 def finish(
@@ -111,7 +116,7 @@ def finish(
     """Adds the small print and writes the PNG, reduced to `palette` colours if given."""
     import matplotlib.pyplot as plt
 
-    figure.supxlabel(note, fontsize=6.5, color="#555555", wrap=True)
+    figure.supxlabel(note, fontsize=7, color="#555555", wrap=True)
     whole = io.BytesIO()
     figure.savefig(whole, format="png", dpi=dpi)
     if palette is not None:
@@ -125,54 +130,48 @@ def finish(
     plt.close(figure)
 
 
-def _colors(table: pd.DataFrame) -> dict[str, int]:
-    """One colour and marker for each finder, the same in all panels."""
-    finders = [name for name in table["finder"].unique() if name not in SINGLE]
-    return {name: index for index, name in enumerate(finders)}
+def draw_panel(axes: Axes, part: pd.DataFrame, finders: Sequence[str]) -> None:
+    """Draws one task and stage: a line and ranges per finder, the references as grey lines.
 
-
-def draw_panel(axes: Axes, part: pd.DataFrame, colors: Mapping[str, int]) -> None:
-    """Draws one task and stage: a line and a band per finder, the references as grey lines."""
+    Finders stand side by side at each density, so that none hides another.
+    """
     metric = part["metric"].iloc[0]
-    for finder, index in colors.items():
-        rows = part[part["finder"] == finder]
-        if not len(rows):
-            continue
-        groups = rows.groupby("density", sort=True)
-        mean, low, high = (groups["value"].agg(how) for how in ("mean", "min", "max"))
-        reference = finder == "oracle_random"
-        color = "#888888" if reference else COLORS[index % len(COLORS)]
-        axes.fill_between(mean.index, low, high, color=color, alpha=0.12, linewidth=0)
-        if len(mean) == 1:  # too few for a band
-            axes.vlines(mean.index, low, high, color=color, alpha=0.4, linewidth=1.6)
-        axes.plot(
-            mean.index,
-            mean,
-            color=color,
-            marker=MARKERS[index % len(MARKERS)],
-            markersize=5,
-            linewidth=1.6,
-            linestyle=":" if reference else "-",
-            label="random, oracle layers" if reference else finder,
-        )
-        dead = groups["constant"].mean() > 0.5
-        axes.plot(
-            mean.index[dead],
-            mean[dead],
-            color="white",
-            marker=MARKERS[index % len(MARKERS)],
-            markersize=3,
-            linestyle="",
-            zorder=4,
-        )
+    here = [name for name in finders if name in set(part["finder"])]
+    step = min(2.8, 17.0 / max(1, len(here)))
+    for place, finder in enumerate(here):
+        _draw_finder(axes, part[part["finder"] == finder], (place - (len(here) - 1) / 2) * step)
     ticket = part["ticket_value"].mean()
     axes.axhline(ticket, color="black", linestyle="--", linewidth=1.3, label=GUIDES[0])
     dense = part[part["finder"] == "dense"]["value"]
     if len(dense):
         axes.axhline(dense.mean(), color="#888888", linestyle="-.", linewidth=1.1, label=GUIDES[1])
     axes.axvline(part["ticket_density"].iloc[0], color="#BBBBBB", linewidth=0.8, zorder=0)
-    axes.plot([], [], "o", color="#555555", markerfacecolor="white", label=GUIDES[2])
-    _scale(axes, part, metric)
+    dead: dict[str, Any] = {"color": "#555555", "markerfacecolor": "white", "markeredgewidth": 1.6}
+    axes.plot([], [], "o", **dead, label=GUIDES[2])
+    _scale(axes, part[~part["finder"].isin(SINGLE)], metric)
+
+
+def _draw_finder(axes: Axes, rows: pd.DataFrame, shift: float) -> None:
+    """Draws the means and ranges of one finder, shifted to the right by so many points."""
+    from matplotlib.transforms import ScaledTranslation
+
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    moved = axes.transData + ScaledTranslation(shift / 72, 0, figure.dpi_scale_trans)
+    groups = rows.groupby("density", sort=True)
+    mean, low, high = (groups["value"].agg(how) for how in ("mean", "min", "max"))
+    finder = str(rows["finder"].iloc[0])
+    color, marker, line = style(finder)
+    for ends in (low, high):  # which a transform of one's own leaves out
+        axes.update_datalim(list(zip(mean.index, ends, strict=True)))
+    axes.vlines(mean.index, low, high, color=color, alpha=0.55, linewidth=1.5, transform=moved)
+    drawn: dict[str, Any] = {"color": color, "marker": marker, "transform": moved}
+    axes.plot(mean.index, mean, **drawn, linestyle=line, markersize=6, linewidth=1.3, label=finder)
+    inside = drawn | {"color": "white", "markeredgewidth": 0, "zorder": 4}
+    dead = groups["constant"].mean().to_numpy()
+    for density, value, share in zip(mean.index, mean, dead, strict=True):
+        if share > 0:
+            axes.plot(density, value, **inside, markersize=4.4 * share**0.5)
 
 
 def _scale(axes: Axes, part: pd.DataFrame, metric: str) -> None:
@@ -180,13 +179,14 @@ def _scale(axes: Axes, part: pd.DataFrame, metric: str) -> None:
     axes.set_xscale("log")
     axes.set_xticks(list(named.index), [name.replace("ticket", "\nticket") for name in named])
     axes.minorticks_off()
-    axes.tick_params(labelsize=8)
-    axes.set_xlabel("density (fraction of parameters kept)", fontsize=9)
-    axes.set_ylabel(AXIS[metric], fontsize=9)
+    axes.tick_params(labelsize=9)
+    axes.set_ylabel(AXIS[metric], fontsize=10)
     if metric == "accuracy":
         axes.set_ylim(0.0, 1.02)
     else:
         axes.set_yscale("log")
+    axes.margins(x=0.09)
+    axes.autoscale_view(scaley=metric != "accuracy")
     tidy(axes)
 
 

@@ -239,6 +239,28 @@ def load(folder: Path) -> Iterator[Chunk]:
             )
 
 
+class SavedCells:
+    """The ids of the cells that are saved in a folder; reads every chunk file once."""
+
+    def __init__(self, folder: Path) -> None:
+        """Nothing is read yet."""
+        self._chunks = folder / "chunks"
+        self._read: dict[tuple[str, int, int], list[str]] = {}
+
+    def ids(self) -> set[str]:
+        """The ids as of now; only files that are new or have changed are read."""
+        settings = _settings_hash(self._chunks.parent)
+        found = {}
+        for path in self._chunks.glob("*.npz"):
+            with contextlib.suppress(*chunks.DAMAGES):  # those of damaged ones are not saved
+                status = path.stat()
+                file = (path.name, status.st_size, status.st_mtime_ns)
+                known = self._read.get(file)
+                found[file] = chunks.read(path, settings).ids if known is None else known
+        self._read = found
+        return {name for ids in found.values() for name in ids}
+
+
 def write_table(folder: Path, table: Any, name: str = "results.csv") -> Path:
     """Writes a table as CSV."""
     path = folder / name

@@ -1,7 +1,9 @@
 """Grids: tasks x finders x densities x seeds, split into groups of one static shape."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,15 @@ from plantjax import checks, sweeps
 from plantjax.finders import REFERENCES, names
 from plantjax.jobs.chunks import Chunk
 from plantjax.tasks import TASKS
-from plantjax.types import Cell
+from plantjax.types import Cell, Key, Task
 
 TICKET = "ticket"
 """Name of the planted ticket's density."""
 HALF = "ticket/2"
 """Name of half of the planted ticket's density."""
+TRACED = {"seeds", "densities", "noise", "learning_rate", "ticket_density", "folder", "data_dir"}
+TRACED |= {"ticket_density_weights", "ticket"}
+"""Fields of groups that programs do not depend on."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,13 @@ class Group:
         del folder
         return self
 
+    @cached_property
+    def program(self) -> str:
+        """A name of what is compiled, equal for groups with the same programs, and short."""
+        static = {f.name: repr(getattr(self, f.name)) for f in fields(self) if f.name not in TRACED}
+        words = [type(self).__name__, jax.__version__, jax.default_backend(), jax.device_count()]
+        return hashlib.sha256(json.dumps([*words, static]).encode()).hexdigest()[:16]
+
     def block(self, devices: int) -> int:
         """Number of cells that run, and are saved, together."""
         return devices * (8 if jax.default_backend() == "cpu" else 512)
@@ -84,6 +96,7 @@ class Group:
             "rounds": self.run.finder.rounds,
             "noise": self.noise,
             "rescale": self.static.get("rescale", "none"),
+            "kind": self.run.finder.kind,
             "metric": TASKS[self.task].metric,
             "ticket_density": self.ticket_density,
             "ticket_density_weights": self.ticket_density_weights,
@@ -111,21 +124,50 @@ class Group:
         cells: Sequence[dict[str, Any]],
         devices: int,
         keep: Callable[[int], sweeps.Keeper] | None = None,
+        after: Callable[[int], bool] | None = None,
     ) -> Chunk:
-        """Runs some of the group's cells on this many devices; `keep` as in `sweeps.sweep`."""
-        results = sweeps.sweep(self.run, self._stacked(cells), devices=devices, keep=keep)
+        """Runs some of the group's cells on this many devices.
+
+        Args:
+          cells: labels.
+          devices: how many devices share them.
+          keep: as in `sweeps.sweep`.
+          after: as in `sweeps.sweep`; if it stops the sweep, only the first cells are returned.
+        """
+        stacked = self._stacked(cells)
+        results = sweeps.sweep(self.run, stacked, devices=devices, keep=keep, after=after)
         results["mask"] = np.packbits(results["mask"], axis=1)
-        return Chunk({name: [c[name] for c in cells] for name in cells[0]}, results)
+        done = cells[: len(results["mask"])]
+        return Chunk({name: [c[name] for c in done] for name in cells[0]}, results)
 
     def _stacked(self, cells: Sequence[dict[str, Any]]) -> Cell:
-        keys = {s: sweeps.cell_key(TASKS[self.task], s) for s in {c["seed"] for c in cells}}
         n = len(cells)
         return Cell(
-            jnp.stack([keys[c["seed"]] for c in cells]),
+            stacked_keys(TASKS[self.task], [c["seed"] for c in cells]),
             np.array([c["density"] for c in cells], np.float32),
             np.full(n, self.noise, np.float32),
             np.full(n, self.learning_rate, np.float32),
         )
+
+
+def stacked_keys(task: Task, seeds: Sequence[int]) -> Key:
+    """The keys of cells with these seeds [C]; each is made once."""
+    unique, index = np.unique(seeds, return_inverse=True)
+    return jnp.stack([sweeps.cell_key(task, int(seed)) for seed in unique])[index]
+
+
+class Tickets(dict[tuple[str, int, int], tuple[float, float]]):
+    """Densities of planted tickets, over all parameters and over weights, by (task, depth, width).
+
+    Each is computed once, when it is asked for.
+    """
+
+    def __missing__(self, shape: tuple[str, int, int]) -> tuple[float, float]:
+        """Computes one."""
+        task, depth, width = TASKS[shape[0]], shape[1], shape[2]
+        weights = sweeps.ticket_density(task, depth, width, weights_only=True)
+        self[shape] = sweeps.ticket_density(task, depth, width), weights
+        return self[shape]
 
 
 @dataclass(frozen=True)
@@ -157,8 +199,11 @@ class Grid:
         values = asdict(self) | {"seeds": [int(seed) for seed in self.seeds]}
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
-    def groups(self) -> list[Group]:
+    def groups(self, tickets: Tickets | None = None) -> list[Group]:
         """One group per task and finder, the references last.
+
+        Args:
+          tickets: shared by grids of the same shape, so that none is computed twice.
 
         Raises:
           ValueError: if a name or number is out of range, or an option fits none of the finders.
@@ -168,11 +213,12 @@ class Grid:
         for name in self.finder_options:
             if not any(name in names.options(finder) for finder in self.finders):
                 raise ValueError(f"{name} is no option of {', '.join(self.finders)}.")
-        return [group for task in dict.fromkeys(self.tasks) for group in self._of_task(task)]
+        tickets = Tickets() if tickets is None else tickets
+        tasks = dict.fromkeys(self.tasks)
+        return [group for task in tasks for group in self._of_task(task, tickets)]
 
-    def _of_task(self, name: str) -> list[Group]:
-        sizes = (TASKS[name], self.depth, self.width)
-        ticket = sweeps.ticket_density(*sizes)
+    def _of_task(self, name: str, tickets: Tickets) -> list[Group]:
+        ticket, ticket_weights = tickets[name, self.depth, self.width]
         words = {TICKET: ticket, HALF: ticket / 2}
         asked = tuple(
             (density, words.get(density) or parse_density(density))
@@ -194,7 +240,7 @@ class Grid:
                 learning_rate=self.learning_rate,
                 static={**self.static, **chosen},
                 ticket_density=ticket,
-                ticket_density_weights=sweeps.ticket_density(*sizes, weights_only=True),
+                ticket_density_weights=ticket_weights,
             )
             group.run  # noqa: B018  # checks all options, compiles nothing
             groups.append(group)

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -178,10 +179,33 @@ def _use_devices(number: int | None) -> None:
 def use_compilation_cache() -> None:
     """Keeps compiled programs on disk for the next start of a script.
 
-    JAX_COMPILATION_CACHE_DIR names another folder; an empty one turns the cache off.
+    JAX_COMPILATION_CACHE_DIR names another folder; an empty one turns the cache off. Without a
+    folder that can be written, it is off as well, and a line on stderr says so.
     """
-    default = Path.home() / ".cache" / "plantjax" / "xla"
-    where = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(default))
+    where = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if where is None:
+        with contextlib.suppress(RuntimeError):  # no HOME, and a user whom the system doesn't know
+            where = str(Path.home() / ".cache" / "plantjax" / "xla")
+    if where is None or not _writable(where):
+        place = "the home folder is not known" if where is None else f"{where} cannot be written"
+        print(
+            f"warning: compiled programs are not kept: {place}; JAX_COMPILATION_CACHE_DIR names "
+            "another folder.",
+            file=sys.stderr,
+        )
+        where = None
     jax.config.update("jax_compilation_cache_dir", where or None)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _writable(folder: str) -> bool:
+    """Whether a folder can be made and written; true for none, and for a store of JAX's own."""
+    if not folder or "://" in folder:
+        return True
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False

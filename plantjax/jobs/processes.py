@@ -8,12 +8,14 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from plantjax import checks
+from plantjax.jobs import waiting
 
 AUTO = "auto"
 JOIN_SECONDS = 120
@@ -63,7 +65,8 @@ class Team:
         spread, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (["processes"], []))
         mine = np.asarray([number if self.leads else 0], np.int32)
         numbers = jax.make_array_from_process_local_data(spread, mine)
-        return int(jax.jit(lambda a: a.sum(), out_shardings=whole)(numbers))
+        total = jax.jit(lambda a: a.sum(), out_shardings=whole)
+        return waiting.called(lambda: int(total(numbers)))
 
 
 def check(coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -101,21 +104,23 @@ def joined(coordinator: str | None, processes: int | None, process: int | None) 
         yield Team(devices=(jax.local_device_count(),))
         return
     address = None if coordinator in (None, AUTO) else coordinator
+    initialize = partial(
+        jax.distributed.initialize,
+        address,
+        processes,
+        process,
+        initialization_timeout=JOIN_SECONDS,
+        heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+    )
     try:
-        jax.distributed.initialize(
-            address,
-            processes,
-            process,
-            initialization_timeout=JOIN_SECONDS,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
-        )
+        waiting.called(initialize)
         counts = np.bincount([device.process_index for device in jax.devices()])
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise MachineError(f"the processes of the job did not come together: {reason}") from error
     yield Team(jax.process_index(), tuple(int(count) for count in counts))
-    jax.distributed.shutdown()
+    waiting.called(jax.distributed.shutdown)  # it waits for the others
 
 
 def several(environment: Mapping[str, str]) -> bool:

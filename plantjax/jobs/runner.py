@@ -6,6 +6,8 @@ with other chunks, devices, processes or executors.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,30 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
-from plantjax.jobs import tables
-from plantjax.jobs.executors import EXECUTORS, Work
-from plantjax.jobs.folder import finish, load
+from plantjax.jobs import tables, waiting
+from plantjax.jobs.executors import EXECUTORS, POLL_SECONDS, Watch, Work, scheduled
+from plantjax.jobs.folder import SavedCells, finish, load
 from plantjax.jobs.grids import Grid, Group
 from plantjax.jobs.job import Operation, finished, job
 from plantjax.jobs.processes import Team
+from plantjax.jobs.progress import Bar, stopping
+from plantjax.jobs.schedule import Schedule
+from plantjax.jobs.waiting import Stop
 
 if TYPE_CHECKING:
     import pandas as pd
 
-POLL_SECONDS = 1.0
 _Numbered = tuple[int, list[dict[str, Any]]]
 Jobs = Mapping[Path, Sequence[Group]]
 """The groups to run, by results folder."""
@@ -106,15 +98,15 @@ def compute(jobs: Jobs, operation: Operation, console: Console, team: Team) -> i
     if missing:
         if missing < total:
             console.print(f"{total - missing} of {total} cells are done; going on with the others.")
-        with _progress(console) as progress:
-            share = sum(len(block) for item in mine for block in item.blocks)
-            bar = progress.add_task("", total=total - missing + share, completed=total - missing)
-            execute = EXECUTORS[operation.executor]
-            for group, cells in execute(mine, operation, progress.console.print):
-                progress.update(bar, description=f"{group.task} {group.finder}", advance=cells)
+        share = sum(len(block) for item in mine for block in item.blocks)
+        schedule = scheduled(mine, operation)
+        with Bar(console, schedule, total - missing, total - missing + share) as bar:
+            try:
+                _execute(mine, operation, schedule, bar)
+            finally:
+                schedule.keep()
             if team.leads and share < missing:
-                progress.update(bar, description="the other processes", total=total)
-                _await_others(jobs, progress, bar, total)
+                _await_others(jobs, bar, total)
     if team.leads:
         for folder, groups in jobs.items():
             finish(folder, [cell["id"] for group in groups for cell in group.cells()])
@@ -149,37 +141,28 @@ def _missing(
                 yield Work(folder, group.at(folder), []), blocks
 
 
-def _await_others(jobs: Jobs, progress: Progress, bar: TaskID, total: int) -> None:
+def _execute(work: Sequence[Work], operation: Operation, schedule: Schedule, bar: Bar) -> None:
+    """Computes the work in a thread; Ctrl-C stops it after the program that runs."""
+
+    def pieces(stop: Stop) -> Iterator[int]:
+        watch = Watch(schedule, bar.console.print, stop)
+        return EXECUTORS[operation.executor](work, operation, watch)
+
+    def tell() -> None:
+        print(stopping(schedule), file=sys.stderr, flush=True)
+
+    with contextlib.closing(waiting.iterated(pieces, tell)) as done:
+        for cells in done:
+            bar.saved(cells)
+
+
+def _await_others(jobs: Jobs, bar: Bar, total: int) -> None:
+    wanted = [
+        (SavedCells(folder), {cell["id"] for group in groups for cell in group.cells()})
+        for folder, groups in jobs.items()
+    ]
     missing = total
     while missing:
-        time.sleep(POLL_SECONDS)
-        left = _missing(jobs, lambda group: total)
-        missing = sum(len(block) for _, blocks in left for _, block in blocks)
-        progress.update(bar, completed=total - missing)
-
-
-class _RateColumn(ProgressColumn):
-    """Cells per second, or per minute where they are slow."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        if speed is None:
-            return Text("    - cells/s", style="cyan")
-        slow = speed < 0.5
-        rate = f"{60 * speed:5.1f} cells/min" if slow else f"{speed:5.1f} cells/s"
-        return Text(rate, style="cyan")
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("cells"),
-        _RateColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        speed_estimate_period=120.0,
-    )
+        missing = sum(len(ids - saved.ids()) for saved, ids in wanted)
+        bar.waits(total - missing, total)
+        time.sleep(POLL_SECONDS if missing else 0.0)

@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from plantjax import metrics
 from plantjax.finders import REFERENCES
+from plantjax.jobs import terminal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,11 +29,14 @@ CASE += ["density_name", "density", "stage", "metric"]
 def aggregate(table: pd.DataFrame, further: Sequence[str] | None = None) -> pd.DataFrame:
     """One row per case: its seeds, mean, median and range, dead and diverged networks, recovery.
 
+    Strong values of finders that train as they search are left out, since they are no tickets.
+
     Args:
       table: tidy results.
       further: columns whose means come last; by default those of further metrics.
     """
     further = metrics_in(table) if further is None else further
+    table = without_trained(table)
     case = [name for name in (*CASE, "mother") if name in table]
     groups = table.groupby(case, sort=False)
     return groups.agg(
@@ -60,29 +64,53 @@ def show(table: pd.DataFrame, console: Console | None = None) -> None:
     """Prints one table per task and stage: finders, densities, mean and range over the seeds.
 
     Where the terminal is too narrow, ranges are left out, and then every density gets a row of its
-    own; no number and no name is ever cut.
+    own; no number and no name is ever cut. Finders that train as they search have no strong value.
     """
     console = console or Console()
-    for (task, stage), part in table.groupby(["task", "stage"], sort=False):
-        metric, words = part["metric"].iloc[0], STAGES[str(stage)]
-        cell = partial(_cell, metric=metric, plain=console.options.ascii_only)
-        cells = [partial(cell, ranges=ranges) for ranges in (True, False)]
-        shown, ranges = _fitting(part, cells, console)
-        kind = "mean and range" if ranges and part["seed"].nunique() > 1 else "mean"
-        console.print(
-            f"{task}, {metric}, {words}: {kind} of {count(part['seed'].nunique(), 'seed')}",
-            style="bold",
-        )
-        whole(shown, console)
-        console.print(_references(part, partial(cell, ranges=True), metric) + "\n")
-        for name in metrics_in(part):
-            console.print(f"{task}, {name}, {words}: mean", style="bold")
-            whole(_fitting(part, [partial(_mean, name=name)], console)[0], console)
     plain = console.options.ascii_only
+    for (task, stage), whole in table.groupby(["task", "stage"], sort=False):
+        metric, words = whole["metric"].iloc[0], STAGES[str(stage)]
+        part = without_trained(whole)
+        finders = [name for name in whole["finder"].unique() if name not in SINGLE]
+        cells = [partial(_cell, metric=metric, plain=plain, ranges=r) for r in (True, False)]
+        seeds = terminal.count(whole["seed"].nunique(), "seed")
+        layouts = [layout(part, finders, cell) for layout in LAYOUTS for cell in cells]
+        ranges = terminal.fits(console, *layouts) % 2 == 0 and whole["seed"].nunique() > 1
+        kind = "mean and range" if ranges else "mean"
+        terminal.say(console, f"{task}, {metric}, {words}: {kind} of {seeds}", style="bold")
+        terminal.show(console, *layouts)
+        for line in _references(part, cells[0], metric) + _apart(whole):
+            terminal.say(console, line)
+        console.print()
+        for name in metrics_in(part):
+            terminal.say(console, f"{task}, {name}, {words}: mean", style="bold")
+            mean = partial(_mean, name=name)
+            terminal.show(console, *(layout(part, finders, mean) for layout in LAYOUTS))
     for name, number in troubles(table).items():
         if number:
-            console.print(f"n{MARKS[name][plain]}: {MARKS[name][2]}")
+            terminal.say(console, f"n{MARKS[name][plain]}: {MARKS[name][2]}")
 
+
+def without_trained(table: pd.DataFrame) -> pd.DataFrame:
+    """The table without strong values of finders that train as they search: they are no tickets."""
+    if "kind" not in table:
+        return table
+    return table[(table["stage"] != "pruned") | (table["kind"] != "trained")]
+
+
+def _apart(part: pd.DataFrame) -> list[str]:
+    """Notes on finders whose strong values are no values of subnetworks."""
+    if "kind" not in part or part["stage"].iloc[0] != "pruned":
+        return []
+    found = {kind: part[part["kind"] == kind]["finder"].unique() for kind in APART}
+    return [f"{', '.join(names)}: {APART[kind]}" for kind, names in found.items() if len(names)]
+
+
+APART = {
+    "trained": "trained during the search, so no strong tickets",
+    "signed": "with other signs than the mother, so no subnetworks of it",
+}
+"""What to say of kinds of finders that are not of subnetworks."""
 
 MARKS = {
     "dead": ("†", "d", "n networks with a constant output (dead)"),
@@ -109,11 +137,6 @@ def marks(counts: Mapping[str, int], plain: bool = False) -> str:
     return "".join(f" {counts[name]}{mark[plain]}" for name, mark in MARKS.items() if counts[name])
 
 
-def count(number: int, noun: str) -> str:
-    """A number with its noun, "1 seed" or "3 seeds"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def format_value(value: float, metric: str) -> str:
     """0.978 as accuracy, 1.0e-4 as error."""
     if metric == "accuracy":
@@ -125,53 +148,43 @@ _Cell: TypeAlias = Callable[["pd.DataFrame"], str]
 """`(rows of a finder and a density) -> text`."""
 
 
-def _fitting(part: pd.DataFrame, cells: Sequence[_Cell], console: Console) -> tuple[Table, bool]:
-    """The first layout that fits the terminal, and whether it uses the first kind of cell."""
-    tables = [(make(part, cell), cell is cells[0]) for make in (_wide, _long) for cell in cells]
-    return next((pair for pair in tables if _width(pair[0], console) <= console.width), tables[-1])
-
-
-def whole(table: Table, console: Console) -> None:
-    """Prints a table without cutting a cell, even if it is wider than the terminal."""
-    table.width = _width(table, console)
-    console.print(table, crop=False)
-
-
-def _width(table: Table, console: Console) -> int:
-    """The columns that a table takes if nothing is cut or wrapped."""
-    anywhere = console.options.update(width=100_000)
-    return console.measure(table, options=anywhere).maximum
-
-
-def _wide(part: pd.DataFrame, cell: _Cell) -> Table:
+def _wide(part: pd.DataFrame, finders: Sequence[str], cell: _Cell) -> Table:
     """Finders by densities."""
-    searched = part[~part["finder"].isin(SINGLE)]
-    densities = list(dict.fromkeys(searched["density_name"]))
-    result = _empty(["finder", *densities])
-    for finder, rows in searched.groupby("finder", sort=False):
-        texts = [cell(rows[rows["density_name"] == name]) for name in densities]
-        result.add_row(str(finder), *texts, style="dim" if finder in REFERENCES else None)
-    return result
+    densities, texts = _texts(part, cell)
+    rows = [[name, *(texts.get((name, d), "") for d in densities)] for name in finders]
+    return terminal.table(["finder", *densities], rows, tuple(REFERENCES))
 
 
-def _long(part: pd.DataFrame, cell: _Cell) -> Table:
+def _long(part: pd.DataFrame, finders: Sequence[str], cell: _Cell) -> Table:
     """A row for every finder and density."""
+    densities, texts = _texts(part, cell)
+    pairs = [(name, d) for name in finders for d in densities if (name, d) in texts]
+    rows = [[*pair, texts[pair].replace("\n", "  ")] for pair in pairs]
+    return terminal.table(["finder", "density", "value"], rows, tuple(REFERENCES))
+
+
+def _nested(part: pd.DataFrame, finders: Sequence[str], cell: _Cell) -> Text:
+    """The densities below each finder."""
+    densities, texts = _texts(part, cell)
+    rows = [[name, *(texts.get((name, d), "") for d in densities)] for name in finders]
+    return terminal.listed(["finder", *densities], rows)
+
+
+LAYOUTS: tuple[Callable[[pd.DataFrame, Sequence[str], _Cell], Table | Text], ...] = (
+    *(_wide, _long, _nested),
+)
+"""The layouts of a table, the widest first."""
+
+
+def _texts(part: pd.DataFrame, cell: _Cell) -> tuple[list[str], dict[tuple[str, str], str]]:
+    """The densities, and the text of every finder and density."""
     searched = part[~part["finder"].isin(SINGLE)]
-    result = _empty(["finder", "density", "value"])
-    for (finder, density), rows in searched.groupby(["finder", "density_name"], sort=False):
-        style = "dim" if finder in REFERENCES else None
-        result.add_row(str(finder), str(density), cell(rows).replace("\n", "  "), style=style)
-    return result
+    cases = searched.groupby(["finder", "density_name"], sort=False)
+    texts = {(str(finder), str(density)): cell(rows) for (finder, density), rows in cases}
+    return [str(name) for name in dict.fromkeys(searched["density_name"])], texts
 
 
-def _empty(heads: Sequence[str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for head in heads:
-        table.add_column(head, justify="left" if head == "finder" else "right", no_wrap=True)
-    return table
-
-
-def _references(part: pd.DataFrame, cell: _Cell, metric: str) -> str:
+def _references(part: pd.DataFrame, cell: _Cell, metric: str) -> list[str]:
     """The references below a table: ticket, target and dense network."""
     ticket, density = part["ticket_value"].mean(), part["ticket_density"].iloc[0]
     lines = [
@@ -182,25 +195,19 @@ def _references(part: pd.DataFrame, cell: _Cell, metric: str) -> str:
         rows = part[part["finder"] == finder]
         if len(rows) and not (finder == "planted" and part["stage"].iloc[0] == "pruned"):
             lines.append(f"{words} {cell(rows)}".replace("\n", ", "))
-    return "\n".join(lines)
+    return lines
 
 
 def _mean(rows: pd.DataFrame, name: str) -> str:
-    return f"{rows[name].mean():.3g}" if len(rows) else ""
+    return f"{rows[name].mean():.3g}"
 
 
 def _cell(rows: pd.DataFrame, metric: str, ranges: bool, plain: bool) -> str:
-    if not len(rows):
-        return ""
     values = rows["value"]
-    text = format_value(values.mean(), metric)
-    text += marks(troubles(rows), plain)
+    text = format_value(values.mean(), metric) + marks(troubles(rows), plain)
     if ranges and len(values) > 1:
         low, high = format_value(values.min(), metric), format_value(values.max(), metric)
-        if metric == "accuracy":  # without leading zeros, five densities fit on 80 columns
-            text += f"\n{low.removeprefix('0')}-{high.removeprefix('0')}"
-        else:
-            text += f"\n{low}.. {high}"
+        text += f"\n{low}-{high}" if metric == "accuracy" else f"\n{low} to {high}"
     return text
 
 

@@ -81,6 +81,7 @@ def sweep(
     batch: int | None = None,
     devices: int | None = None,
     keep: Callable[[int], Keeper] | None = None,
+    after: Callable[[int], bool] | None = None,
 ) -> dict[str, np.ndarray]:
     """Runs all cells in batches, with one compiled program each for search and training.
 
@@ -96,6 +97,8 @@ def sweep(
       devices: how many of this process's devices share the cells; by default all.
       keep: `(first cell of a batch) -> Keeper`. With it, searches that have levels run level by
         level and resume where they stopped.
+      after: `(number of cells) -> whether to stop`, called after every batch. If it stops the
+        sweep, the results are those of the first cells.
 
     Returns:
       Arrays over the cells [C]: "pruned/value", "pruned/value_raw", "pruned/constant", the same
@@ -122,11 +125,14 @@ def sweep(
         part = share(mesh, jax.tree.map(lambda a, index=index: a[index], cells))
         keeper = None if keep is None or run.finder.levels is None else keep(start)
         parts.append((_run_batch(run, part, mesh, keeper), min(step, n - start)))
+        if after is not None and after(parts[-1][1]):
+            break
     results = {
         name: np.concatenate([result[name][:size] for result, size in parts])
         for name in parts[0][0]
     }
-    return results | labels_of(run, cells)
+    done = sum(size for _, size in parts)
+    return results | labels_of(run, jax.tree.map(lambda a: a[:done], cells))
 
 
 def default_batch(n: int, devices: int = 1) -> int:

@@ -11,6 +11,7 @@ import pytest
 
 import leaderboard
 import scripting
+from plantjax import sweeps
 from plantjax.finders import FINDERS, REFERENCES
 from plantjax.jobs import HALF, TICKET, InputError
 from plantjax.sweeps import worlds
@@ -53,6 +54,16 @@ def test_every_finder_takes_part_on_every_task(budget: str, tasks: object) -> No
         assert set(part["finder"]) == {*FINDERS, *REFERENCES}
         searched = part[~part["finder"].isin(["dense", "planted"])]
         assert searched.groupby("finder").size().nunique() == 1
+
+
+def test_a_ticket_is_counted_once_for_all_finders(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[str] = []
+    monkeypatch.setattr(
+        sweeps, "ticket_density", lambda task, *size, **how: counted.append(task.name) or 0.1
+    )
+    groups = leaderboard.Settings(tasks=("relu", "circle")).groups()
+    assert sorted(counted) == ["circle", "circle", "relu", "relu"]
+    assert {group.ticket_density for group in groups} == {0.1}
 
 
 def test_full_has_ten_mothers_and_all_densities() -> None:

@@ -3,6 +3,7 @@
 import gc
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +54,31 @@ def test_what_nobody_expects_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(gc, "freeze", lambda: None)
     with pytest.raises(ZeroDivisionError):
         cli.run(lambda argv: print(1 / 0))
+
+
+def test_a_reader_that_leaves_is_told_from_another_broken_pipe(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rich sends its output to nowhere and exits; the pipe of a worker is an error like others."""
+    monkeypatch.setattr(gc, "freeze", lambda: None)
+
+    def worker(argv: object) -> None:
+        raise BrokenPipeError("of a worker")
+
+    def rich(argv: object) -> None:
+        try:
+            raise BrokenPipeError
+        except BrokenPipeError:
+            raise SystemExit(1)  # noqa: B904
+
+    with (tmp_path / "out").open("w") as out:
+        monkeypatch.setattr("sys.stdout", out)
+        with pytest.raises(BrokenPipeError, match="of a worker"):
+            cli.run(worker)
+        with pytest.raises(SystemExit) as stop:
+            cli.run(rich)
+    assert stop.value.code == 141
+    assert capsys.readouterr().err == ""
 
 
 def test_options_become_a_dataclass() -> None:

@@ -11,26 +11,39 @@ import pytest
 import scripting
 import seek
 from plantjax.jobs import InputError, Operation, executors
-from plantjax.jobs.executors import Work
+from plantjax.jobs.chunks import Chunk
+from plantjax.jobs.executors import Watch, Work
 
 
 def small_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> tuple[list[list[int]], Any]:
     """A group that cannot compute more than so many cells at once, and what gets saved."""
     saved: list[list[int]] = []
-    monkeypatch.setattr(executors, "save", lambda folder, chunk: saved.append(chunk))
+    monkeypatch.setattr(executors, "save", lambda folder, chunk: saved.append(chunk.ids))
 
-    def compute(cells: list[int], devices: int, keep: Any) -> list[int]:
+    def compute(cells: list[int], devices: int, keep: Any, after: Any) -> Chunk:
         if len(cells) > most:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
-        return list(cells)
+        done: list[int] = []
+        for cell in cells:
+            done.append(cell)
+            if after(1):
+                break
+        return Chunk({"id": done}, {})
 
-    return saved, SimpleNamespace(compute=compute)
+    return saved, group_of(compute)
+
+
+def group_of(compute: Any) -> SimpleNamespace:
+    return SimpleNamespace(
+        compute=compute, prepare=lambda n, devices: None, program="p", task="relu", finder="snip"
+    )
 
 
 def computed(group: Any, cells: int, devices: int = 1) -> tuple[list[str], int]:
     said: list[str] = []
     work, operation = Work(Path("nowhere"), group, []), Operation(out=Path("nowhere"))
-    sizes = list(executors.compute(work, range(cells), devices, operation, said.append))
+    watch = Watch(executors.scheduled([work], operation), said.append, lambda: False)
+    sizes = list(executors.compute(work, range(cells), devices, operation, watch))
     assert sum(number for number, _ in sizes) == cells
     return said, sizes[-1][1]
 
@@ -48,11 +61,12 @@ def test_the_next_groups_start_with_what_memory_sufficed_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     saved, group = small_memory(monkeypatch, most=6)
-    group.prepare = lambda n, devices: None
     blocks = [list(range(start, start + 20)) for start in (0, 20)]
     said: list[str] = []
     operation = Operation(out=Path("nowhere"), devices=1)
-    list(executors.here([Work(Path("nowhere"), group, blocks)] * 2, operation, said.append))
+    work = [Work(Path("nowhere"), group, blocks)] * 2
+    watch = Watch(executors.scheduled(work, operation), said.append, lambda: False)
+    list(executors.here(work, operation, watch))
     assert len(said) == 2
     assert {len(part) for part in saved} == {5}
 
@@ -63,12 +77,26 @@ def test_no_device_gets_less_than_two_cells(monkeypatch: pytest.MonkeyPatch) -> 
         computed(group, 20, devices=2)
 
 
+@pytest.mark.parametrize("most", [0, 1, 3, 25])
+def test_a_job_that_is_to_stop_saves_what_has_run(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved, group = small_memory(monkeypatch, most=100)
+    blocks = [list(range(start, start + 20)) for start in (0, 20)]
+    work, operation = [Work(Path("nowhere"), group, blocks)], Operation(Path("nowhere"), devices=1)
+    schedule = executors.scheduled(work, operation)
+    watch = Watch(schedule, print, lambda: schedule.cells_run >= most)
+    done = list(executors.here(work, operation, watch))
+    assert [cell for part in saved for cell in part] == list(range(most))
+    assert sum(done) == most
+
+
 def test_other_errors_are_not_swallowed() -> None:
     def broken(*_: Any) -> None:
         raise jax.errors.JaxRuntimeError("INTERNAL: broken")
 
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
-        computed(SimpleNamespace(compute=broken), 20)
+        computed(group_of(broken), 20)
 
 
 @pytest.mark.parametrize(

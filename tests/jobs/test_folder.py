@@ -48,6 +48,22 @@ def test_chunks_come_back_as_they_were(out: Path) -> None:
     assert names == {*CHUNK.results, "labels", "settings", "checksum"}
 
 
+def test_those_who_wait_read_every_chunk_once(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    original = chunks.read
+    monkeypatch.setattr(chunks, "read", lambda *given: read.append(given[0]) or original(*given))
+    saved = folder.SavedCells(out)
+    for _ in range(3):
+        assert saved.ids() == {"a", "b"}
+    assert len(read) == 1
+    folder.save(out, chunks.Chunk({"id": ["c"]}, {"value": np.zeros(1)}))
+    assert saved.ids() == {"a", "b", "c"}
+    assert len(read) == 2
+    for path in read:
+        path.write_bytes(b"damaged")
+    assert saved.ids() == set()
+
+
 def rewrite(path: Path, **changes: np.ndarray) -> None:
     with np.load(path) as arrays:
         content = dict(arrays) | changes

@@ -5,17 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from PIL import Image
 from rich.console import Console
 
 from plantjax import metrics
 from plantjax.finders import FINDERS, REFERENCES
-from plantjax.jobs import figures, summary
+from plantjax.jobs import figures, summary, terminal
 
 
-def shown(table: pd.DataFrame, encoding: str = "utf-8") -> str:
+def shown(table: pd.DataFrame, encoding: str = "utf-8", width: int = 100) -> str:
     file = io.TextIOWrapper(io.BytesIO(), encoding)
-    summary.show(table, Console(file=file, width=100))
+    summary.show(table, Console(file=file, width=width))
     file.flush()
     return file.buffer.getvalue().decode(encoding)
 
@@ -59,8 +60,59 @@ def test_cases_have_mean_median_and_range() -> None:
     assert (second["density_name"], second["seeds"]) == ("0.5", 1)
     text = shown(table)
     assert "0.300" in text
-    assert ".100-.600" in text
+    assert "0.100-0.600" in text
     assert "0.900" in text
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "mse"])
+@pytest.mark.parametrize("width", [40, 50, 80, 200])
+def test_nothing_is_cut_however_narrow_the_terminal(width: int, metric: str) -> None:
+    """All names, densities and means are there; ranges where there is room."""
+    finders = ("snip", "multishot_hutchinson+reinitialised", "edge_popup_levels_global")
+    cases = [(f, d, s) for f in finders for d in ("ticket/2", "0.01", "0.1", "0.5") for s in (0, 1)]
+    values = np.linspace(1e-5, 0.987, len(cases))
+    names, densities, seeds = (list(column) for column in zip(*cases, strict=True))
+    table = tidy(
+        value=list(values),
+        finder=names,
+        density_name=densities,
+        seed=seeds,
+        metric=[metric] * len(cases),
+        constant=[True] * len(cases),
+    )
+    text = shown(table, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    words = text.split()
+    for pair in values.reshape(-1, 2):
+        assert summary.format_value(np.float32(pair).mean(), metric) in words
+    for name in (*finders, *densities):
+        assert name in words
+    low, high = (summary.format_value(value, metric) for value in np.float32(values[-2:]))
+    if width >= 200:
+        assert (f"{low}-{high}" if metric == "accuracy" else f"{low} to {high}") in text
+
+
+def test_finders_that_train_have_no_strong_values() -> None:
+    table = tidy(value=[0.171, 0.272, 0.373], finder=["rigl", "snip", "signed_supermask"])
+    table = table.assign(kind=["trained", "subnetwork", "signed"])
+    trained = table.assign(stage="trained", value=table["value"] + 0.5)
+    text = shown(pd.concat([table, trained]))
+    strong, _, weak = text.partition("weak (after training)")
+    assert "0.171" not in strong
+    assert "0.272" in strong
+    assert "rigl: trained during the search" in strong
+    assert "signed_supermask: with other signs" in strong
+    assert "0.671" in weak
+    assert "during the search" not in weak
+    cases = summary.aggregate(pd.concat([table, trained]))
+    assert list(cases[cases["stage"] == "pruned"]["finder"]) == ["snip", "signed_supermask"]
+
+
+def test_numbers_of_things_are_in_words() -> None:
+    assert terminal.count(1, "minute") == "1 minute"
+    assert terminal.of_seeds(range(3, 4)) == "seed 3"
+    assert terminal.of_seeds([0, 1, 4]) == "mean and range of seeds 0 to 4"
 
 
 def test_values_are_written_as_their_metric_asks() -> None:
@@ -71,6 +123,24 @@ def test_values_are_written_as_their_metric_asks() -> None:
 
 def test_markdown_tables() -> None:
     assert summary.markdown(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+
+
+def test_figures_tell_dead_networks_and_leave_out_what_is_trained() -> None:
+    table = tidy(
+        value=[0.1, 0.2, 0.3, 0.4],
+        finder=["snip", "snip", "grasp", "rigl"],
+        constant=[True, False, False, False],
+    )
+    table = table.assign(kind=["subnetwork"] * 3 + ["trained"])
+    figure, ((axes,),) = figures.subplots(1, 1, (3, 3))
+    figures.draw_panel(axes, summary.without_trained(table), ["snip", "grasp", "rigl"])
+    labels = axes.get_legend_handles_labels()[1]
+    assert labels == ["snip", "grasp", *(figures.GUIDES[i] for i in (0, 2))]
+    inside = [line for line in axes.lines if line.get_color() == "white"]
+    assert [len(line.get_xdata()) for line in inside] == [1]  # of snip, where one of two is dead
+    whole = axes.lines[labels.index("snip")].get_markersize()
+    assert 0 < inside[0].get_markersize() < whole
+    figure.clear()
 
 
 def test_figures_have_room_for_all_finders(tmp_path: Path) -> None:
@@ -89,6 +159,6 @@ def test_figures_have_room_for_all_finders(tmp_path: Path) -> None:
     figures.figure(pd.DataFrame(rows), tmp_path / "figure.png", "small print")
     with Image.open(tmp_path / "figure.png") as image:
         width, height = image.size
-        assert width > 1500
+        assert 1200 < width < 1500  # legible in a column of 830 pixels
         assert height > 1000
         assert len(image.convert("RGB").quantize(64).getcolors()) > 20

@@ -67,6 +67,10 @@ def test_results_do_not_depend_on_order_and_restarts():
     for part in (order, [3, 4, 5, 6, 7], [8], [2, 2, 7], [0, 5, 8]):
         found = sweeps.sweep(run, take(cells, part), batch=2)
         assert_same_bits(found, take(whole("relu"), part))
+    sizes = []
+    found = sweeps.sweep(run, cells, batch=2, after=lambda n: sizes.append(n) or len(sizes) == 2)
+    assert_same_bits(found, take(whole("relu"), range(8)))  # stopped after two batches of four
+    assert sizes == [4, 4]
 
 
 def test_counts_and_metrics_belong_to_their_cells():
