@@ -55,8 +55,8 @@ def test_the_same_function_made_anew_has_not_changed(monkeypatch) -> None:
 
 
 def test_options_and_closures_count(monkeypatch) -> None:
-    make = partial(pj.FINDERS["snip"].func, score=made())
-    other = partial(pj.FINDERS["snip"].func, score=made(factor=5.0))
+    make = partial(pj.finders.singleshot, score=made())
+    other = partial(pj.finders.singleshot, score=made(factor=5.0))
     assert changed(monkeypatch, make, other, "finder") == ["the finder own has changed"]
     assert changed(monkeypatch, partial(make, rounds=2), partial(make, rounds=3), "finder")
 
