@@ -5,6 +5,7 @@
 
 import base64
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 import tyro
+from markupsafe import Markup
 from rich.console import Console
 
 from plantjax.jobs import chunks, cli, summary
@@ -21,8 +23,8 @@ from plantjax.jobs.job import METRICS, checking_input
 from plantjax.metrics import TAKEN
 
 TEMPLATE = Path(__file__).with_name("report.html")
-SHORT = {"task", "depth", "width", "noise", "scope", "rounds", "rescale"}
-"""Columns that are left out of the summary where they have one value."""
+FILTERS = ("task", "stage", "finder", "density_name", *summary.FURTHER)
+"""Columns by whose values a page can be filtered."""
 MOST_ROWS = 2_000
 """Of results.csv that a page shows; the summary always counts all."""
 
@@ -77,7 +79,7 @@ def page(folders: Sequence[Path], title: str) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["shown"] = _shown
+    environment.filters |= {"shown": _shown, "breakable": _breakable}
     template = environment.from_string(TEMPLATE.read_text())
     sections = [_section(folder) for folder in folders]
     return template.render(title=title, sections=sections, most_rows=MOST_ROWS)
@@ -87,9 +89,12 @@ def _section(folder: Path) -> dict[str, Any]:
     """What the template shows of one folder."""
     config, table = _read(folder)
     pictures = {path.stem: path.read_bytes() for path in sorted(folder.glob("*.png"))}
-    section = {
+    section: dict[str, Any] = {
         "name": folder.name,
         "pictures": {name: base64.b64encode(data).decode() for name, data in pictures.items()},
+        "pivots": [],
+        "marks": [],
+        "filters": {},
         "summary": None,
         "rows": len(table),
         "table": _columns_and_rows(table.head(MOST_ROWS)),
@@ -98,11 +103,20 @@ def _section(folder: Path) -> dict[str, Any]:
         "settings": {k: _words(v) for k, v in config["settings"].items() if v is not None},
     }
     if set(summary.CASE) <= set(table):
-        cases = summary.aggregate(table, _metrics(config, table))
-        same = [n for n in summary.CASE if n in SHORT and n in cases and cases[n].nunique() <= 1]
-        section["common"] = ", ".join(f"{name} {cases[name].iloc[0]}" for name in same)
-        section["summary"] = _columns_and_rows(cases.drop(columns=same))
+        section["summary"] = _columns_and_rows(summary.aggregate(table, _metrics(config, table)))
+        if {"ticket_density", "target_value"} <= set(table):
+            section["pivots"] = summary.pivots(table)
+        told = summary.troubles(table).items()
+        section["marks"] = [f"n{summary.MARKS[k][0]}: {summary.MARKS[k][2]}" for k, n in told if n]
+        section["filters"] = {n: _values(table[n]) for n in FILTERS if n in table}
     return section
+
+
+def _values(column: pd.Series) -> list[str]:
+    """The values of a column as they are shown; none if there is but one."""
+    number = pd.api.types.is_numeric_dtype(column)
+    values = list(dict.fromkeys(_shown(value, number) for value in column))
+    return values if len(values) > 1 else []
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -125,18 +139,34 @@ def _metrics(config: Mapping[str, Any], table: pd.DataFrame) -> list[str]:
 
 
 def _columns_and_rows(table: pd.DataFrame) -> dict[str, Any]:
-    """The columns of a table, each with whether it holds numbers, and its rows."""
+    """A table without its columns of one value, which are put in words: it fits on a page.
+
+    Returns:
+      The columns, each with whether it holds numbers; the rows; and the other columns in words.
+    """
     is_number = pd.api.types.is_numeric_dtype
+    same = [name for name in table if len(table) > 1 and table[name].nunique(dropna=False) <= 1]
+    common = {name: _shown(table[name].iloc[0], is_number(table[name])) for name in same}
+    table = table.drop(columns=same)
     numbers = [is_number(column) and column.dtype != bool for _, column in table.items()]
     columns = list(zip(table, numbers, strict=True))
-    return {"columns": columns, "rows": table.itertuples(index=False)}
+    words = ", ".join(f"{name} {value}" for name, value in common.items() if value)
+    return {"columns": columns, "rows": table.itertuples(index=False), "common": words}
 
 
 def _shown(value: Any, number: bool) -> str:
     """A cell as it is shown: four digits of a number, and nothing where there is no value."""
     if pd.isna(value):
         return ""
-    return f"{value:.4g}" if number and isinstance(value, float) else str(value)
+    if not (number and isinstance(value, float)):
+        return str(value)
+    return f"{value:.4g}".replace("e-0", "e-")
+
+
+def _breakable(text: str) -> Markup:
+    """A text in which lines may also break between the parts of a name."""
+    parts = re.split(r"(?<=[_+/])", text)
+    return Markup("<wbr>").join(parts)
 
 
 def _words(value: Any) -> str:

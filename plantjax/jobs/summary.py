@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from rich.console import Console
 from rich.table import Table
@@ -68,27 +68,77 @@ def show(table: pd.DataFrame, console: Console | None = None) -> None:
     """
     console = console or Console()
     plain = console.options.ascii_only
-    for (task, stage), whole in table.groupby(["task", "stage"], sort=False):
-        metric, words = whole["metric"].iloc[0], STAGES[str(stage)]
-        part = without_trained(whole)
-        finders = [name for name in whole["finder"].unique() if name not in SINGLE]
+    for label, stage, whole in _parts(table):
+        metric, words = whole["metric"].iloc[0], STAGES[stage]
+        part, finders = without_trained(whole), _rows(whole)
         cells = [partial(_cell, metric=metric, plain=plain, ranges=r) for r in (True, False)]
         seeds = terminal.count(whole["seed"].nunique(), "seed")
         layouts = [layout(part, finders, cell) for layout in LAYOUTS for cell in cells]
         ranges = terminal.fits(console, *layouts) % 2 == 0 and whole["seed"].nunique() > 1
         kind = "mean and range" if ranges else "mean"
-        terminal.say(console, f"{task}, {metric}, {words}: {kind} of {seeds}", style="bold")
+        terminal.say(console, f"{label}, {metric}, {words}: {kind} of {seeds}", style="bold")
         terminal.show(console, *layouts)
         for line in _references(part, cells[0], metric) + _apart(whole):
             terminal.say(console, line)
         console.print()
         for name in metrics_in(part):
-            terminal.say(console, f"{task}, {name}, {words}: mean", style="bold")
+            terminal.say(console, f"{label}, {name}, {words}: mean", style="bold")
             mean = partial(_mean, name=name)
             terminal.show(console, *(layout(part, finders, mean) for layout in LAYOUTS))
     for name, number in troubles(table).items():
         if number:
             terminal.say(console, f"n{MARKS[name][plain]}: {MARKS[name][2]}")
+
+
+class Pivot(NamedTuple):
+    """A table of one task and stage: finders by densities.
+
+    Attributes:
+      task: the task.
+      stage: "pruned" or "trained".
+      title: what it shows.
+      densities: the heads of its columns but the first.
+      rows: a finder and its texts, each a mean with marks, and in a second line the range.
+      notes: the references, and finders that are no subnetworks.
+    """
+
+    task: str
+    stage: str
+    title: str
+    densities: list[str]
+    rows: list[list[str]]
+    notes: list[str]
+
+
+def pivots(table: pd.DataFrame) -> list[Pivot]:
+    """The tables that `show` prints where there is room."""
+    found = []
+    for label, stage, whole in _parts(table):
+        metric, part = whole["metric"].iloc[0], without_trained(whole)
+        cell = partial(_cell, metric=metric, plain=False, ranges=True)
+        densities, texts = _texts(part, cell)
+        rows = [[name, *(texts.get((name, d), "") for d in densities)] for name in _rows(whole)]
+        title = f"{label}, {metric}, {STAGES[stage]}"
+        notes = _references(part, cell, metric) + _apart(whole)
+        found.append(Pivot(str(whole["task"].iloc[0]), stage, title, densities, rows, notes))
+    return found
+
+
+def _parts(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """The rows of each task and stage, and of each network and noise if there are several."""
+    further = [name for name in FURTHER if name in table and table[name].nunique() > 1]
+    for (task, stage, *values), part in table.groupby(["task", "stage", *further], sort=False):
+        words = [f"{name} {value}" for name, value in zip(further, values, strict=True)]
+        yield ", ".join([str(task), *words]), str(stage), part
+
+
+FURTHER = ("depth", "width", "noise", "mother", "rescale")
+"""Columns whose values are never mixed in one table."""
+
+
+def _rows(part: pd.DataFrame) -> list[str]:
+    """The finders that have a row."""
+    return [str(name) for name in part["finder"].unique() if name not in SINGLE]
 
 
 def without_trained(table: pd.DataFrame) -> pd.DataFrame:

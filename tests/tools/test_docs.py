@@ -42,6 +42,14 @@ def test_links_lead_to_files_and_headings(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_pages_can_be_read_without_a_build(path: Path) -> None:
+    """Nothing but Markdown as repositories show it; pictures are files beside the pages."""
+    for line in re.sub(r"(?s)```.*?```", "", path.read_text()).splitlines():
+        for build in ("--8<--", ":::", "!!! ", "??? ", "{%", "{{", "{:", "[TOC]", "<img"):
+            assert build not in re.sub(r"`[^`]*`", "", line), line
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_commands_use_scripts_and_options_that_exist(path: Path) -> None:
     for script, words in COMMAND.findall(path.read_text()):
         module = importlib.import_module(script)
