@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -107,6 +108,8 @@ def opened(
       ValueError: if another job holds a folder, or this process cannot see it.
     """
     with contextlib.ExitStack() as stack:
+        if team.size > 1 and team.leads:
+            stack.push(_let_others_notice)
         job = 1 + secrets.randbelow(2**31 - 2)
         if team.leads:
             try:
@@ -137,13 +140,19 @@ def _take(stack: contextlib.ExitStack, folders: Mapping[Path, Any], job: int, te
     mine = locks.myself(job, team.process)
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(locks.held(folder, mine))
+        stack.enter_context(locks.held(folder, mine, watched=team.size > 1))
 
     def trouble() -> str | None:
         found = (locks.trouble(folder, mine) for folder in folders)
         return next((message for message in found if message is not None), None)
 
     stack.enter_context(locks.watched(trouble, _give_up))
+
+
+def _let_others_notice(kind: type[BaseException] | None, *_: Any) -> None:
+    """Waits after a failure, as JAX aborts the others, before they say why, once this one ends."""
+    if kind is not None:
+        time.sleep(1.5 * locks.BEAT)
 
 
 def _give_up(message: str) -> None:

@@ -47,8 +47,13 @@ def holder(folder: Path, process: int = 0) -> Holder | None:
 
 
 @contextlib.contextmanager
-def held(folder: Path, mine: Holder) -> Iterator[None]:
+def held(folder: Path, mine: Holder, watched: bool = False) -> Iterator[None]:
     """Holds the folder's lock, or, for a process other than 0, that process's own lock.
+
+    Args:
+      folder: to lock.
+      mine: this process.
+      watched: whether others watch this process: if it fails, its note stays, which tells them.
 
     Raises:
       ValueError: if a living process holds it, which the message names, or the file system has no
@@ -71,8 +76,9 @@ def held(folder: Path, mine: Holder) -> Iterator[None]:
                 old.unlink(missing_ok=True)
         chunks.write_json(note, asdict(mine))
         yield
+        watched = False
     finally:
-        if _read(note) == mine:
+        if _read(note) == mine and not watched:
             note.unlink(missing_ok=True)
         lock.release()
 

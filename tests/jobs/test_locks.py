@@ -130,6 +130,18 @@ def test_dead_peers_of_the_same_job_are_named(tmp_path: Path) -> None:
         assert locks.holder(tmp_path, 3) is None
 
 
+@pytest.mark.parametrize("watched", [False, True])
+def test_a_process_that_fails_tells_those_who_watch_it(watched: bool, tmp_path: Path) -> None:
+    mine, peer = locks.myself(7, 0), dataclasses.replace(locks.myself(7, 1), pid=1)
+    with locks.held(tmp_path, mine):
+        with locks.held(tmp_path, peer, watched=watched):
+            pass
+        assert locks.trouble(tmp_path, mine) is None  # it was done
+        with pytest.raises(KeyboardInterrupt), locks.held(tmp_path, peer, watched=watched):
+            raise KeyboardInterrupt
+        assert (locks.trouble(tmp_path, mine) is not None) == watched
+
+
 def test_a_watch_reports_once_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "BEAT", 0.01)
     told, looks, failed = [None, None, "gone", "gone"], [], threading.Event()

@@ -104,6 +104,15 @@ def test_results_of_other_code_are_refused(
         jobs.run(GRID, old)
 
 
+def test_programs_are_named_by_what_is_compiled() -> None:
+    group = next(iter(GRID.groups()))
+    same = dataclasses.replace(group, seeds=(7,), densities=(("1", 1.0),), noise=0.5)
+    others = [{"width": 9}, {"finder": "snip"}, {"static": {"epochs": 2}}, {"task": "helix"}]
+    names = [dataclasses.replace(group, **changes).program for changes in others]
+    assert same.program == group.program
+    assert len({group.program, *names}) == 1 + len(others)
+
+
 def test_what_is_bad_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(jobs.InputError, match="--devices must be at most 2"):
         jobs.run(GRID, jobs.Operation(out=tmp_path / "run", devices=3))
