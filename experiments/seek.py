@@ -72,7 +72,7 @@ class Settings(Operation):
     """Epochs of training per level of multishot (default: 5)."""
     search_learning_rate: float | None = None
     """Learning rate of searches that train (default: the finder's own)."""
-    loss: Literal["scale-free", "plain"] | None = None
+    loss: Literal["scale-free", "plain", "robust"] | None = None
     """Loss of searches that learn masks (default: scale-free)."""
     head: Literal["none", "reference"] | None = None
     """Edge-popup: "reference" adds the softmax of the paper's code (default: none)."""

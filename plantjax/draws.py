@@ -19,13 +19,16 @@ from plantjax.types import Key, Params
 _LAST = 2**32 - 1
 
 
-def arrays(key: Key, shapes: Sequence[tuple[int, ...]], uniform: bool = False) -> list[jax.Array]:
-    """Independent draws from N(0, 1) or U[-1, 1], one float32 array per shape.
+def arrays(
+    key: Key, shapes: Sequence[tuple[int, ...]], uniform: bool = False, dtype: Any = jnp.float32
+) -> list[jax.Array]:
+    """Independent draws from N(0, 1) or U[-1, 1], one array per shape.
 
     Args:
       key: consumed.
       shapes: shapes of the arrays, at least one.
       uniform: draw from U[-1, 1] instead of N(0, 1).
+      dtype: of the arrays.
 
     >>> import jax
     >>> [array.shape for array in arrays(jax.random.key(0), [(2, 3), (3,)])]
@@ -33,9 +36,9 @@ def arrays(key: Key, shapes: Sequence[tuple[int, ...]], uniform: bool = False) -
     """
     ends = np.cumsum([math.prod(shape) for shape in shapes])
     flat = (
-        jax.random.uniform(key, (ends[-1],), minval=-1.0, maxval=1.0, dtype=jnp.float32)
+        jax.random.uniform(key, (ends[-1],), minval=-1.0, maxval=1.0, dtype=dtype)
         if uniform
-        else jax.random.normal(key, (ends[-1],), jnp.float32)
+        else jax.random.normal(key, (ends[-1],), dtype)
     )
     parts = jnp.split(flat, ends[:-1])
     return [jnp.reshape(part, shape) for part, shape in zip(parts, shapes, strict=True)]

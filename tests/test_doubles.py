@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import contract
 import plantjax as pj
 from plantjax import checks, draws, masks, nets
 from plantjax.finders import names
@@ -134,10 +135,6 @@ FINDERS = [
     *("snip", "ntk_sap", "random_erk", "phew", "multishot_magnitude", "edge_popup", "rigl"),
     *("hard_concrete", "continuous_sparsification", "genetic", "seek"),
 ]
-BRIEF = {
-    **{"rounds": 2, "level_epochs": 1, "search_epochs": 1, "generations": 2, "population": 4},
-    **{"restarts": 2, "sweeps": 1, "rungs": 1, "cycles": 1, "cycle_sweeps": 1, "teachers": 1},
-}
 
 
 @pytest.mark.parametrize(
@@ -146,9 +143,9 @@ BRIEF = {
 def test_finders_search_in_single_and_in_double_precision(name):
     """Traced with strict promotion, in which no single number becomes a double unseen."""
     task = pj.TASKS["circle"]
-    options = {option: value for option, value in BRIEF.items() if option in names.options(name)}
+    options = contract.brief(name)
     with jax.enable_x64(True):
-        params, data = nets.init(KEY, (2, 6, 6, 4)), task.sample(KEY, 64)
+        params, data = nets.init(KEY, (2, 8, 8, 4)), task.sample(KEY, 64)
         for dtype in (jnp.float32, jnp.float64):
             given, x = jax.tree.map(lambda leaf, d=dtype: leaf.astype(d), (params, data.x))
             search = names.make(task, name, **options)
@@ -162,7 +159,7 @@ def test_finders_search_in_single_and_in_double_precision(name):
 @pytest.mark.parametrize("name", ["snip", "edge_popup"])
 def test_masks_are_the_same_with_doubles(name):
     task, found = pj.TASKS["circle"], []
-    options = {option: value for option, value in BRIEF.items() if option in names.options(name)}
+    options = contract.brief(name)
     for doubles in (False, True):
         with jax.enable_x64(doubles):
             search = jax.jit(names.make(task, name, **options))

@@ -277,7 +277,7 @@ def test_outputs_too_small_to_divide_by_have_finite_slopes(size):
 
 def test_search_losses_by_name():
     circle, helix = tasks.TASKS["circle"], tasks.TASKS["helix"]
-    assert list(losses.SEARCH_LOSSES) == ["scale-free", "plain"]
+    assert list(losses.SEARCH_LOSSES) == ["scale-free", "plain", "robust"]
     scale = jnp.float32(0.4)
     wanted = {
         ("scale-free", circle): entropy_64(OUTPUTS, LABELS, 0.4),

@@ -38,7 +38,7 @@ def aligned(
       apply: `(params, x) -> outputs`, of a chain of dense layers with ReLU.
       score: as in `multishot`, like rounds, scope and level_epochs.
       rounds: number of levels.
-      scope: see `masks.select`.
+      scope: one of `masks.SCOPES`, see `masks.select`; no pattern, as inputs of units move.
       level_epochs: number of passes over the data in each level.
       align_epochs: number of passes over the data before matching; 0 matches the mothers.
       batch_size: samples per step.
@@ -56,6 +56,7 @@ def aligned(
     dense networks are those of the first level there is uncertain.
     """
     checks.integer("align_epochs", align_epochs, 0)
+    checks.choice("scope", scope, masks.SCOPES)  # units that move tear patterns apart
     finder = multishot(
         task,
         score=score,

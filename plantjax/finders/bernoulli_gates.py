@@ -40,7 +40,7 @@ def bernoulli_gates(
       batch_size: samples per step.
       search_learning_rate: initial learning rate of Adam, with cosine decay over the run.
       optimizer: optax optimizer to use instead.
-      loss: a name in `losses.SEARCH_LOSSES`: "scale-free", or "plain" for the task's own loss.
+      loss: a name in `losses.SEARCH_LOSSES`: "scale-free", "robust", or "plain", the task's own.
       sigma: standard deviation of the noise; the published one is 0.5.
       dual_rate: how fast the price of the count grows, see `gates.dual_ascent`.
       damping: damps oscillations of the count, see `gates.dual_ascent`.

@@ -52,7 +52,7 @@ def continuous_sparsification(
         published SGD (rate 0.1, momentum 0.9) does as well at density 0.5, but fails at 0.1 on
         Circle.
       optimizer: optax optimizer to use instead.
-      loss: a name in `losses.SEARCH_LOSSES`: "scale-free", or "plain" for the task's own loss.
+      loss: a name in `losses.SEARCH_LOSSES`: "scale-free", "robust", or "plain", the task's own.
       start: initial value s0.
       final_temperature: beta in the last epoch of a round.
       penalty: initial weight of sum m.

@@ -80,7 +80,7 @@ def edge_popup(
       search_learning_rate: initial learning rate of SGD (momentum 0.9, weight decay 5e-4, cosine
         decay over the run).
       optimizer: optax optimizer to use instead.
-      loss: a name in `losses.SEARCH_LOSSES`: "scale-free", or "plain" for the task's own loss.
+      loss: a name in `losses.SEARCH_LOSSES`: "scale-free", "robust", or "plain", the task's own.
       head: "reference" appends the softmax of the paper's code, which makes regression impossible.
       init: "fan_in": U(+-1 / sqrt(fan_in)), biases like the weights of their layer; "equal":
         |0.1 U| everywhere.

@@ -46,7 +46,7 @@ def gem_miner(
       search_learning_rate: initial learning rate of Adam, with cosine decay over the run. The
         published SGD (rate 0.1, momentum 0.9) loses half of the accuracy on Circle.
       optimizer: optax optimizer to use instead.
-      loss: a name in `losses.SEARCH_LOSSES`: "scale-free", or "plain" for the task's own loss.
+      loss: a name in `losses.SEARCH_LOSSES`: "scale-free", "robust", or "plain", the task's own.
       penalty: weight of ||p||^2.
 
     Returns:

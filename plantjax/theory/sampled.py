@@ -125,7 +125,7 @@ def _holds(
     shapes = [(n, theta.shape[1]) for n, theta in zip(neurons, layers, strict=True)]
 
     def one(key: Key) -> jax.Array:
-        drawn = draws.arrays(key, shapes, uniform)
+        drawn = draws.arrays(key, shapes, uniform, dtype=float)  # double where enabled
         holds = jnp.bool_(True)
         for index, (theta, rows) in enumerate(zip(layers, drawn, strict=True)):
             free = theta == 0

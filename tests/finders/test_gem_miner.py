@@ -176,7 +176,7 @@ def test_without_a_freeze_the_mask_is_cut_to_k():
 @pytest.mark.parametrize(
     ("static", "message"),
     [
-        ({"loss": "mse"}, r"loss must be one of scale-free, plain, got 'mse'"),
+        ({"loss": "mse"}, r"loss must be one of scale-free, plain, robust, got 'mse'"),
         ({"period": 0}, r"period must be an integer of at least 1, got 0"),
         ({"penalty": -1.0}, r"penalty must lie in \[0, 1\], got -1.0"),
     ],

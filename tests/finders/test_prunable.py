@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import contract
 from plantjax import masks, sweeps, tasks
-from plantjax.finders import FINDERS, REFERENCES, names
+from plantjax.finders import FINDERS, REFERENCES
 from plantjax.sweeps.runs import TrainingPlan
 from plantjax.types import Planted
 
-BRIEF = {"search_epochs": 1, "every": 2, "generations": 2, "population": 6, "batch_size": 16}
 RELU = tasks.TASKS["relu"]
 
 
@@ -51,8 +51,7 @@ DATA = RELU.sample(jax.random.key(1), 64)
     ],
 )
 def test_norms_are_kept_and_not_counted(name):
-    known = names.options(name)
-    options = {option: value for option, value in BRIEF.items() if option in known}
+    options = contract.brief(name)
     make = FINDERS[name] if name in FINDERS else REFERENCES[name]
     finder = make(RELU, apply=NET, **options)
     planted = Planted(PARAMS, masks.nonzero(PARAMS), jnp.ones(1))
@@ -97,8 +96,7 @@ REST = {"rngs": {"key": jax.random.key(3), "count": jnp.uint32(7)}}
 )
 def test_leaves_that_are_no_floats_change_nothing(name):
     def found(apply, params):
-        known = names.options(name)
-        options = {option: value for option, value in BRIEF.items() if option in known}
+        options = contract.brief(name)
         make = FINDERS[name] if name in FINDERS else REFERENCES[name]
         planted = Planted(params, masks.full(params), jnp.ones(1))
         truth = (planted,) if name in REFERENCES else ()

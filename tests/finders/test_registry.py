@@ -174,9 +174,7 @@ def test_finders_take_numpy_arrays_and_compute_in_single_precision():
 @pytest.mark.parametrize("name", ["concrete_ticket", "bernoulli_gates", "seek", "rigl"])
 def test_masks_do_not_depend_on_how_numbers_are_stored(name):
     """bfloat16 parameters that float32 holds exactly, in numpy arrays."""
-    brief = {"search_epochs": 1, "sweeps": 2, "restarts": 2, "units": 6, "sweep_samples": 64}
-    task = tasks.TASKS["circle"]
-    options = {option: brief[option] for option in brief if option in names.options(name)}
+    task, options = tasks.TASKS["circle"], contract.brief(name)
     params = nets.init(jax.random.key(0), (2, 8, 4))
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
     wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)

@@ -22,7 +22,8 @@ DATA = CIRCLE.sample(jax.random.key(1), 64)
 def test_one_step_by_hand():
     """One batch of all data: scores lose RATE theta dL/d(m theta), and their signs flip theta."""
     options = {"search_epochs": 1, "batch_size": 64, "optimizer": optax.sgd(RATE), "loss": "plain"}
-    finder = finders.FINDERS["signed_supermask"](CIRCLE, anneal="none", **options)
+    options |= {"signed": True, "scope": "global", "init": "equal"}  # all of the entry's, no anneal
+    finder = finders.edge_popup(CIRCLE, **options)
     found = jax.jit(finder)(KEY, MOTHER, DATA, DENSITY)
     init_key, select_key, _ = jax.random.split(KEY, 3)
     scores = begin(init_key, MOTHER, "equal")["scores"]

@@ -8,8 +8,9 @@ import optax
 import pytest
 from flax import nnx
 
+import contract
 from plantjax import checks, interchange, masks, nets, plant, targets, tasks, training
-from plantjax.finders import FINDERS, names
+from plantjax.finders import FINDERS
 from plantjax.nets import wirings
 from plantjax.types import Batch
 
@@ -198,13 +199,8 @@ class Chain(nnx.Module):
         return self.layers[-1](x)
 
 
-PLAIN = nets.init(jax.random.key(0), (2, 6, 6, 4))
+PLAIN = nets.init(jax.random.key(0), (2, 8, 8, 4))
 QUICK = ("snip", "synflow", "edge_popup", "rigl")
-BRIEF = {
-    **{"epochs": 1, "search_epochs": 1, "level_epochs": 1, "rounds": 2, "every": 2},
-    **{"sweeps": 2, "restarts": 2, "units": 6, "sweep_samples": 64},
-    **{"align_epochs": 1, "phases": 2, "generations": 2, "population": 6, "batch_size": 16},
-}
 
 
 @pytest.mark.parametrize(
@@ -214,8 +210,7 @@ BRIEF = {
 def test_finders_find_in_a_module_what_they_find_in_a_tree(name):
     task = tasks.TASKS["circle"]
     data = task.sample(jax.random.key(1), 64)
-    known = names.options(name)
-    options = {option: value for option, value in BRIEF.items() if option in known}
+    options = contract.brief(name)
 
     def found(apply, params):
         finder = jax.jit(FINDERS[name](task, apply=apply, **options))

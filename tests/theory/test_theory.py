@@ -634,8 +634,8 @@ def test_sampling_is_a_function_of_the_key_whatever_the_chunk(monkeypatch):
 def test_mothers_are_drawn_in_float64(monkeypatch):
     dtypes, draw = [], draws.arrays
 
-    def watched(*args):
-        arrays = draw(*args)
+    def watched(*args, **options):
+        arrays = draw(*args, **options)
         dtypes.extend(array.dtype for array in arrays)
         return arrays
 
