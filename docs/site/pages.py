@@ -14,7 +14,7 @@ import mkdocs_gen_files
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("*.md", "docs/*.md")
-FILES = ("LICENSE", "docs/*.png", "docs/findings/*", "experiments/results/*.json")
+FILES = ("LICENSE", "docs/*.png", "docs/*.csv", "docs/findings/*", "experiments/results/*.json")
 LINKED_EXAMPLE = re.compile(r"(examples/\w+)\.py\)")
 
 

@@ -85,10 +85,11 @@ def reselect_live(
     least, number = thresholds.search(lambda t: total(live_at(t)), k, lowest, most, near)
     # `least` has k live parameters, or is the highest threshold with more; then we break its ties.
     mask = live_at(jnp.where(number == k, least, least + one))
+    keys = jax.tree.leaves(ranked)
     ties = count(jax.tree.map(lambda r: r == least[0], ranked))
 
-    def break_ties(state: tuple[jax.Array, Mask]) -> tuple[jax.Array, Mask]:
-        keys = jax.tree.leaves(ranked)
+    def broken(mask: Mask) -> Mask:
+        del mask
         priorities = groups.scatter(topk.priorities(key, 0, size(ranked)), keys)
         above, tied, found = thresholds.refined(
             lambda marks: total(live(params, jax.tree.unflatten(structure, marks))),
@@ -98,8 +99,7 @@ def reselect_live(
             ([r > least[0] for r in keys], [r == least[0] for r in keys], number),
         )
         kept = [a | (t & (found[0] == k[0])) for a, t in zip(above, tied, strict=True)]
-        return jnp.zeros((), bool), live(params, jax.tree.unflatten(structure, kept))
+        return live(params, jax.tree.unflatten(structure, kept))
 
     tied = (number[0] != k[0]) & (ties > 1)
-    _, mask = jax.lax.while_loop(lambda state: state[0], break_ties, (tied, mask))
-    return mask, least
+    return thresholds.if_needed(tied, broken, mask), least

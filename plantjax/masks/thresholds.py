@@ -3,10 +3,14 @@
 Each step counts the entries above the thresholds, in O(n) time and memory. The search interpolates
 and stops as soon as a threshold separates exactly k; that takes about ten steps for evenly spread
 keys, and at most 33 * 4. It starts near an expected threshold if the caller gives one.
+
+Accelerators wait for the host in every pass of a loop whose length they decide themselves. There we
+find the same thresholds digit by digit, in a fixed number of passes.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +25,38 @@ Marks: TypeAlias = list[jax.Array]
 Split: TypeAlias = tuple[Marks, Marks, jax.Array]
 """Entries that are certainly kept, ties of which some are, and the number of both [G]."""
 
+_Tree = TypeVar("_Tree")
+
 _ALL = np.uint32(0xFFFFFFFF)  # above every float
 _REACH = np.uint32(1 << 14)  # size of the first step away from an expected threshold, in keys
 _GROWTH = np.uint32(8)  # factor by which further steps grow
 _LARGEST = np.float32(2**32 - 2**8)  # the largest float32 below 2^32
+_DIGIT = 4  # bits that `by_digits` finds in a pass
+
+
+def if_needed(needed: jax.Array, change: Callable[[_Tree], _Tree], tree: _Tree) -> _Tree:
+    """The changed tree where that is needed, else the tree as it is.
+
+    On CPUs a loop that runs at most once skips the work, under vmap too, where a branch would not.
+    Accelerators do the work in any case, because they would wait for the host.
+
+    Args:
+      needed: bool [].
+      change: `tree -> tree` of the same shapes and dtypes.
+      tree: pytree of arrays.
+    """
+
+    def skipping(needed: jax.Array, tree: _Tree) -> _Tree:
+        def step(state: tuple[jax.Array, _Tree]) -> tuple[jax.Array, _Tree]:
+            return jnp.zeros((), bool), change(state[1])
+
+        return jax.lax.while_loop(lambda state: state[0], step, (needed, tree))[1]
+
+    def always(needed: jax.Array, tree: _Tree) -> _Tree:
+        return jax.tree.map(lambda new, old: jnp.where(needed, new, old), change(tree), tree)
+
+    found: _Tree = jax.lax.platform_dependent(needed, tree, cpu=skipping, default=always)
+    return found
 
 
 def refined(
@@ -86,15 +118,54 @@ def search(
 ) -> tuple[jax.Array, jax.Array]:
     """The largest thresholds [G] that mark at least k entries, or any that mark exactly k.
 
-    `low` marks `count` entries, at least k. Steps interpolate between the counts at the ends of the
-    bracket; the weight of an end that stays twice is halved (the Illinois rule), so that both ends
-    close in. The bracket is bisected after a step that separated nothing, and in every fourth step.
-    Where `near` is above 0, steps away from it grow until the threshold is bracketed.
+    Args:
+      count_at: counts the entries that thresholds mark.
+      k: int32 [G].
+      low: uint32 [G], thresholds that mark at least k entries.
+      count: int32 [G], the number that they mark.
+      near: uint32 [G], expected thresholds, or 0.
 
     Returns:
       (thresholds uint32 [G], number of entries that they mark int32 [G]).
     """
     near = jnp.zeros_like(low) if near is None else near
+    found: tuple[jax.Array, jax.Array] = jax.lax.platform_dependent(
+        *(k, low, count, near),
+        cpu=partial(interpolated, count_at),
+        default=partial(by_digits, count_at),
+    )
+    return found
+
+
+def by_digits(
+    count_at: Count, k: jax.Array, low: jax.Array, count: jax.Array, near: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """See `search`: from the highest digit to the lowest, all values of a digit in one pass."""
+    del low, near
+    values = jnp.arange(1, 1 << _DIGIT, dtype=jnp.uint32)[:, None]
+
+    def find(place: jax.Array, found: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        threshold, marked = found
+        shift = np.uint32(32) - np.uint32(_DIGIT) * (place.astype(jnp.uint32) + 1)
+        counts = jax.vmap(count_at)(threshold[None, :] + (values << shift))
+        enough = counts >= k[None, :]
+        digit = jnp.sum(enough.astype(jnp.int32), axis=0).astype(jnp.uint32)
+        fewest = jnp.min(jnp.where(enough, counts, marked[None, :]), axis=0)
+        return threshold + (digit << shift), fewest
+
+    return jax.lax.fori_loop(0, 32 // _DIGIT, find, (jnp.zeros(k.shape, jnp.uint32), count))
+
+
+def interpolated(
+    count_at: Count, k: jax.Array, low: jax.Array, count: jax.Array, near: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """See `search`: between the counts at both ends of a bracket.
+
+    `low` marks `count` entries, at least k. The weight of an end that stays twice is halved (the
+    Illinois rule), so that both ends close in. The bracket is bisected after a step that separated
+    nothing, and in every fourth step. Where `near` is above 0, steps away from it grow until the
+    threshold is bracketed.
+    """
     bracket = _Bracket(
         low=low,
         high=jnp.full_like(low, _ALL),

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plantjax import checks
-from plantjax.masks.thresholds import refined, search, totals
+from plantjax.masks.thresholds import if_needed, refined, search, totals
 from plantjax.types import Key
 
 _BARRED = np.uint32(0)  # below every float
@@ -136,12 +136,11 @@ def top(
     low = jnp.full(len(values), _NAN, jnp.uint32)  # marks all allowed entries
     threshold, count = search(lambda t: totals(at_least(t)), k, low, allowed, near)
 
-    # This loop runs at most once. Unlike a branch it also skips the work under vmap.
-    _, marks = jax.lax.while_loop(
-        lambda state: jnp.any(state[0] != k),
-        lambda state: (k, _break_ties(key, values, keys, threshold, k, state[0])),
-        (count, at_least(threshold)),
-    )
+    def broken(marks: list[jax.Array]) -> list[jax.Array]:
+        del marks
+        return _break_ties(key, values, keys, threshold, k, count)
+
+    marks = if_needed(jnp.any(count != k), broken, at_least(threshold))
     return marks, threshold
 
 

@@ -153,3 +153,26 @@ def test_arrays_are_ranked_apart(values, k):
     for one, other, v, p, most in zip(found, again, values, priority, k, strict=True):
         np.testing.assert_array_equal(one, brute_force(v, p, most, everything))
         np.testing.assert_array_equal(other, one)
+
+
+@pytest.mark.parametrize("kind", ["random", "tied", "infinite"])
+def test_accelerators_mark_the_same(monkeypatch, kind):
+    """They search digit by digit, in a fixed number of passes."""
+    key, sizes = jax.random.key(5), (1, 40, 300)
+    drawn = [jax.random.normal(jax.random.fold_in(key, n), (4, n)) for n in sizes]
+    changes = {"random": lambda a: a, "tied": jnp.round, "infinite": lambda a: jnp.exp(60 * a)}
+    values = [changes[kind](array) for array in drawn]
+    within = [array < 1.0 for array in drawn]
+    k = jnp.array([[0, 0, 0], [1, 7, 100], [1, 40, 300], [0, 1, 299]], jnp.int32)
+    near = jnp.full(3, 1 << 31, jnp.uint32)
+
+    def marks():
+        """A new function each time, so that none is compiled for the other device."""
+        return jax.vmap(jax.jit(lambda *arguments: topk.top(key, *arguments, near)[0]))(
+            values, k, within
+        )
+
+    here = marks()
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, cpu, default: default(*args))
+    for one, other in zip(here, marks(), strict=True):
+        np.testing.assert_array_equal(one, other)

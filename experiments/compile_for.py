@@ -1,0 +1,222 @@
+"""Compiles all programs of a sweep for a device that need not be there, and says what they need.
+
+`python experiments/compile_for.py h100` compiles for an NVIDIA H100, `v5e` for a TPU v5e, `cpu` for
+this machine.
+"""
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # read when JAX is imported
+
+import jax
+import jax.numpy as jnp
+import tyro
+from jax.sharding import Mesh
+from rich.console import Console
+from rich.progress import Progress
+
+from compiling import program_text, targets
+from compiling.targets import TARGETS
+from plantjax import checks, sweeps
+from plantjax.finders import FINDERS
+from plantjax.jobs import chunks, cli, folder, terminal
+from plantjax.jobs.job import Operation, checking_input, job
+from plantjax.sweeps.compiling import Program, program
+from plantjax.sweeps.worlds import PRNG
+from plantjax.tasks import TASKS
+from plantjax.types import Cell
+
+HEADS = ("program", "compile s", "MB", "+ results", "kernels in loops", "networks/s")
+
+
+@dataclass(frozen=True)
+class Settings(Operation):
+    """Compile for an accelerator without one: time, memory, kernels in each loop, a rough speed."""
+
+    target: tyro.conf.Positional[Literal["h100", "v4", "v5e", "v6e", "cpu"]] = "h100"
+    """The device. Its compiler is in an extra of its own: cuda12 for h100, tpu for v4, v5e, v6e."""
+    out: Path = Path("results/compile_TARGET")
+    """Folder for results, named after the target; it goes on where it stopped."""
+    tasks: Annotated[tuple[str, ...], cli.known(TASKS)] = ("circle", "helix")
+    """Tasks."""
+    finders: Annotated[tuple[str, ...], cli.known(FINDERS)] = tuple(FINDERS)
+    """Finders whose searches are compiled."""
+    depth: int = 5
+    """Layers of neurons, the input included."""
+    width: int = 100
+    """Neurons per hidden layer."""
+    networks: int = 512
+    """Networks of a program, on each chip."""
+    chips: int = 1
+    """Chips that share the networks."""
+    epochs: int = 10
+    """Epochs of weak training."""
+
+    def check(self) -> None:
+        """Raises ValueError, naming the option, if a setting is out of range."""
+        checks.integer("--networks", self.networks, 2)
+        checks.integer("--chips", self.chips, 1)
+        checks.integer("--epochs", self.epochs, 1)
+        checks.integer("--depth", self.depth, 3)
+        for name in self.tasks:
+            checks.choice("--tasks", name, TASKS)
+            sweeps.mother_widths(TASKS[name], self.depth, self.width)
+        for name in self.finders:
+            checks.choice("--finders", name, FINDERS)
+
+
+class Made(NamedTuple):
+    """A program that is traced and lowered, not yet compiled."""
+
+    name: str
+    program: Program
+    seconds: float
+
+
+def programs(settings: Settings, mesh: Mesh, done: set[str]) -> Iterator[Made]:
+    """The programs of each task: world, evaluation, training, and a search for each finder."""
+    numbers = jax.ShapeDtypeStruct((settings.networks * settings.chips,), jnp.float32)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0, impl=PRNG), numbers.shape[0]))
+    cells = Cell(keys, numbers, numbers, numbers)
+
+    def made(name: str, function: Any, *arguments: Any) -> Made:
+        clock = time.perf_counter()
+        lowered = program(function, mesh, *arguments)
+        return Made(name, lowered, time.perf_counter() - clock)
+
+    for task in settings.tasks:
+        shape = (task, settings.depth, settings.width)
+        first = sweeps.make_run(*shape, "magnitude", epochs=settings.epochs)
+        world = made(f"{task} world", first.world, cells)
+        drawn = world.program.out_info
+        search = program(first.search, mesh, cells, drawn)
+        found = search.out_info._replace(info={})
+        shared = [
+            world,
+            made(f"{task} evaluate", first.evaluate, drawn, found),
+            made(f"{task} train", first.fit, cells, drawn, found),
+        ]
+        yield from (one for one in shared if one.name not in done)
+        for finder in settings.finders:
+            if f"{task} {finder}" not in done:
+                run = sweeps.make_run(*shape, finder, epochs=settings.epochs)
+                yield made(f"{task} {finder}", run.search, cells, drawn)
+
+
+def names(settings: Settings) -> list[str]:
+    """The names of all programs, in the order of the table."""
+    parts = ("world", "evaluate", "train", *settings.finders)
+    return [f"{task} {part}" for task in settings.tasks for part in parts]
+
+
+def measured(one: Made, settings: Settings) -> dict[str, Any]:
+    """Compiles a program; its row of the table."""
+    clock = time.perf_counter()
+    compiled = one.program.compile()
+    seconds = time.perf_counter() - clock
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    assert text is not None
+    assert memory is not None
+    target = TARGETS[settings.target]
+    limits = {"rate": target.rate, "bandwidth": target.bandwidth, "launch": target.launch}
+    return {
+        "id": one.name,
+        "trace_seconds": one.seconds,
+        "compile_seconds": seconds,
+        "temporary_bytes": int(memory.temp_size_in_bytes),
+        "argument_bytes": int(memory.argument_size_in_bytes),
+        "output_bytes": int(memory.output_size_in_bytes),
+        "kernels": program_text.kernels(text),
+        "loops": [loop._asdict() for loop in program_text.loops(text)],
+        "estimated_seconds": program_text.seconds(text, **limits),
+    }
+
+
+def nested(loops: Sequence[dict[str, Any]]) -> str:
+    """Kernels times passes of each loop, those inside of it in brackets, equal ones once."""
+    parts: Counter[str] = Counter()
+    place = 0
+    while place < len(loops):
+        loop, end = loops[place], place + 1
+        while end < len(loops) and loops[end]["depth"] > loop["depth"]:
+            end += 1
+        inside = nested(loops[place + 1 : end])
+        trips = "" if loop["trips"] is None else f"x{loop['trips']}"
+        parts[f"{loop['kernels']}{trips}" + (f" [{inside}]" if inside else "")] += 1
+        place = end
+    return ", ".join(text + (f" ({count}*)" if count > 1 else "") for text, count in parts.items())
+
+
+def show(rows: Sequence[dict[str, Any]], settings: Settings, console: Console) -> None:
+    """Prints the table, and the assumptions of its last column."""
+    lines = []
+    for row in rows:
+        lines.append(
+            [
+                row["id"],
+                f"{row['compile_seconds']:.1f}",
+                f"{row['temporary_bytes'] / 1e6:.0f}",
+                f"{row['output_bytes'] / 1e6:.0f}",
+                nested(row["loops"]),
+                f"{settings.networks / row['estimated_seconds']:.0f}",
+            ]
+        )
+    terminal.show(console, terminal.table(HEADS, lines), terminal.listed(HEADS, lines))
+    target = TARGETS[settings.target]
+    terminal.say(
+        console,
+        "Kernels in loops: of each loop, times its passes, and in brackets those of the loops "
+        "inside of it; (3*) stands for three equal ones. A number alone is that of a loop whose "
+        "length the device decides, which the estimate counts once. "
+        f"Networks/s is an upper bound for a chip: {target.rate / 1e12:.1f} TFLOP/s in products, "
+        f"{target.bandwidth / 1e12:.2f} TB/s ({target.source}), and {1e6 * target.launch:.0f} "
+        "microseconds to start a kernel (assumed).",
+    )
+
+
+def run(settings: Settings, console: Console) -> None:
+    """Compiles what is missing, saves each result, and shows all."""
+    mesh = targets.mesh(TARGETS[settings.target], settings.chips)
+    rows = {row["id"]: row for row in saved(settings)}
+    with Progress(console=console) as bar:
+        task = bar.add_task("tracing", total=len(names(settings)), completed=len(rows))
+        for one in programs(settings, mesh, set(rows)):
+            bar.update(task, description=one.name)
+            rows[one.name] = measured(one, settings)
+            labels = {name: [json.dumps(value)] for name, value in rows[one.name].items()}
+            folder.save(settings.out, chunks.Chunk(labels | {"id": [one.name]}, {}))
+            bar.advance(task)
+    found = [rows[name] for name in names(settings)]
+    chunks.write_json(settings.out / "programs.json", found)
+    folder.finish(settings.out, list(rows))
+    show(found, settings, console)
+    console.print(f"All numbers: {settings.out / 'programs.json'}")
+
+
+def saved(settings: Settings) -> Iterator[dict[str, Any]]:
+    """The rows in the folder."""
+    for chunk in folder.load(settings.out):
+        row = {name: json.loads(v[0]) for name, v in chunk.labels.items() if name != "id"}
+        yield {"id": chunk.ids[0]} | row
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    with checking_input():
+        settings = cli.parse(Settings, argv, "compile_for.py")
+        named = str(settings.out).replace("TARGET", settings.target)
+        settings = replace(settings, out=Path(named))
+        targets.prepare(TARGETS[settings.target].platform)
+    with job(settings):
+        run(settings, Console())
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,264 @@
+"""Loops, kernels, bytes and operations of a compiled program, read from its text.
+
+A kernel is one instruction of the scheduled program that the device starts: a fusion, a product, a
+sort, a copy. What only renames or groups arrays is none.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+FREE = (
+    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id"),
+    *("replica-id", "after-all", "add-dependency", "opt-barrier"),
+)
+"""Instructions that start nothing."""
+CALLS = ("call", "conditional", "async-start")
+BYTES = {"pred": 1, "bf16": 2, "token": 0, "opaque": 0}
+INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (.*)")
+HEAD = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\{$")
+ARRAY = re.compile(r"([a-z]\w*)\[([\d,<=]*)\]")
+
+
+class Instruction(NamedTuple):
+    """A line of a computation."""
+
+    name: str
+    shapes: list[tuple[str, tuple[int, ...]]]  # (kind of number, shape) of each array it returns
+    opcode: str
+    operands: list[str]
+    rest: str
+
+    @property
+    def bytes(self) -> int:
+        """The size of all arrays that it returns."""
+        return sum(math.ceil(_width(kind) * math.prod(shape)) for kind, shape in self.shapes)
+
+
+Computation = dict[str, Instruction]
+
+
+class Loop(NamedTuple):
+    """A loop, without the loops inside of it.
+
+    Attributes:
+      name: the instruction's.
+      source: where in the traced program it comes from.
+      depth: 0 for loops that are in no other loop.
+      trips: number of passes; None if the device decides.
+      kernels: started in each pass.
+      bytes: read and written in each pass.
+      operations: of matrix products and convolutions in each pass.
+    """
+
+    name: str
+    source: str
+    depth: int
+    trips: int | None
+    kernels: int
+    bytes: int
+    operations: int
+
+
+class Cost(NamedTuple):
+    """Of one kernel."""
+
+    bytes: int
+    operations: int
+
+
+def parse(text: str) -> tuple[dict[str, Computation], str]:
+    """The computations of a program by name, and the name of its entry."""
+    found: dict[str, Computation] = {}
+    entry, current = "", {}
+    for line in re.sub(r"/\*.*?\*/", "", text).splitlines():
+        head = HEAD.match(line)
+        if head and not line.startswith(" "):
+            current = found.setdefault(head[2], {})
+            entry = head[2] if head[1] else entry
+        elif match := INSTRUCTION.match(line):
+            made = _instruction(match[1], match[2])
+            if made is not None:
+                current[made.name] = made
+    return found, entry
+
+
+def _instruction(name: str, rest: str) -> Instruction | None:
+    kind, rest = (_balanced(rest) if rest.startswith("(") else rest.split(" ", 1))[:2]
+    match = re.match(r"\s*([\w\-]+)(\(.*)", rest)
+    if match is None:
+        return None
+    inside, rest = _balanced(match[2])
+    shapes = [
+        (array[1], tuple(int(re.sub(r"\D", "", n)) for n in array[2].split(",") if n))
+        for array in ARRAY.finditer(kind)
+    ]
+    operands = re.findall(r"%([\w.\-]+)", inside)
+    return Instruction(name, shapes, match[1], operands, rest if match[1] != "constant" else "")
+
+
+def _balanced(text: str) -> tuple[str, str]:
+    """The part in the first parentheses, and what follows."""
+    depth = 0
+    for place, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if depth == 0:
+            return text[: place + 1], text[place + 1 :]
+    return text, ""
+
+
+def _width(kind: str) -> float:
+    digits = re.search(r"\d+", kind)
+    return BYTES[kind] if kind in BYTES else int(digits[0]) / 8 if digits else 4
+
+
+def loops(text: str) -> list[Loop]:
+    """All loops of a program in the order of its text, each before those inside of it."""
+    computations, entry = parse(text)
+    return list(_loops(computations, entry, 0))
+
+
+def seconds(text: str, rate: float, bandwidth: float, launch: float) -> float:
+    """The least time of a program: each kernel is held up by products, memory or its start.
+
+    Args:
+      text: of the compiled program.
+      rate: operations a second.
+      bandwidth: bytes a second.
+      launch: seconds to start a kernel.
+
+    Returns:
+      Seconds; loops whose length the device decides are counted once.
+    """
+    computations, entry = parse(text)
+
+    def of(name: str) -> float:
+        total = 0.0
+        for one in computations[name].values():
+            if one.opcode == "while":
+                total += (_trips(one) or 1) * of(_called(one, "body")[0])
+            elif one.opcode in CALLS:
+                total += max((of(branch) for branch in _branches(one)), default=0.0)
+            elif _starts(one):
+                cost = _cost(computations, name, one)
+                total += launch + max(cost.operations / rate, cost.bytes / bandwidth)
+        return total
+
+    return of(entry)
+
+
+def kernels(text: str) -> int:
+    """The kernels of a program that are in no loop."""
+    computations, entry = parse(text)
+    return len(list(_kernels(computations, entry)))
+
+
+def _loops(computations: Mapping[str, Computation], name: str, depth: int) -> Iterator[Loop]:
+    for one in computations[name].values():
+        if one.opcode == "while":
+            body = _called(one, "body")[0]
+            costs = list(_kernels(computations, body))
+            source = re.search(r'op_name="([^"]*)"', one.rest)
+            yield Loop(
+                one.name,
+                source[1] if source else "",
+                depth,
+                _trips(one),
+                len(costs),
+                sum(cost.bytes for cost in costs),
+                sum(cost.operations for cost in costs),
+            )
+            yield from _loops(computations, body, depth + 1)
+        elif one.opcode in CALLS:
+            for branch in _branches(one):
+                yield from _loops(computations, branch, depth)
+
+
+def _kernels(computations: Mapping[str, Computation], name: str) -> Iterator[Cost]:
+    """The kernels of a computation, and of all that it calls, loops apart."""
+    for one in computations[name].values():
+        if one.opcode in CALLS:
+            branches = [list(_kernels(computations, branch)) for branch in _branches(one)]
+            yield from max(branches, key=len, default=[])
+        elif one.opcode != "while" and _starts(one):
+            yield _cost(computations, name, one)
+
+
+def _starts(one: Instruction) -> bool:
+    return one.opcode not in FREE and not one.opcode.endswith("-done")
+
+
+def _called(one: Instruction, role: str) -> list[str]:
+    return re.findall(rf"\b{role}=%?([\w.\-]+)", one.rest)
+
+
+def _branches(one: Instruction) -> list[str]:
+    """The computations that a call, or a choice among several, may run."""
+    several = re.search(r"branch_computations=\{([^}]*)\}", one.rest)
+    if several:
+        return re.findall(r"%?([\w.\-]+)", several[1])
+    roles = ("to_apply", "calls", "true_computation", "false_computation")
+    return [name for role in roles for name in _called(one, role)]
+
+
+def _trips(one: Instruction) -> int | None:
+    """The number of passes; None if it depends on what is computed."""
+    found = re.search(r'"known_trip_count":\{"n":"(\d+)"', one.rest)
+    return int(found[1]) if found else None
+
+
+def _cost(computations: Mapping[str, Computation], name: str, one: Instruction) -> Cost:
+    """What a kernel reads, writes and multiplies."""
+    here, inner = computations[name], _called(one, "calls")
+    if one.opcode == "fusion" and inner and inner[0] in computations:
+        inside = computations[inner[0]]
+        moved = _moved(inside, one)
+        return Cost(moved, sum(_operations(inside, part) for part in inside.values()))
+    if one.opcode in ("dynamic-slice", "gather"):
+        return Cost(2 * one.bytes, 0)
+    if one.opcode == "dynamic-update-slice" and one.operands[1] in here:
+        return Cost(2 * here[one.operands[1]].bytes, 0)
+    read = sum(here[operand].bytes for operand in one.operands if operand in here)
+    return Cost(read + one.bytes, _operations(here, one))
+
+
+def _moved(inside: Computation, one: Instruction) -> int:
+    """The bytes of a fusion; of an array of which it reads or writes a slice, the slice's."""
+    parameters = [part for part in inside.values() if part.opcode == "parameter"]
+    total, written = 0, one.bytes
+    for parameter in parameters:
+        users = [part for part in inside.values() if parameter.name in part.operands]
+        first = [part for part in users if part.operands[0] == parameter.name]
+        sliced = [part for part in first if part.opcode in ("dynamic-slice", "gather")]
+        updated = [part for part in first if part.opcode == "dynamic-update-slice"]
+        if users and len(sliced) + len(updated) == len(users):
+            changes = sum(inside[part.operands[1]].bytes for part in updated)
+            total += sum(part.bytes for part in sliced) + changes
+            written -= sum(part.bytes for part in updated) - changes
+        else:
+            total += parameter.bytes
+    return total + max(written, 0)
+
+
+def _operations(here: Computation, one: Instruction) -> int:
+    """Two for each multiplication of a product or convolution."""
+    if one.opcode == "convolution":
+        kernel = here[one.operands[1]].shapes[0][1]
+        labels = re.search(r"dim_labels=\w+_(\w+)->", one.rest)
+        contracted = math.prod(kernel) // kernel[labels[1].index("o")] if labels else 1
+    elif one.opcode == "dot" or "gemm" in one.rest[:200]:
+        given = here.get(one.operands[0]) if one.operands else None
+        contracted = math.prod(given.shapes[0][1][d] for d in _contracted(one)) if given else 1
+    else:
+        return 0
+    return 2 * math.prod(one.shapes[0][1]) * contracted
+
+
+def _contracted(one: Instruction) -> list[int]:
+    found = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", one.rest)
+    if found:
+        return [int(d) for d in found[1].split(",") if d]
+    found = re.search(r'"lhs_contracting_dimensions":(\[[^\]]*\])', one.rest)
+    return [int(d) for d in json.loads(found[1])] if found else []

@@ -1,0 +1,129 @@
+"""compile_for.py on this machine, and the reader of compiled programs."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import compile_for
+import scripting
+from compiling import program_text, targets
+from plantjax.jobs import InputError
+from scripting import cache
+
+__all__ = ["cache"]
+
+PROGRAM = """HloModule example, is_scheduled=true
+
+%fused (p: f32[9,8], i: s32[]) -> f32[1,8] {
+  %p = f32[9,8]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  %z = s32[] constant(0)
+  ROOT %s = f32[1,8]{1,0} dynamic-slice(%p, %i, %z), dynamic_slice_sizes={1,8}
+}
+
+%inner (a: (s32[], f32[1,8])) -> (s32[], f32[1,8]) {
+  %a = (s32[], /*index=1*/f32[1,8]{1,0}) parameter(0)
+  %g = f32[1,8]{1,0} get-tuple-element(%a), index=1
+  %n = f32[1,8]{1,0} negate(%g)
+  %j = s32[] get-tuple-element(%a), index=0
+  ROOT %t = (s32[], f32[1,8]{1,0}) tuple(%j, %n)
+}
+
+%outer (b: (s32[], f32[9,8], f32[8,4])) -> (s32[], f32[9,8], f32[8,4]) {
+  %b = (s32[], f32[9,8]{1,0}, f32[8,4]{1,0}) parameter(0)
+  %k = s32[] get-tuple-element(%b), index=0
+  %x = f32[9,8]{1,0} get-tuple-element(%b), index=1
+  %w = f32[8,4]{1,0} get-tuple-element(%b), index=2
+  %row = f32[1,8]{1,0} fusion(%x, %k), kind=kLoop, calls=%fused
+  %u = (s32[], f32[1,8]{1,0}) tuple(%k, %row)
+  %v = (s32[], f32[1,8]{1,0}) while(%u), condition=%c, body=%inner
+  %y = f32[1,8]{1,0} get-tuple-element(%v), index=1
+  %d = f32[1,4]{1,0} dot(%y, %w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT %r = (s32[], f32[9,8]{1,0}, f32[8,4]{1,0}) tuple(%k, %x, %w)
+}
+
+ENTRY %main (q: (s32[], f32[9,8], f32[8,4])) -> (s32[], f32[9,8], f32[8,4]) {
+  %q = (s32[], f32[9,8]{1,0}, f32[8,4]{1,0}) parameter(0)
+  %e = (s32[], f32[9,8]{1,0}, f32[8,4]{1,0}) copy(%q)
+  ROOT %l = (s32[], f32[9,8]{1,0}, f32[8,4]{1,0}) while(%e), condition=%c, body=%outer, backend_config={"known_trip_count":{"n":"7"}}
+}
+"""  # noqa: E501
+
+
+def test_loops_kernels_and_costs_by_hand():
+    outer, inner = program_text.loops(PROGRAM)
+    assert (outer.name, outer.depth, outer.trips, outer.kernels) == ("l", 0, 7, 2)
+    assert (inner.name, inner.depth, inner.trips, inner.kernels) == ("v", 1, None, 1)
+    row, product, index = 2 * 8 * 4, (8 + 32 + 4) * 4, 4
+    assert outer.bytes == row + index + product
+    assert outer.operations == 2 * 4 * 8
+    assert inner.bytes == 2 * 8 * 4
+    assert program_text.kernels(PROGRAM) == 1
+
+
+def test_the_estimate_is_held_up_by_the_slowest_part():
+    launches = program_text.seconds(PROGRAM, 1e30, 1e30, 1.0)
+    assert launches == pytest.approx(1 + 7 * (2 + 1))
+    products = program_text.seconds(PROGRAM, 64.0, 1e30, 0.0)
+    assert products == pytest.approx(7 * 1.0)
+
+
+def test_a_compiled_scan_is_read():
+    def steps(x):
+        return jax.lax.scan(lambda x, _: (jnp.sin(x @ x), None), x, length=11)[0]
+
+    text = jax.jit(steps).lower(jnp.ones((6, 6))).compile().as_text()
+    (loop,) = program_text.loops(text)
+    assert loop.trips == 11
+    assert loop.operations == 2 * 6**3
+    assert 1 <= loop.kernels <= 6
+
+
+@pytest.mark.slow
+def test_it_compiles_for_this_machine_and_goes_on(cache, tmp_path, capsys):
+    words = ["cpu", "--tasks", "relu", "--finders", "snip", "--depth", "3", "--width", "12"]
+    words += ["--networks", "2", "--epochs", "1", "--out", str(tmp_path)]
+    compile_for.main(words)
+    rows = json.loads((tmp_path / "programs.json").read_text())
+    assert [row["id"] for row in rows] == [
+        f"relu {n}" for n in ("world", "evaluate", "train", "snip")
+    ]
+    assert all(row["compile_seconds"] > 0 and row["estimated_seconds"] > 0 for row in rows)
+    train = next(row for row in rows if row["id"] == "relu train")
+    assert max(loop["trips"] or 0 for loop in train["loops"]) == 9000 // 32
+    assert all(loop["trips"] for loop in train["loops"])
+    capsys.readouterr()
+    compile_for.main(words)
+    assert json.loads((tmp_path / "programs.json").read_text()) == rows
+    assert "relu snip" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["cpu", "--networks", "1"], "--networks must be an integer of at least 2, got 1"),
+        (["cpu", "--chips", "0"], "--chips must be an integer of at least 1, got 0"),
+        (["cpu", "--finders", "x"], "--finders must be one of"),
+    ],
+)
+def test_bad_options_are_refused(words, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        compile_for.main([*words, "--out", str(tmp_path / "out")])
+
+
+def test_a_compiler_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(targets.PACKAGES, "tpu", "no-such-package")
+    with pytest.raises(InputError, match=r"needs the package no-such-package.*experiments,tpu"):
+        compile_for.main(["v5e"])
+
+
+def test_a_wrong_target_is_one_line():
+    command = [sys.executable, "experiments/compile_for.py", "abacus"]
+    ended = subprocess.run(command, cwd=scripting.ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert "h100" in ended.stderr
