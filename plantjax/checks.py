@@ -96,10 +96,10 @@ def choice(name: str, value: Any, allowed: Collection[str]) -> None:
     """
     if value not in allowed:
         known = ", ".join(allowed)
-        raise ValueError(f"{name} must be one of {known}, got {value!r}.{_meant(value, allowed)}")
+        raise ValueError(f"{name} must be one of {known}, got {value!r}.{meant(value, allowed)}")
 
 
-def _meant(value: Any, allowed: Collection[str]) -> str:
+def meant(value: Any, allowed: Collection[str]) -> str:
     """The allowed name that is most like the given one, as a question, or nothing."""
     close = difflib.get_close_matches(str(value), allowed, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
@@ -122,7 +122,7 @@ def options(name: str, given: Collection[str], allowed: Collection[str]) -> None
         if option not in allowed:
             known = ", ".join(sorted(allowed)) or "none"
             raise ValueError(
-                f"{option} is no option of {name}, which takes {known}.{_meant(option, allowed)}"
+                f"{option} is no option of {name}, which takes {known}.{meant(option, allowed)}"
             )
 
 

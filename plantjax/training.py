@@ -1,6 +1,7 @@
 """Training: one scan over epochs and batches, which trains parameters as well as scores."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import chex
@@ -256,4 +257,17 @@ def _updates(
     stepped = optax.with_extra_args_support(optimizer)
     # optax does not run under "strict", nor do its line searches without broadcasting
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        return stepped.update(gradient, state, params, **told)
+        return stepped.update(gradient, state, params, **taken(stepped, told))
+
+
+def taken(
+    optimizer: optax.GradientTransformationExtraArgs, told: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the update of an optimizer takes of what it could be told.
+
+    Some that optax marks as taking anything take only the arguments that they name, as `sam`.
+    """
+    parameters = inspect.signature(optimizer.update).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return dict(told)
+    return {name: value for name, value in told.items() if name in parameters}

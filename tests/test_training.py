@@ -10,7 +10,7 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from plantjax import losses, masks, nets, training
+from plantjax import losses, masks, nets, optim, training
 from plantjax.types import Batch
 from shared import at
 
@@ -365,3 +365,13 @@ def test_optimizers_that_need_the_loss_fit_as_well(name):
     params, values = fit(jax.random.key(0), LINEAR, HALF, DATA, optimizer, epochs=12, batch_size=22)
     np.testing.assert_allclose(params["slope"], [wanted[0], [0.0]], rtol=0.05)
     np.testing.assert_allclose(values[-1], least, rtol=0.01)
+
+
+def test_optimizers_that_take_only_what_they_name_fit_as_well():
+    sam = optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.01))
+    found = [
+        fit(jax.random.key(0), LINEAR, HALF, DATA, optimizer, epochs=6, batch_size=22)
+        for optimizer in (sam, optim.keep_pruned(sam, HALF))
+    ]
+    assert float(found[0][1][-1]) < float(found[0][1][0])
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-5)

@@ -7,6 +7,7 @@ are traced. A finder never sees the planted ticket; the references take it as a 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from functools import lru_cache
 
+from plantjax import checks
 from plantjax.finders.ac_dc import ac_dc
 from plantjax.finders.aligned import aligned
 from plantjax.finders.bernoulli_gates import bernoulli_gates
@@ -63,7 +64,10 @@ class Registry(MutableMapping[str, MakeFinder]):
         return found
 
     def __getitem__(self, name: str) -> MakeFinder:
-        return self._all()[name]
+        found = self._all()
+        if name not in found:
+            raise KeyError(f"{name}: no finder has this name.{checks.meant(name, found)}")
+        return found[name]
 
     def __setitem__(self, name: str, make: MakeFinder) -> None:
         self._entries[name] = make

@@ -20,6 +20,9 @@ Arrays = dict[str, np.ndarray]
 _HEADER = 4096
 """The most bytes that the header of an array in an .npz file may have."""
 
+_METADATA = "__metadata__"
+"""Not an array in the header of a .safetensors file, but notes about them."""
+
 
 def save(path: str | os.PathLike[str], tree: Any) -> None:
     """Writes a mask or parameters to a file in the format of its suffix.
@@ -29,8 +32,9 @@ def save(path: str | os.PathLike[str], tree: Any) -> None:
       tree: pytree of arrays with numpy's own dtypes (not bfloat16).
 
     Raises:
-      ValueError: if the suffix is unknown, its package is missing, a dtype is not numpy's, or two
-        leaves have one path; the old file, if any, is left as it was.
+      ValueError: if the suffix is unknown, its package is missing, a dtype is not numpy's, two
+        leaves have one path, or the format gives a leaf's path another meaning; the old file,
+        if any, is left as it was.
     """
     write, _ = _format(path)
     pairs = jax.tree_util.tree_leaves_with_path(tree)
@@ -125,6 +129,11 @@ _HEADERS: Mapping[bytes, Callable[..., tuple[tuple[int, ...], bool, np.dtype[Any
 
 
 def _write_safetensors(path: Path, arrays: Arrays) -> None:
+    if _METADATA in arrays:
+        raise ValueError(
+            f"tree must have no leaf {_METADATA} in a .safetensors file, which has notes under "
+            "this name; .npz takes any name."
+        )
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     _safetensors().numpy.save_file(contiguous, path)
 

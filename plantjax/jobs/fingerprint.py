@@ -1,7 +1,7 @@
 """Fingerprints of the code that makes results, so that a folder never mixes two versions of it.
 
 They cover plantjax's own sources, versions and settings of JAX that change values, and what users
-have registered: its byte code, closures, defaults and the functions that it calls.
+have registered: its byte code, closures, defaults, the functions that it calls and its modules.
 """
 
 import dataclasses
@@ -128,7 +128,7 @@ def _parts(value: Any, above: list[Any]) -> Iterator[str]:
         yield f"{array.dtype} {array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
         return
     elif isinstance(value, types.ModuleType):
-        inner = [value.__name__]
+        inner = [value.__name__, *_sources(value)]
     elif isinstance(value, types.MethodType):
         inner = [value.__func__, value.__self__]
     elif hasattr(value, "__wrapped__"):  # by jax.jit
@@ -140,6 +140,22 @@ def _parts(value: Any, above: list[Any]) -> Iterator[str]:
         inner = [type(value), getattr(value, "__dict__", {})]
     for part in inner:
         yield from _parts(part, above)
+
+
+def _sources(module: types.ModuleType) -> Iterator[str]:
+    """The sources of a module beside the user's code, and of the modules that it uses itself."""
+    found: dict[str, Path] = {}
+    left = [module]
+    while left:
+        one = left.pop()
+        file = getattr(one, "__file__", None) or ""
+        if one.__name__ in found or file.startswith(_INSTALLED) or not file.endswith(".py"):
+            continue
+        found[one.__name__] = Path(file)
+        left += [part for part in vars(one).values() if isinstance(part, types.ModuleType)]
+    for name in sorted(found):
+        yield name
+        yield hashlib.sha256(found[name].read_bytes()).hexdigest()
 
 
 def _closure(function: types.FunctionType) -> list[Any]:

@@ -16,6 +16,7 @@ import optax
 from plantjax import checks
 from plantjax.optim.packing import Packed, describe
 from plantjax.optim.views import Leaves, cleaned, entering, leaving, told_of
+from plantjax.training import taken
 from plantjax.types import Mask, Params, Prunable
 
 Change: TypeAlias = Callable[[jax.Array, Leaves, Leaves, Leaves], Leaves]
@@ -93,7 +94,7 @@ class Sparse:
             told = told_of(extra, structure, leaves, packed)
             # optax does not run under "strict", nor do its line searches without broadcasting
             with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-                return stepped.update(shown[0], inner, shown[1], **told)
+                return stepped.update(shown[0], inner, shown[1], **taken(stepped, told))
 
         def rest() -> tuple[Params, optax.OptState]:
             return jax.tree.map(jnp.zeros_like, jax.eval_shape(step)[0]), inner

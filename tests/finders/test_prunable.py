@@ -132,6 +132,14 @@ def test_results_count_prunable_parameters_only():
     np.testing.assert_allclose(results["recovery/recall"], 8 / 19)
 
 
+class Nothing(Normed):
+    def prunable(self, path):
+        return False
+
+
 def test_a_predicate_that_allows_nothing_is_refused():
     with pytest.raises(ValueError, match="prunable must allow at least one leaf"):
         masks.select(jax.random.key(0), PARAMS, 0.5, prunable=lambda path: False)
+    for name in ("snip", "rigl", "edge_popup", "hard_concrete"):
+        with pytest.raises(ValueError, match="prunable must allow at least one leaf"):
+            FINDERS[name](RELU, apply=Nothing())(jax.random.key(0), PARAMS, DATA, 0.5)

@@ -73,6 +73,8 @@ def test_it_is_used_like_a_dict():
             del registry[missing]
         with pytest.raises(KeyError, match=missing):
             registry[missing]
+    with pytest.raises(KeyError, match="Did you mean 'first'"):
+        registry["frist"]
     assert registry.pop("a")("task") == ("task", "a")  # also the finder of a score
     assert registry.pop("a", None) is None
     assert "a" not in registry

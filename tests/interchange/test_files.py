@@ -132,6 +132,15 @@ def test_damaged_files_are_refused(tmp_path, suffix, cut):
         interchange.load(path, PARAMS)
 
 
+def test_no_array_becomes_the_notes_of_a_file(tmp_path):
+    tree = {"__metadata__": jnp.ones(2), "b": jnp.zeros(3)}
+    with pytest.raises(ValueError, match="must have no leaf __metadata__"):
+        interchange.save(tmp_path / "a.safetensors", tree)
+    assert not list(tmp_path.iterdir())
+    interchange.save(tmp_path / "a.npz", tree)
+    assert interchange.load(tmp_path / "a.npz", tree)["__metadata__"].tolist() == [1.0, 1.0]
+
+
 def test_other_suffixes_and_missing_files(tmp_path):
     with pytest.raises(ValueError, match=r"must end in \.npz or \.safetensors, got"):
         interchange.save(tmp_path / "mask.pkl", MASK)

@@ -1,5 +1,6 @@
 """Fingerprints: what changes a result changes them, and nothing else does."""
 
+import types
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -67,6 +68,9 @@ def test_options_and_closures_count(monkeypatch) -> None:
     assert changed(monkeypatch, metric(np.ones(3)), metric(np.zeros(3)), "metric")
 
 
+MODULE: Any = None
+
+
 class Scaled:
     def __init__(self, factor: float) -> None:
         self.factor = factor
@@ -86,6 +90,26 @@ def test_jitted_functions_objects_and_methods_count(monkeypatch) -> None:
 def test_a_file_beside_the_package_is_no_part_of_it(monkeypatch) -> None:
     monkeypatch.setitem(globals(), "FILE", f"{prints.PACKAGE}_plugin.py")
     assert changed(monkeypatch, made(), made(sign=-1))
+
+
+def test_modules_that_a_function_uses_count(monkeypatch, tmp_path: Path) -> None:
+    def used(constant: float) -> types.ModuleType:
+        outer, inner = (types.ModuleType(name) for name in ("outer", "inner"))
+        for module, text in ((outer, "import inner"), (inner, f"X = {constant}")):
+            file = tmp_path / f"{module.__name__}_{constant}.py"
+            file.write_text(text)
+            module.__file__ = str(file)
+        vars(outer)["inner"], vars(inner)["outer"] = inner, outer  # they import each other
+        return outer
+
+    def score(apply: Any, loss: Any) -> Any:
+        return lambda key, params, mask, batch: MODULE.inner.X
+
+    def hashed(constant: float) -> str:
+        monkeypatch.setitem(globals(), "MODULE", used(constant))
+        return prints._hash(score)
+
+    assert hashed(1.0) == hashed(1.0) != hashed(2.0)
 
 
 def test_versions_settings_and_sources_count(tmp_path: Path) -> None:
