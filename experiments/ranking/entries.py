@@ -32,8 +32,9 @@ FIELDS = {
     "looked_at": "what the method was told or saw",
 }
 """What entry.toml says, all in one line of text each."""
-LONGEST = 1000
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.:-]{0,49}")
+LONGEST, LARGEST = 1_000, 32_000
+"""The most characters of a field, and bytes of the file."""
+NAME = re.compile(r"(?=.{1,50}$)[A-Za-z0-9]+([ _.:-][A-Za-z0-9]+)*")
 BESIDE = (ABOUT, "README.md")
 """Files that an entry may hold beside its masks."""
 
@@ -106,7 +107,9 @@ def _about(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise ValueError(f"FOLDER must hold {ABOUT}, got {path.parent} without it.")
     with path.open("rb") as file:
-        content = file.read(len(FIELDS) * 8 * LONGEST)
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"{path} must have at most {LARGEST} bytes.")
     try:
         given = tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:
@@ -121,9 +124,10 @@ def _about(path: Path) -> dict[str, str]:
     name = given["name"]
     if not NAME.fullmatch(name):
         raise ValueError(
-            f"name in {path} must be up to 50 letters, digits, spaces and _ . : -, got {name!r}."
+            f"name in {path} must be up to 50 letters and digits, with single spaces or _.:- "
+            f"between them, got {name!r}."
         )
-    if name in FINDERS or name in REFERENCES:
+    if name.lower() in FINDERS or name.lower() in REFERENCES:
         raise ValueError(f"name in {path} must not be that of a finder here, got {name!r}.")
     return given
 
@@ -132,9 +136,10 @@ def _files(folder: Path) -> Iterator[_File]:
     """All files of masks, after a look at their names; hidden files are passed over."""
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
-        if path.is_dir() or any(part.startswith(".") for part in parts) or parts[0] in BESIDE:
+        folder_here = path.is_dir() and not path.is_symlink()
+        if folder_here or any(part.startswith(".") for part in parts) or parts[0] in BESIDE:
             continue
-        if len(parts) not in (3, 4) or path.suffix != ".npz":
+        if len(parts) not in (3, 4) or path.suffix != ".npz" or not path.is_file():
             raise ValueError(f"{path} must be a mask, TASK/SEED/DENSITY.npz; leave others out.")
         task, seed, density = parts[0], parts[1], "/".join(parts[2:]).removesuffix(".npz")
         checks.choice(f"{path}: task", task, TASKS)
@@ -169,7 +174,11 @@ def _of_task(files: list[_File], sheet: Sheet, values: Mapping[str, float]) -> F
         except DAMAGES as error:
             words = str(error)
             known = isinstance(error, ValueError) and words.startswith(str(file.path))
-            raise ValueError(words if known else f"{file.path} cannot be read: {error}.") from error
+            words = words.rstrip(".") if known else f"{file.path} cannot be read: {words}"
+            shape = f"depth {sheet.depth} and width {sheet.width}"
+            raise ValueError(
+                f"{words}; it must be a mask of {file.task} at {shape}, with its array {WORLD}."
+            ) from error
         stamps[file] = np.asarray(tree.pop(WORLD))
         mask = np.asarray(ravel_pytree(tree)[0])
         most = int(masks.number_kept(values[file.density], n))

@@ -1,6 +1,7 @@
 """Entries: masks from elsewhere score as our own do, bad ones are refused, worlds hide tickets."""
 
 import json
+import os
 import runpy
 import shutil
 import zipfile
@@ -234,6 +235,8 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "density written otherwise": (renamed("relu/1/0.50.npz"), "its density, .* got 0.50"),
     "another file": (renamed("relu/1/0.5.npy"), "must be a mask, TASK/SEED/DENSITY.npz"),
     "in another place": (renamed("0.5.npz"), "must be a mask, TASK/SEED/DENSITY.npz"),
+    "a link": (lambda f: (f / "relu/3").symlink_to(f / "relu/2"), "must be a mask, TASK/SEED"),
+    "a pipe": (lambda f: os.mkfifo(f / "relu/1/0.3.npz"), "must be a mask, TASK/SEED/DENSITY.npz"),
     "pickled": (pickled, "must name exactly|got object"),
     "cut off": (cut, "damaged"),
     "broken": (broken, "cannot be read|damaged|must hold"),
@@ -247,8 +250,11 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "a field unknown": (about("cost =", "costs ="), "costs is no option .* mean 'cost'"),
     "a field no text": (about('"one sort of the parameters for each mask"', "12"), "text as cost"),
     "lines in a field": (about("one sort", "one\\nsort"), "one line of text as cost"),
+    "a long file": (about("cost =", "#" * 40_000 + "\ncost ="), "at most 32000 bytes"),
     "no name": (about("magnitude in torch", "a|b"), "must be up to 50 letters"),
-    "a name that is taken": (about("magnitude in torch", "magnitude"), "that of a finder here"),
+    "a long name": (about("magnitude in torch", "a" * 51), "must be up to 50 letters"),
+    "a name that looks taken": (about("magnitude in torch", "magnitude "), "up to 50 letters"),
+    "a name that is taken": (about("magnitude in torch", "Magnitude"), "that of a finder here"),
 }
 
 
