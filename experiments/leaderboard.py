@@ -7,8 +7,9 @@ part by its line in the registry.
 import json
 import shlex
 import shutil
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,9 +28,9 @@ from plantjax.jobs.processes import Team
 from plantjax.jobs.summary import STAGES
 from plantjax.jobs.terminal import count, span
 from plantjax.tasks import PAPER_TASKS, TASKS
-from ranking import heat, page, statistics
+from ranking import heat, open_worlds, page, scoring, statistics
+from ranking.open_worlds import DENSITIES, DEPTH, EPOCHS, NOISE, WIDTH
 
-DEPTH, NOISE = 5, 0.01
 ROOT = Path(__file__).parent.parent
 PAGE, PICTURE = Path("LEADERBOARD.md"), Path("docs/leaderboard.png")
 
@@ -52,9 +53,9 @@ class Budget:
     tasks: tuple[str, ...] | None
     densities: tuple[str, ...]
     seeds: int
-    width: int = 100
+    width: int = WIDTH
     finders: tuple[str, ...] | None = None
-    static: Mapping[str, Any] = field(default_factory=lambda: {"epochs": 10})
+    static: Mapping[str, Any] = field(default_factory=lambda: {"epochs": EPOCHS})
     shared: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -63,7 +64,7 @@ QUICK_SEEK = {"restarts": 4, "sweeps": 4, "rungs": 2, "cycles": 0}
 BUDGETS = {
     "full": Budget(
         tasks=None,
-        densities=("0.5", "0.2", "0.1", "0.05", "0.02", "0.01", TICKET, HALF),
+        densities=DENSITIES,
         seeds=10,
     ),
     "quick": Budget(
@@ -89,7 +90,7 @@ BUDGETS = {
 
 @dataclass(frozen=True)
 class Settings(Operation):
-    """Compare all finders with the planted tickets, and write the leaderboard."""
+    """Compare all finders with planted tickets. For masks by others: `worlds -h`, `score -h`."""
 
     out: Path = Path("results/leaderboard")
     """Folder for results; a run with the same settings goes on where it stopped."""
@@ -273,8 +274,16 @@ def _publish(folder: Path) -> None:
     shutil.copyfile(folder / "summary.csv", ROOT / PICTURE.with_suffix(".csv"))
 
 
+COMMANDS: dict[str, Callable[[Sequence[str]], None]]
+COMMANDS = {"worlds": open_worlds.main, "score": scoring.main}
+"""Sub-commands by their first word."""
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
+    words = sys.argv[1:] if argv is None else argv
+    if words and words[0] in COMMANDS:
+        return COMMANDS[words[0]](words[1:])
     with checking_input():
         settings = cli.parse(Settings, argv, "leaderboard.py")
     with job(settings) as team:

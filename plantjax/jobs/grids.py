@@ -23,7 +23,7 @@ TICKET = "ticket"
 HALF = "ticket/2"
 """Name of half of the planted ticket's density."""
 TRACED = {"seeds", "densities", "noise", "learning_rate", "ticket_density", "folder", "data_dir"}
-TRACED |= {"ticket_density_weights", "ticket"}
+TRACED |= {"ticket_density_weights", "ticket", "masks"}
 """Fields of groups that programs do not depend on."""
 
 
