@@ -68,19 +68,26 @@ def modules_of(state: State) -> Modules:
     return modules
 
 
-def places(modules: Modules, like: Params, names: Mapping[str, str]) -> list[Place]:
+def places(
+    modules: Modules,
+    like: Params,
+    names: Mapping[str, str],
+    flattened: Collection[str] | None = None,
+) -> list[Place]:
     """Every array with its leaf, in the order of the modules; tied arrays may share a leaf.
 
     Args:
       modules: as `modules_of` returns them.
       like: the parameters.
       names: the layer's path by the name of the module, where the order does not tell.
+      flattened: the linear modules that read a flattened image, see `from_torch`.
 
     Raises:
-      ValueError: if an array has no leaf or a leaf no array, or if it cannot be told which.
+      ValueError: if an array has no leaf or a leaf no array, if it cannot be told which, or if a
+        flattened module is none.
     """
     try:
-        return _untied(modules, like, names)
+        return _untied(modules, like, names, flattened)
     except ValueError:
         ties = _ties(modules)
         if not ties:
@@ -90,13 +97,16 @@ def places(modules: Modules, like: Params, names: Mapping[str, str]) -> list[Pla
         for name, arrays in modules.items()
     }
     alone = {name: arrays for name, arrays in alone.items() if arrays}
-    found = _untied(alone, like, {name: path for name, path in names.items() if name in alone})
+    named = {name: path for name, path in names.items() if name in alone}
+    found = _untied(alone, like, named, flattened)
     known = {(place.module, place.role): place for place in found}
     shared = [known[first]._replace(module=name) for (name, _), first in ties.items()]
     return [*found, *shared]
 
 
-def _untied(modules: Modules, like: Params, names: Mapping[str, str]) -> list[Place]:
+def _untied(
+    modules: Modules, like: Params, names: Mapping[str, str], flattened: Collection[str] | None
+) -> list[Place]:
     """The places of arrays, each of which has a leaf of its own."""
     paths, leaves, _ = groups.flatten(like)
     found, channels = [], 0  # of the last convolution, whose image a linear layer may read
@@ -111,9 +121,15 @@ def _untied(modules: Modules, like: Params, names: Mapping[str, str]) -> list[Pl
                 )
             linear = leaf == "kernel" and array.ndim == 2
             flat = linear and channels and shape[0] % channels == 0
+            flat = flat and (flattened is None or name in flattened)
             found.append(Place(name, role, index, leaf, channels if flat else 0))
-            if array.ndim >= 2 and leaf == "kernel":
+            if array.ndim >= 2 and leaf == "kernel" and not (linear and flattened is not None):
                 channels = 0 if linear else array.shape[0]
+    for name in set(flattened or ()) - {place.module for place in found if place.channels}:
+        raise ValueError(
+            "flattened must name linear modules behind a convolution, with inputs that are a "
+            f"multiple of its channels, got {name!r}."
+        )
     return found
 
 

@@ -3,7 +3,7 @@
 PyTorch need not be installed: a state dict is a mapping from names to tensors, or to arrays.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -16,7 +16,13 @@ from plantjax.interchange.roles import State
 from plantjax.types import Mask, Params
 
 
-def from_torch(state: State, like: Params, names: Mapping[str, str] | None = None) -> Params:
+def from_torch(
+    state: State,
+    like: Params,
+    names: Mapping[str, str] | None = None,
+    *,
+    flattened: Collection[str] | None = None,
+) -> Params:
     """Turns a PyTorch state dict into parameters of the same network here.
 
     Arrays are matched by role: `weight` fills a `kernel`, `scale` or `embedding`, `bias` a `bias`,
@@ -37,6 +43,8 @@ def from_torch(state: State, like: Params, names: Mapping[str, str] | None = Non
         running statistics are taken over, and otherwise left out.
       names: the layer's path by the name of the module, where the order does not tell; all modules
         or some of them.
+      flattened: the linear modules that read a flattened image; by default the first one behind a
+        convolution, if its inputs are a multiple of the convolution's channels.
 
     Returns:
       Parameters with the structure, shapes and dtypes of `like`.
@@ -53,7 +61,7 @@ def from_torch(state: State, like: Params, names: Mapping[str, str] | None = Non
     """
     modules = roles.modules_of(state)
     leaves, structure = jax.tree.flatten(like)
-    for place in roles.places(modules, like, names or {}):
+    for place in roles.places(modules, like, names or {}, flattened):
         array = modules[place.module][place.role]
         value = roles.converted(array, place.name, place.channels)
         leaves[place.leaf] = jnp.asarray(value.astype(leaves[place.leaf].dtype))
@@ -66,6 +74,7 @@ def to_torch(
     like: State,
     names: Mapping[str, str] | None = None,
     *,
+    flattened: Collection[str] | None = None,
     split: bool = False,
 ) -> dict[str, Any]:
     """Turns parameters into a PyTorch state dict, the inverse of `from_torch`.
@@ -80,6 +89,7 @@ def to_torch(
       mask: a mask with the structure of the params, or None to keep everything.
       like: the state dict of the PyTorch module, `module.state_dict()`, or arrays of its shapes.
       names: as in `from_torch`.
+      flattened: as in `from_torch`.
       split: return `weight_orig` and `weight_mask` instead of `weight` (and so for biases) wherever
         an entry is pruned, for modules that will be pruned by `torch.nn.utils.prune.identity`.
 
@@ -102,7 +112,7 @@ def to_torch(
     given = dict(like.items() if isinstance(like, Mapping) else like)
     values, kept = ([np.asarray(leaf) for leaf in jax.tree.leaves(tree)] for tree in (params, mask))
     filled: dict[str, np.ndarray] = {}
-    for place in roles.places(roles.modules_of(given), params, names or {}):
+    for place in roles.places(roles.modules_of(given), params, names or {}, flattened):
         name = ".".join(part for part in (place.module, place.role) if part)
         value, keep = (
             roles.restored(leaves[place.leaf], place.name, place.channels)

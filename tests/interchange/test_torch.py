@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plantjax import nets
+from plantjax import interchange, nets
 from plantjax.interchange import from_torch
 
 RNG = np.random.default_rng(0)
@@ -65,6 +65,26 @@ def test_a_dense_layer_behind_a_flattened_image_reads_channels_last():
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
     alone = from_torch(state.items(), like["params"])  # pairs, and no place for statistics
     assert sorted(alone) == ["BatchNorm_0", "Conv_0", "Dense_0"]
+
+
+def test_which_dense_layers_read_a_flattened_image_can_be_said():
+    """Two kinds of pooling side by side have twice as many features as the image has channels."""
+    state = {"0.weight": normal(4, 3, 1, 1), "0.bias": normal(4)}
+    state |= {"1.weight": normal(5, 8), "1.bias": normal(5)}
+    like = {
+        "conv": {"kernel": jnp.zeros((1, 1, 3, 4)), "bias": jnp.zeros(4)},
+        "dense": {"kernel": jnp.zeros((8, 5)), "bias": jnp.zeros(5)},
+    }
+    plain = np.asarray(from_torch(state, like, flattened=[])["dense"]["kernel"])
+    np.testing.assert_array_equal(plain, state["1.weight"].T)
+    image = state["1.weight"].reshape(5, 4, 2).transpose(2, 1, 0).reshape(8, 5)
+    for flattened in (None, ["1"]):
+        found = from_torch(state, like, flattened=flattened)
+        np.testing.assert_array_equal(found["dense"]["kernel"], image)
+        again = interchange.to_torch(found, None, state, flattened=flattened)
+        np.testing.assert_array_equal(again["1.weight"], state["1.weight"])
+    with pytest.raises(ValueError, match=r"flattened must name linear modules .* got '0'"):
+        from_torch(state, like, flattened=["0"])
 
 
 def test_pruned_weights_come_in_masked():
