@@ -7,13 +7,15 @@ checked functions still work under jit and vmap.
 import difflib
 import re
 from collections.abc import Collection
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from plantjax.types import Batch, Prunable
+
+Value = TypeVar("Value")
 
 
 def is_concrete(*trees: Any) -> bool:
@@ -103,6 +105,19 @@ def meant(value: Any, allowed: Collection[str]) -> str:
     """The allowed name that is most like the given one, as a question, or nothing."""
     close = difflib.get_close_matches(str(value), allowed, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+class Names(dict[str, Value]):
+    """A registry, a dict that asks which name was meant where one is missing.
+
+    >>> Names({"circle": 1})["cirle"]
+    Traceback (most recent call last):
+    KeyError: "cirle is not among the names. Did you mean 'circle'?"
+    """
+
+    def __missing__(self, name: str) -> Value:
+        """Raises KeyError."""
+        raise KeyError(f"{name} is not among the names.{meant(name, self)}")
 
 
 def interval(name: str, value: Any, low: float, high: float, open_low: bool = False) -> None:

@@ -274,5 +274,5 @@ def robust(task: Task) -> SearchLoss:
 ROBUST = 0.3
 """Exponent of `robust`."""
 
-SEARCH_LOSSES = {"scale-free": scale_free, "plain": plain, "robust": robust}
+SEARCH_LOSSES = checks.Names({"scale-free": scale_free, "plain": plain, "robust": robust})
 """Losses for searches that train masks: `(task) -> ((outputs, y, log_scale) -> scalar)`."""

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from plantjax import checks
 from plantjax.types import Batch, Mask, Metrics, Params, Planted, Task
 
 
@@ -85,15 +86,17 @@ def collapsed(judged: Judged) -> jax.Array:
     return judged.recovery["collapsed"]
 
 
-METRICS: dict[str, Metric] = {
-    "precision": precision,
-    "recall": recall,
-    "iou": iou,
-    "lift": lift,
-    "feasible_recall": feasible_recall,
-    "live_density": live_density,
-    "collapsed": collapsed,
-}
+METRICS: dict[str, Metric] = checks.Names(
+    {
+        "precision": precision,
+        "recall": recall,
+        "iou": iou,
+        "lift": lift,
+        "feasible_recall": feasible_recall,
+        "live_density": live_density,
+        "collapsed": collapsed,
+    }
+)
 """The registry of metrics: a new one takes one function and one entry here."""
 
 BUILT_IN = tuple(METRICS)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import plantjax as pj
 from plantjax import checks
 from plantjax.types import Batch
 
@@ -166,3 +167,21 @@ def test_path_names_and_concreteness():
     seen = []
     jax.jit(lambda x: seen.append((checks.is_concrete(TREE), checks.is_concrete(TREE, x))))(1.0)
     assert seen == [(True, False)]
+
+
+@pytest.mark.parametrize(
+    ("registry", "wrong", "right"),
+    [
+        (pj.TASKS, "cirle", "circle"),
+        (pj.SCORES, "sinp", "snip"),
+        (pj.METRICS, "recal", "recall"),
+        (pj.FINDERS, "synfow100", "synflow100"),
+        (pj.finders.REFERENCES, "oracle_randm", "oracle_random"),
+        (pj.masks.ALLOCATIONS, "erq", "erk"),
+    ],
+)
+def test_registries_ask_which_name_was_meant(registry, wrong, right):
+    with pytest.raises(KeyError, match=f"Did you mean '{right}'"):
+        registry[wrong]
+    assert registry.get(wrong) is None
+    assert wrong not in registry

@@ -145,14 +145,16 @@ def _parallel(rows: jax.Array, least: int) -> jax.Array:
 UNIT_SCORES = (_twins, _centred_twins, _signs, _norms)
 """What detectors of whole units score: `rows [M, n] -> [M]`."""
 
-DETECTORS: dict[str, Detector] = {
-    "large": large,
-    "small": small,
-    "twins": twins,
-    "centred_twins": centred_twins,
-    "progressions": progressions,
-    "signs": signs,
-    "norms": norms,
-    "duplicates": duplicates,
-}
+DETECTORS: dict[str, Detector] = checks.Names(
+    {
+        "large": large,
+        "small": small,
+        "twins": twins,
+        "centred_twins": centred_twins,
+        "progressions": progressions,
+        "signs": signs,
+        "norms": norms,
+        "duplicates": duplicates,
+    }
+)
 """The registry of detectors: a new one takes one function and one entry here."""

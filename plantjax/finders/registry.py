@@ -164,9 +164,11 @@ FINDERS = Registry(
 BUILT_IN = tuple(FINDERS)
 """The names of all finders before users register their own."""
 
-REFERENCES: dict[str, Callable[..., Finder]] = {
-    "dense": dense,
-    "planted": planted,
-    "oracle_random": oracle_random,
-}
+REFERENCES: dict[str, Callable[..., Finder]] = checks.Names(
+    {
+        "dense": dense,
+        "planted": planted,
+        "oracle_random": oracle_random,
+    }
+)
 """The references: finders that are told the planted ticket."""

@@ -187,10 +187,12 @@ def _quotas(log_force: jax.Array, sizes: jax.Array) -> jax.Array:
     return sizes / (jnp.exp(log_force) * (sizes / jnp.max(sizes)) + 1.0)
 
 
-ALLOCATIONS: dict[str, Callable[..., jax.Array]] = {
-    "uniform": uniform,
-    "erk": erk,
-    "igq": igq,
-    "smart_ratio": smart_ratio,
-}
+ALLOCATIONS: dict[str, Callable[..., jax.Array]] = checks.Names(
+    {
+        "uniform": uniform,
+        "erk": erk,
+        "igq": igq,
+        "smart_ratio": smart_ratio,
+    }
+)
 """The registry of allocations: a new one takes one function and one entry here."""

@@ -78,10 +78,12 @@ def _share(step: chex.Numeric, steps: int) -> jax.Array:
     return jnp.asarray(step, jnp.float32) / steps
 
 
-SCHEDULES: dict[str, Schedule] = {
-    "exponential": exponential,
-    "linear": linear,
-    "cubic": cubic,
-    "one_shot": one_shot,
-}
+SCHEDULES: dict[str, Schedule] = checks.Names(
+    {
+        "exponential": exponential,
+        "linear": linear,
+        "cubic": cubic,
+        "one_shot": one_shot,
+    }
+)
 """The registry of schedules."""

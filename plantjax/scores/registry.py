@@ -34,20 +34,22 @@ def get(score: str | MakeScore) -> MakeScore:
     return SCORES[score]
 
 
-SCORES: dict[str, MakeScore] = {
-    "random": random,
-    "magnitude": magnitude,
-    "snip": snip,
-    "grasp": grasp,
-    "synflow": synflow,
-    "lamp": lamp,
-    "ntk_sap": ntk_sap,
-    "prospr": prospr,
-    "fisher": fisher,
-    "hutchinson": hutchinson,
-    "px": px,
-    "movement": movement,
-}
+SCORES: dict[str, MakeScore] = checks.Names(
+    {
+        "random": random,
+        "magnitude": magnitude,
+        "snip": snip,
+        "grasp": grasp,
+        "synflow": synflow,
+        "lamp": lamp,
+        "ntk_sap": ntk_sap,
+        "prospr": prospr,
+        "fisher": fisher,
+        "hutchinson": hutchinson,
+        "px": px,
+        "movement": movement,
+    }
+)
 """The registry of scores; a new score needs one function and one entry here."""
 
 PAPER_SCORES = ("random", "magnitude", "snip", "grasp", "synflow")

@@ -267,15 +267,17 @@ def _classification(
     return Task(name, n_in, n_out, "accuracy", target, sample, loss, evaluate)
 
 
-TASKS = {
-    "circle": _classification("circle", 2, 4, targets.circle, samples.circle),
-    "relu": _regression("relu", 1, 1, targets.relu, samples.relu),
-    "helix": _regression("helix", 1, 3, targets.helix, samples.helix),
-    "xor": parity("xor", k=2, d=10),
-    "product": product(),
-    "piecewise": piecewise(),
-    "teacher": teacher(),
-}
+TASKS = checks.Names(
+    {
+        "circle": _classification("circle", 2, 4, targets.circle, samples.circle),
+        "relu": _regression("relu", 1, 1, targets.relu, samples.relu),
+        "helix": _regression("helix", 1, 3, targets.helix, samples.helix),
+        "xor": parity("xor", k=2, d=10),
+        "product": product(),
+        "piecewise": piecewise(),
+        "teacher": teacher(),
+    }
+)
 """The registry of tasks: a new one takes its functions and one entry here."""
 
 HIDDEN: dict[str, Callable[[Key, int], Params]] = {
