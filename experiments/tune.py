@@ -142,12 +142,13 @@ def _tuned(
     """Computes what is missing of one finder; returns what is published of it, by task."""
     folder, groups = settings.out / finder, settings.groups(finder, tickets)
     every = [group for part in groups.values() for group in part]
-    clock = time.perf_counter()
+    wall, process = time.perf_counter(), time.process_time()
     computed = runner.compute({folder: every}, settings, console, team)
     if not team.leads:
         return {}
+    spent = {"wall": time.perf_counter() - wall, "process": time.process_time() - process}
     if computed:
-        _spend(folder, time.perf_counter() - clock, computed / every[0].size)
+        _spend(folder, spent | {"trials": computed / every[0].size})
     table = tables.write(folder, every)
     stage = "trained" if trials.is_trained(finder) else "pruned"
     entries = {}
@@ -159,12 +160,11 @@ def _tuned(
     return entries
 
 
-def _spend(folder: Path, seconds: float, number: float) -> None:
-    """Adds up the time of trials, except in runs that were killed."""
+def _spend(folder: Path, spent: Mapping[str, float]) -> None:
+    """Adds up the seconds, and the trials that took them, except in runs that were killed."""
     path = folder / SPENT
-    before = json.loads(path.read_text()) if path.exists() else {"seconds": 0.0, "trials": 0.0}
-    now = {"seconds": before["seconds"] + seconds, "trials": before["trials"] + number}
-    chunks.write_json(path, now)
+    before = json.loads(path.read_text()) if path.exists() else {}
+    chunks.write_json(path, {name: before.get(name, 0.0) + v for name, v in spent.items()})
 
 
 def _seconds(folder: Path) -> float | None:
@@ -173,7 +173,7 @@ def _seconds(folder: Path) -> float | None:
     if not path.exists():
         return None
     spent: dict[str, float] = json.loads(path.read_text())
-    return spent["seconds"] / spent["trials"]
+    return spent["wall"] / spent["trials"]
 
 
 def _made(folder: Path) -> str:
