@@ -23,6 +23,7 @@ from plantjax.jobs.grids import TICKET, Tickets
 from plantjax.jobs.job import Operation, checking_input, job
 from plantjax.jobs.processes import Team
 from plantjax.jobs.schedule import words_of
+from plantjax.sweeps import compiling
 from plantjax.tasks import PAPER_TASKS, SAMPLES, TASKS
 from tuning import published, rule, trials
 from tuning.trials import Plan, Trial
@@ -120,6 +121,7 @@ def run(settings: Settings, console: Console, team: Team) -> None:
     for place, finder in enumerate(chosen, 1):
         terminal.say(console, f"{finder} ({place} of {len(chosen)})", style="bold")
         entries = _tuned(settings, finder, tickets, dead, console, team)
+        compiling.forget()  # a hundred programs take gigabytes
         if not team.leads:
             continue
         for task, entry in entries.items():
