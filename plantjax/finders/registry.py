@@ -122,7 +122,6 @@ POPUP_START: Spaces = {"init": choice("fan_in", "equal"), **SCOPE}
 POPUP_LEVELS: Spaces = {"rounds": choice(3, 5), "level_epochs": choice(5, 10), **POPUP}
 GATES: Spaces = {"search_learning_rate": log_uniform(5e-3, 0.5), **SCOPE, **LOSS}
 DUAL: Spaces = {"dual_rate": log_uniform(2e-4, 2e-2), "damping": log_uniform(0.1, 10.0), **GATES}
-GENES: Spaces = {"mutation": choice(0.05, 0.1, 0.2), "migration": choice(0.05, 0.1)}
 """Spaces that finders share. All hold the defaults; no search takes more than 50 epochs in all."""
 
 STEPWISE = {"scope": "global", "anneal": "step", "anneal_share": 0.8, "init": "equal"}
@@ -183,9 +182,7 @@ FINDERS = Registry(
         "bernoulli_gates": tunable(bernoulli_gates, sigma=log_uniform(0.1, 1.0), **DUAL),
         "concrete_ticket": tunable(concrete_ticket, **GATES),
         "forensic": tunable(forensic, **SCOPE),
-        "genetic": tunable(
-            genetic, recombination=choice(0.2, 0.3, 0.4), parents=choice(0.1, 0.3, 0.5), **GENES
-        ),
+        "genetic": tunable(genetic, mutation=choice(0.05, 0.1, 0.2)),
         "seek": seek,
     },
 )
