@@ -19,6 +19,7 @@ from docstrings import paragraphs, unwrapped
 from plantjax import finders, masks
 from plantjax.data import DATASETS
 from plantjax.finders import CONTROLS, FINDERS, REFERENCES
+from plantjax.finders.entries import space_of
 from plantjax.jobs import chunks, cli
 from plantjax.jobs.job import checking_input
 from plantjax.jobs.summary import markdown
@@ -170,6 +171,19 @@ def figures() -> str:
     return markdown(["name", "what it shows"], rows)
 
 
+def spaces() -> str:
+    """The options of every finder that are tuned, and where they are drawn from."""
+    finders_of: dict[str, list[str]] = {}
+    for name, make in FINDERS.items():
+        words = "; ".join(f"`{option}` {space}" for option, space in space_of(make).items())
+        finders_of.setdefault(words or "nothing", []).append(name)
+    rows = [
+        [", ".join(f"`{name}`" for name in _without_scores(names)), words]
+        for words, names in finders_of.items()
+    ]
+    return markdown(["finder", "what is tuned"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "overview": overview,
     "tasks": tasks,
@@ -177,6 +191,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "finders": all_finders,
     "references": described(REFERENCES, "reference"),
     "scores": scores,
+    "spaces": spaces,
     "controls": described(CONTROLS, "control"),
     "metrics": described(METRICS, "metric"),
     "figures": figures,

@@ -1,10 +1,12 @@
-"""Entries of a registry of finders: makers with other defaults, or with options that are fixed."""
+"""Entries of a registry of finders: makers with other defaults, fixed options, or a space."""
 
 import inspect
 from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any
 
+from plantjax import checks
+from plantjax.finders.spaces import Space, Spaces
 from plantjax.types import Finder, MakeFinder, Task
 
 
@@ -67,3 +69,48 @@ def opened(make: MakeFinder) -> MakeFinder:
     """
     inner: Callable[..., Finder] | None = getattr(make, "__wrapped__", None)
     return inner if isinstance(inner, partial) else make
+
+
+def tunable(make: MakeFinder, **space: Space) -> MakeFinder:
+    """The maker with a space of options, from which experiments/tune.py draws what it tries.
+
+    The space should have the options that matter, and ranges that hold the defaults. It should not
+    let a search take much longer than by default, or use what only the planted ticket tells.
+
+    Args:
+      make: a maker of finders, perhaps one that is `fixed` or a `preset`.
+      **space: where each option is drawn from, see `spaces`.
+
+    Returns:
+      A maker that does the same; `space_of` gives its space.
+
+    Raises:
+      ValueError: if the maker does not take one of the options.
+
+    >>> from plantjax import FINDERS
+    >>> print(space_of(FINDERS["gem_miner"])["penalty"])
+    1e-09 to 0.001
+    """
+    signature = inspect.signature(make)
+    checks.options(make.__name__, space, set(signature.parameters) - {"task"})
+
+    @wraps(make)
+    def made(task: Task, **options: Any) -> Finder:
+        return make(task, **options)
+
+    made.__signature__ = signature  # type: ignore[attr-defined]
+    made.__wrapped__ = opened(make)
+    made.space = dict(space)  # type: ignore[attr-defined]
+    return made
+
+
+def space_of(make: MakeFinder) -> Spaces:
+    """The space of a maker's options, without those that are fixed; empty if it has none.
+
+    >>> from plantjax import FINDERS
+    >>> list(space_of(FINDERS["snip"])), space_of(FINDERS["phew"])
+    (['rounds', 'scope', 'batches'], {})
+    """
+    space: Spaces = getattr(make, "space", {})
+    known = inspect.signature(make).parameters
+    return {name: part for name, part in space.items() if name in known}

@@ -8,6 +8,8 @@ from typing import Any
 from plantjax import checks
 from plantjax.finders import FINDERS, REFERENCES
 from plantjax.finders.controls import CONTROLS
+from plantjax.finders.entries import space_of
+from plantjax.finders.spaces import Spaces
 from plantjax.types import Finder, Task
 
 CONTROLLED = "+"
@@ -35,6 +37,19 @@ def options(name: str) -> frozenset[str]:
     """
     maker = _maker(name)
     return frozenset(inspect.signature(maker).parameters) - {"task"} - _fixed(maker)
+
+
+def space(name: str) -> Spaces:
+    """The options of a finder that can be tuned, and where they are drawn from.
+
+    Raises:
+      ValueError: if there is no finder of this name.
+
+    >>> print(space("gem_miner+shuffled")["period"])
+    2 or 5
+    """
+    known = options(name)
+    return {k: part for k, part in space_of(_registered(base(name))).items() if k in known}
 
 
 def make(task: Task, name: str, **static: Any) -> Finder:

@@ -15,7 +15,7 @@ from plantjax.finders.concrete_ticket import concrete_ticket
 from plantjax.finders.continuous_sparsification import continuous_sparsification
 from plantjax.finders.edge_popup import edge_popup
 from plantjax.finders.edge_popup_levels import edge_popup_levels
-from plantjax.finders.entries import fixed, preset
+from plantjax.finders.entries import fixed, preset, tunable
 from plantjax.finders.forensic import forensic
 from plantjax.finders.gem_miner import gem_miner
 from plantjax.finders.genetic import genetic
@@ -29,6 +29,7 @@ from plantjax.finders.references import dense, oracle_random, planted
 from plantjax.finders.seek.seek import seek
 from plantjax.finders.sign_in import sign_in
 from plantjax.finders.singleshot import singleshot
+from plantjax.finders.spaces import Spaces, choice, log_uniform
 from plantjax.finders.sparse_training import sparse_training
 from plantjax.scores import SCORES
 from plantjax.types import Finder, MakeFinder, MakeScore
@@ -110,53 +111,82 @@ def _of_score(make: MakeFinder, score: str, make_score: MakeScore) -> MakeFinder
     return fixed(make, score=score)
 
 
+SCOPE: Spaces = {"scope": choice("global", "layer", "local")}
+SCHEDULE: Spaces = {"schedule": choice("exponential", "linear", "cubic")}
+BATCHES: Spaces = {"batches": choice(1, 4, 16)}
+ROUNDS: Spaces = {"rounds": choice(1, 10, 100), **SCOPE, **BATCHES}
+RATE: Spaces = {"search_learning_rate": log_uniform(3e-4, 1e-2)}
+LEVELS: Spaces = {"rounds": choice(5, 10), "level_epochs": choice(2, 5), **SCOPE, **RATE}
+SPARSE: Spaces = {"allocation": choice("erk", "uniform", "igq"), **RATE}
+REWIRED: Spaces = {"every": choice(30, 100, 300), "fraction": choice(0.1, 0.3, 0.5), **SPARSE}
+LOSS: Spaces = {"loss": choice("scale-free", "robust")}
+POPUP: Spaces = {"search_learning_rate": log_uniform(0.01, 1.0), **LOSS}
+POPUP_EPOCHS: Spaces = {"search_epochs": choice(10, 20), **POPUP}
+POPUP_START: Spaces = {"init": choice("fan_in", "equal"), **SCOPE}
+POPUP_LEVELS: Spaces = {"rounds": choice(3, 5), "level_epochs": choice(5, 10), **POPUP}
+GATES: Spaces = {"search_learning_rate": log_uniform(5e-3, 0.5), **SCOPE, **LOSS}
+DUAL: Spaces = {"dual_rate": log_uniform(2e-4, 2e-2), "damping": log_uniform(0.1, 10.0), **GATES}
+"""Spaces that finders share. All hold the defaults; no search takes more than 50 epochs in all."""
+
+STEPWISE = {"scope": "global", "anneal": "step", "anneal_share": 0.8, "init": "equal"}
+"""Options of edge-popup over all parameters together, at a density that falls step by step."""
+
 FINDERS = Registry(
     SCORES,
     {
-        SCORE: singleshot,
-        "synflow100": fixed(singleshot, score="synflow", rounds=100),
-        "snip100": fixed(singleshot, score="snip", rounds=100),
-        "ntk_sap": fixed(preset(singleshot, rounds=100), score="ntk_sap"),
-        "prospr": fixed(preset(singleshot, batches=4), score="prospr"),
+        SCORE: tunable(singleshot, **ROUNDS),
+        "synflow100": tunable(fixed(singleshot, score="synflow", rounds=100), **SCOPE, **SCHEDULE),
+        "snip100": tunable(
+            fixed(singleshot, score="snip", rounds=100), **SCOPE, **SCHEDULE, **BATCHES
+        ),
+        "ntk_sap": tunable(fixed(preset(singleshot, rounds=100), score="ntk_sap"), **ROUNDS),
+        "prospr": tunable(fixed(preset(singleshot, batches=4), score="prospr"), **ROUNDS),
         "random_uniform": fixed(layer_budgets, allocation="uniform"),
         "random_erk": fixed(layer_budgets, allocation="erk"),
         "random_igq": fixed(layer_budgets, allocation="igq"),
         "smart_ratio": fixed(layer_budgets, allocation="smart_ratio"),
         "phew": phew,
-        f"multishot_{SCORE}": multishot,
-        "edge_popup": edge_popup,
-        "edge_popup_annealed": fixed(edge_popup, anneal="epoch"),
-        "edge_popup_global": fixed(
-            preset(edge_popup, search_epochs=30),
-            scope="global",
-            anneal="step",
-            anneal_share=0.8,
-            init="equal",
+        f"multishot_{SCORE}": tunable(multishot, rewind=choice("init", "learning_rate"), **LEVELS),
+        "edge_popup": tunable(edge_popup, **POPUP_START, **POPUP_EPOCHS),
+        "edge_popup_annealed": tunable(
+            fixed(edge_popup, anneal="epoch"), **POPUP_START, **POPUP_EPOCHS
         ),
-        "edge_popup_levels": edge_popup_levels,
-        "edge_popup_levels_global": fixed(edge_popup_levels, scope="global", init="equal"),
-        "signed_supermask": fixed(
-            edge_popup,
-            signed=True,
-            scope="global",
-            anneal="step",
-            anneal_share=0.8,
-            init="equal",
+        "edge_popup_global": tunable(
+            fixed(preset(edge_popup, search_epochs=30), **STEPWISE), **SCHEDULE, **POPUP
         ),
-        "iterand": iterand,
-        "set": fixed(sparse_training, grow="random"),
-        "rigl": fixed(sparse_training, grow="gradient"),
-        "ac_dc": ac_dc,
-        "sign_in": sign_in,
-        "ham": ham,
-        "aligned": aligned,
-        "gem_miner": gem_miner,
-        "continuous_sparsification": continuous_sparsification,
-        "hard_concrete": hard_concrete,
-        "bernoulli_gates": bernoulli_gates,
-        "concrete_ticket": concrete_ticket,
-        "forensic": forensic,
-        "genetic": genetic,
+        "edge_popup_levels": tunable(edge_popup_levels, **POPUP_START, **POPUP_LEVELS),
+        "edge_popup_levels_global": tunable(
+            fixed(edge_popup_levels, scope="global", init="equal"), **POPUP_LEVELS
+        ),
+        "signed_supermask": tunable(
+            fixed(edge_popup, signed=True, **STEPWISE), **SCHEDULE, **POPUP_EPOCHS
+        ),
+        "iterand": tunable(iterand, rate=log_uniform(0.01, 0.5), **POPUP_START, **POPUP_EPOCHS),
+        "set": tunable(fixed(sparse_training, grow="random"), **REWIRED),
+        "rigl": tunable(fixed(sparse_training, grow="gradient"), **REWIRED),
+        "ac_dc": tunable(ac_dc, phases=choice(4, 6, 12), **SCOPE, **RATE),
+        "sign_in": tunable(sign_in, beta=log_uniform(0.1, 10.0), **SPARSE),
+        "ham": tunable(
+            ham, alpha=log_uniform(20.0, 2000.0), beta=log_uniform(1e-4, 1e-2), **SPARSE
+        ),
+        "aligned": tunable(
+            aligned, rounds=choice(1, 4), align_epochs=choice(0, 5, 10), **SCOPE, **RATE
+        ),
+        "gem_miner": tunable(
+            gem_miner,
+            search_learning_rate=log_uniform(1e-3, 0.1),
+            penalty=log_uniform(1e-9, 1e-3),
+            period=choice(2, 5),
+            **LOSS,
+        ),
+        "continuous_sparsification": tunable(
+            continuous_sparsification, final_temperature=log_uniform(20.0, 2000.0), **DUAL
+        ),
+        "hard_concrete": tunable(hard_concrete, **DUAL),
+        "bernoulli_gates": tunable(bernoulli_gates, sigma=log_uniform(0.1, 1.0), **DUAL),
+        "concrete_ticket": tunable(concrete_ticket, **GATES),
+        "forensic": tunable(forensic, **SCOPE),
+        "genetic": tunable(genetic, mutation=choice(0.05, 0.1, 0.2)),
         "seek": seek,
     },
 )

@@ -72,9 +72,14 @@ class Group:
         """Number of cells that run, and are saved, together."""
         return devices * (8 if jax.default_backend() == "cpu" else 512)
 
+    def batch(self, n: int, devices: int) -> int | None:
+        """Cells per device and call of a program; None for the default of `sweeps.sweep`."""
+        del n, devices
+        return None
+
     def prepare(self, n: int, devices: int) -> None:
         """Compiles the group's programs for so many cells and devices."""
-        sweeps.prepare(self.run, n, devices)
+        sweeps.prepare(self.run, n, devices, batch=self.batch(n, devices))
 
     @cached_property
     def run(self) -> sweeps.Run:
@@ -135,7 +140,8 @@ class Group:
           after: as in `sweeps.sweep`; if it stops the sweep, only the first cells are returned.
         """
         stacked = self._stacked(cells)
-        results = sweeps.sweep(self.run, stacked, devices=devices, keep=keep, after=after)
+        batch = self.batch(len(cells), devices)
+        results = sweeps.sweep(self.run, stacked, batch, devices, keep, after)
         results["mask"] = np.packbits(results["mask"], axis=1)
         done = cells[: len(results["mask"])]
         return Chunk({name: [c[name] for c in done] for name in cells[0]}, results)

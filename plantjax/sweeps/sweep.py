@@ -148,6 +148,7 @@ def prepare(
     devices: int | None = None,
     cells: Cell | None = None,
     by_levels: bool = False,
+    batch: int | None = None,
 ) -> None:
     """Compiles the programs of a group ahead of `sweep`, for example in a thread.
 
@@ -157,9 +158,10 @@ def prepare(
       devices: as in `sweep`.
       cells: one batch for all devices, with the shapes that `sweep` will get; by default a Cell.
       by_levels: whether `sweep` will get `keep`.
+      batch: as in `sweep`.
     """
     mesh = _mesh(devices)
-    size = _default(run, n, mesh) * mesh.size
+    size = (_default(run, n, mesh) if batch is None else batch) * mesh.size
     cells = jax.eval_shape(lambda: _example(size)) if cells is None else cells
     _programs(run, cells, mesh, by_levels and run.finder.levels is not None)
 

@@ -13,8 +13,9 @@ import pytest
 import contract
 from plantjax import masks, nets, scores, tasks
 from plantjax.finders import FINDERS, multishot, names, singleshot
-from plantjax.finders.entries import opened
+from plantjax.finders.entries import fixed, opened, space_of, tunable
 from plantjax.finders.registry import Registry
+from plantjax.finders.spaces import choice, log_uniform
 from plantjax.scores import SCORES
 from plantjax.types import Batch, Finder, Found
 
@@ -111,6 +112,36 @@ def test_what_a_name_fixes_is_no_option_of_it():
     assert names.make(task, "snip+inverted").rounds == 1
 
 
+def test_a_space_changes_nothing_but_what_is_tuned():
+    space = {"score": choice("own", "other")}
+    entry = tunable(find, **space)
+    assert entry("task", score="other") == find("task", score="other")
+    assert inspect.signature(entry) == inspect.signature(find)
+    assert space_of(entry) == space
+    assert space_of(find) == {}
+    assert opened(tunable(fixed(find, score="a"))) is not find
+    assert opened(tunable(fixed(find, score="a"))).keywords == {"score": "a"}
+    assert space_of(fixed(entry, score="own")) == {}  # what is fixed is not tuned
+    with pytest.raises(ValueError, match="rate is no option of find, which takes score"):
+        tunable(find, rate=choice(1))
+    with pytest.raises(ValueError, match="task is no option"):
+        tunable(find, task=choice(1))
+
+
+def test_spaces_hold_what_they_give():
+    for space in (choice(1, 2, 5), log_uniform(3e-4, 0.77), log_uniform(1.0, 1.0)):
+        for share in np.linspace(0.0, 1.0, 200, endpoint=False):
+            assert space.at(share) in space
+    values = [log_uniform(1e-4, 1.0).at(share) for share in np.linspace(0.0, 1.0, 101)[:-1]]
+    assert values == sorted(values)
+    np.testing.assert_allclose(np.log10(values), np.linspace(-4, 0, 101)[:-1], atol=0.003)
+    with pytest.raises(ValueError, match="values must be at least one"):
+        choice()
+    for low, high in ((0.0, 1.0), (2.0, 1.0), (1.0, np.inf)):
+        with pytest.raises(ValueError, match="must lie in"):
+            log_uniform(low, high)
+
+
 def test_help_shows_the_finder_and_its_options():
     for name in ("snip", "snip100", "multishot_magnitude", "edge_popup_global"):
         text = pydoc.plain(pydoc.render_doc(FINDERS[name]))
@@ -132,7 +163,8 @@ def test_finders_of_a_score_are_the_same_object_until_it_changes():
 def test_finders_come_from_the_scores():
     for name in SCORES:
         maker = opened(FINDERS[f"multishot_{name}"])
-        assert (maker.func, maker.keywords) == (multishot, {"score": name})
+        assert maker.keywords == {"score": name}
+        assert contract.function_of(maker) is contract.function_of(multishot)
         assert contract.function_of(FINDERS[name]) is contract.function_of(singleshot)
     assert FINDERS["ntk_sap"](tasks.TASKS["relu"]).rounds == 100
 

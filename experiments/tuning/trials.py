@@ -1,0 +1,176 @@
+"""Trials: the options that are tried for a finder and task, and the cells that try them.
+
+Options are drawn by name, from a hash of finder, task, trial and option. So a trial does not depend
+on which others are run, or on how many.
+"""
+
+import hashlib
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import jax
+
+from plantjax.finders import FINDERS, names
+from plantjax.finders.spaces import Spaces
+from plantjax.jobs.grids import Grid, Group, Tickets
+from plantjax.tasks import TASKS
+
+MOST = 4
+"""Cells per device that run at once on a CPU."""
+DIGITS = 12
+"""Hexadecimal digits of a hash that make a share in [0, 1), which is exact."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is equal for all finders and tasks.
+
+    Attributes:
+      trials: number of draws for each, the published options included.
+      seeds: of the mothers.
+      densities: as of `Grid`.
+      depth: layers of neurons, the input included.
+      width: of the mothers.
+      samples: size of the data set.
+      epochs: of weak training, for finders that only have weak values.
+    """
+
+    trials: int
+    seeds: tuple[int, ...]
+    densities: tuple[str, ...]
+    depth: int
+    width: int
+    samples: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Trial(Group):
+    """The cells of one trial: one task and finder with options, seeds x densities.
+
+    Attributes:
+      trial: its number.
+      options: those that differ from the published ones, in words.
+    """
+
+    trial: int = 0
+    options: str = ""
+
+    def cells(self) -> list[dict[str, Any]]:
+        """The labels of every cell, with the trial; options are part of its id."""
+        own = {"trial": self.trial, "options": self.options}
+        return [
+            cell | {"id": f"{cell['id']}/{name_of(self.trial, self.options)}"} | own
+            for cell in super().cells()
+        ]
+
+    def batch(self, n: int, devices: int) -> int | None:
+        """On a CPU all cells at once, if they are few: two a device would need padding."""
+        share = -(-n // devices)
+        return share if jax.default_backend() == "cpu" and 2 <= share <= MOST else None
+
+
+def name_of(trial: int, options: str) -> str:
+    """The name of a trial in the ids of cells."""
+    return f"{trial}:{options}"
+
+
+def words(options: Mapping[str, Any]) -> str:
+    """Options in words, as in "rounds=10, scope=layer"."""
+    return ", ".join(f"{name}={value}" for name, value in options.items())
+
+
+def space(finder: str) -> Spaces:
+    """The space of a finder, in the order of its options."""
+    spaces, known = names.space(finder), inspect.signature(FINDERS[finder]).parameters
+    return {name: spaces[name] for name in known if name in spaces}
+
+
+def defaults(finder: str) -> dict[str, Any]:
+    """The published value of every option that is tuned.
+
+    >>> defaults("snip")
+    {'rounds': 1, 'scope': 'global', 'batches': 1}
+    """
+    known = inspect.signature(FINDERS[finder]).parameters
+    return {name: known[name].default for name in space(finder)}
+
+
+def draws(finder: str, task: str, number: int) -> list[dict[str, Any]]:
+    """The options of trials that differ from the published ones; trial 0 has none.
+
+    Args:
+      finder: a name in FINDERS.
+      task: a name.
+      number: of trials; only one if the finder has nothing to tune.
+
+    Returns:
+      Options by name, for each trial; a longer list begins with the shorter one.
+
+    >>> draws("hard_concrete", "circle", 1), draws("phew", "circle", 24)
+    ([{}], [{}])
+    >>> draws("forensic", "circle", 24)[:9] == draws("forensic", "circle", 9)
+    True
+    """
+    usual, spaces = defaults(finder), space(finder)
+    drawn: list[dict[str, Any]] = [{}]
+    for index in range(1, number if spaces else 1):
+        values = {name: part.at(_share(finder, task, index, name)) for name, part in spaces.items()}
+        drawn.append({name: value for name, value in values.items() if value != usual[name]})
+    return drawn
+
+
+def distinct(finder: str, task: str, number: int) -> dict[int, dict[str, Any]]:
+    """The trials by their numbers, without repetitions of earlier ones."""
+    drawn = draws(finder, task, number)
+    return {index: options for index, options in enumerate(drawn) if drawn.index(options) == index}
+
+
+def groups(plan: Plan, finder: str, task: str, tickets: Tickets) -> list[Trial]:
+    """The groups of all different trials of a finder on a task.
+
+    Args:
+      plan: what is equal for all.
+      finder: a name in FINDERS.
+      task: a name in TASKS.
+      tickets: the densities of tickets that are known.
+    """
+    epochs = plan.epochs if is_trained(finder) else 0
+    found = []
+    for index, options in distinct(finder, task, plan.trials).items():
+        grid = Grid(
+            tasks=(task,),
+            finders=(finder,),
+            densities=plan.densities,
+            seeds=plan.seeds,
+            depth=plan.depth,
+            width=plan.width,
+            references=(),
+            static={"epochs": epochs, "samples": plan.samples},
+            finder_options=options,
+        )
+        found += [_tried(group, index, options) for group in grid.groups(tickets)]
+    return found
+
+
+def is_trained(finder: str) -> bool:
+    """Whether a finder trains as it searches, so that it has no strong tickets."""
+    return names.make(next(iter(TASKS.values())), finder).kind == "trained"
+
+
+def count(finder: str, tasks: Iterable[str], number: int) -> int:
+    """The number of different trials of a finder on some tasks."""
+    return sum(len(distinct(finder, task, number)) for task in tasks)
+
+
+def _tried(group: Group, index: int, options: Mapping[str, Any]) -> Trial:
+    values = {part.name: getattr(group, part.name) for part in fields(group)}
+    return Trial(**values, trial=index, options=words(options))
+
+
+def _share(*words: Any) -> float:
+    """A number in [0, 1) that only depends on the words."""
+    digest = hashlib.sha256("/".join(map(str, words)).encode()).hexdigest()
+    return int(digest[:DIGITS], 16) / 16**DIGITS
