@@ -7,8 +7,9 @@ part by its line in the registry.
 import json
 import shlex
 import shutil
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,7 +28,7 @@ from plantjax.jobs.processes import Team
 from plantjax.jobs.summary import STAGES
 from plantjax.jobs.terminal import count, span
 from plantjax.tasks import PAPER_TASKS, TASKS
-from ranking import heat, page, statistics
+from ranking import heat, page, site, statistics
 
 DEPTH, NOISE = 5, 0.01
 ROOT = Path(__file__).parent.parent
@@ -273,8 +274,16 @@ def _publish(folder: Path) -> None:
     shutil.copyfile(folder / "summary.csv", ROOT / PICTURE.with_suffix(".csv"))
 
 
+COMMANDS: dict[str, Callable[[Sequence[str]], None]]
+COMMANDS = {"page": site.main}
+"""Sub-commands by their first word."""
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
+    words = sys.argv[1:] if argv is None else argv
+    if words and words[0] in COMMANDS:
+        return COMMANDS[words[0]](words[1:])
     with checking_input():
         settings = cli.parse(Settings, argv, "leaderboard.py")
     with job(settings) as team:
