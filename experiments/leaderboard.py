@@ -28,7 +28,7 @@ from plantjax.jobs.processes import Team
 from plantjax.jobs.summary import STAGES
 from plantjax.jobs.terminal import count, span
 from plantjax.tasks import PAPER_TASKS, TASKS
-from ranking import heat, open_worlds, page, scoring, statistics
+from ranking import heat, open_worlds, page, scoring, site, statistics
 from ranking.open_worlds import DENSITIES, DEPTH, EPOCHS, NOISE, WIDTH
 
 ROOT = Path(__file__).parent.parent
@@ -275,7 +275,7 @@ def _publish(folder: Path) -> None:
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]]
-COMMANDS = {"worlds": open_worlds.main, "score": scoring.main}
+COMMANDS = {"worlds": open_worlds.main, "score": scoring.main, "page": site.main}
 """Sub-commands by their first word."""
 
 

@@ -77,7 +77,11 @@ def page(folders: Sequence[Path], title: str) -> str:
       ValueError: if a file of a folder cannot be read as what it should be.
     """
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
     )
     environment.filters |= {"shown": _shown, "breakable": _breakable}
     template = environment.from_string(TEMPLATE.read_text())

@@ -2,8 +2,8 @@
 
 One folder or file for each public name, from what stands alone to what uses it: types, targets,
 nets, data, tasks, masks, plant, audit, scores, training, recovery, metrics, finders, theory,
-interchange, sweeps. `plantjax.jobs`, which runs a sweep in a results folder, is imported by itself:
-it needs the extra "experiments".
+interchange, sweeps, results. `plantjax.jobs`, which runs a sweep in a results folder, is imported
+by itself: it needs the extra "experiments".
 """
 
 from plantjax import (
@@ -17,6 +17,7 @@ from plantjax import (
     nets,
     optim,
     recovery,
+    results,
     scores,
     sweeps,
     targets,
@@ -60,6 +61,7 @@ __all__ = [
     "optim",
     "plant",
     "recovery",
+    "results",
     "scores",
     "sweeps",
     "targets",

@@ -107,6 +107,7 @@ SHARED = {
     "kept": "kept",
     "ticket_value": "ticket/value",
     "target_value": "target/value",
+    "dead_value": "dead/value",
     **{name: f"recovery/{name}" for name in BUILT_IN},
 }
 """Columns with the same value in both stages, and the entries of the results they come from."""
@@ -114,7 +115,8 @@ SHARED = {
 COLUMNS = (
     *("task", "depth", "width", "finder", "scope", "rounds", "noise", "seed"),
     *("density", "density_name", "kept_density", "kept", "stage", "metric", "value", "value_raw"),
-    *("ticket_value", "target_value", "ticket_density", "ticket_density_weights", *BUILT_IN),
+    *("ticket_value", "target_value", "dead_value"),
+    *("ticket_density", "ticket_density_weights", *BUILT_IN),
     *("constant", "status", "seconds"),
 )
 """The columns of the table, in order."""

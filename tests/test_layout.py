@@ -16,7 +16,7 @@ PACKAGE = Path(plantjax.__file__).parent
 ORDER = (
     *("types", "checks", "draws", "losses", "targets", "nets", "data", "tasks", "masks"),
     *("planting", "audit", "scores", "training", "optim", "recovery", "metrics", "finders"),
-    *("theory", "interchange", "sweeps", "jobs"),
+    *("theory", "interchange", "sweeps", "results", "jobs"),
 )
 """The public names of the package, each using only those before it."""
 OUTSIDE = {"experiments", "tools", "tests"}

@@ -26,7 +26,7 @@ from plantjax.scores import SCORES
 from plantjax.tasks import TASKS
 
 PACKAGE = Path(__file__).parent.parent
-APART = ("jobs", "interchange")
+APART = ("jobs", "interchange", "results")
 """Folders of the package that change no result."""
 FLAGS = ("jax_threefry_partitionable", "jax_enable_x64", "jax_default_matmul_precision")
 """Settings of JAX that change values."""

@@ -132,12 +132,25 @@ class EvaluateFound:
             **{f"pruned/{k}": v for k, v in values_of(task, outputs, world.test).items()},
             "ticket/value": ticket["value"],
             "target/value": target["value"],
+            "dead/value": task.evaluate(best_constant(task, world.test.y), world.test.y)[
+                task.metric
+            ],
             **{f"recovery/{k}": v for k, v in compared.items()},
             "kept": masks.count(found.mask, prunable),
             "kept_density": masks.density(found.mask, prunable),
             "mask": ravel_pytree(found.mask)[0],
             **self.further.values("pruned", judged),
         }
+
+
+def best_constant(task: Task, y: jax.Array) -> jax.Array:
+    """The constant outputs [N, O] that suit the data best: its commonest class, or its mean."""
+    if task.metric == "accuracy":
+        counts = jnp.zeros(task.n_out, jnp.int32).at[y].add(1)
+        best = jax.nn.one_hot(jnp.argmax(counts), task.n_out, dtype=jnp.float32)
+    else:
+        best = jnp.mean(y, axis=0)
+    return jnp.broadcast_to(best, (y.shape[0], task.n_out))
 
 
 def values_of(task: Task, outputs: jax.Array, test: Batch) -> Metrics:

@@ -102,9 +102,10 @@ def sweep(
 
     Returns:
       Arrays over the cells [C]: "pruned/value", "pruned/value_raw", "pruned/constant", the same
-      with "trained/", and "trained/loss", "trained/diverged"; "ticket/value", "target/value";
-      "recovery/...", see `recovery.compare`; "pruned/metric/..." and "trained/metric/...", see
-      `metrics.METRICS`; "kept", "kept_density"; "mask" bool [C, P], leaves in tree order;
+      with "trained/", and "trained/loss", "trained/diverged"; "ticket/value", "target/value",
+      "dead/value"; "recovery/...", see `recovery.compare`; "pruned/metric/..." and
+      "trained/metric/...", see `metrics.METRICS`; "kept", "kept_density"; "mask" bool [C, P],
+      leaves in tree order;
       "search/...", the finder's `Found.info`; "pruned/seconds" and "trained/seconds", the wall time
       of a batch divided by its cells, without compilation; and "label/...", the columns that
       identify the cells in tables, see `labels.labels_of`.

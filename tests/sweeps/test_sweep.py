@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from plantjax import masks, sweeps, tasks
 from plantjax.finders import FINDERS, REFERENCES
-from plantjax.sweeps import compiling, labels, worlds
+from plantjax.sweeps import compiling, evaluation, labels, worlds
 from plantjax.types import Finder, Found
 
 RELU = tasks.TASKS["relu"]
@@ -149,7 +149,14 @@ def test_tables_have_the_columns_of_the_design_in_their_order():
     ]
     result = [
         *("kept_density", "kept", "stage", "metric", "value", "value_raw", "ticket_value"),
-        *("target_value", "ticket_density", "ticket_density_weights", "precision", "recall"),
+        *(
+            "target_value",
+            "dead_value",
+            "ticket_density",
+            "ticket_density_weights",
+            "precision",
+            "recall",
+        ),
         *("iou", "lift", "feasible_recall", "live_density", "collapsed", "constant", "status"),
         "seconds",
     ]
@@ -364,3 +371,13 @@ def test_no_pruner_finds_a_strong_circle_ticket_in_one_shot(finder):
     print(f"circle {finder} strong: {means.round(3)}, ticket {tickets.min()}..{tickets.max()}")
     assert (means < 0.6).all()
     assert (tickets > 0.95).all()  # which was there to be found
+
+
+def test_dead_values_are_those_of_the_best_constant_outputs():
+    y = jnp.array([2, 0, 2, 1], jnp.int32)
+    for task, labels_, wanted in (
+        (tasks.TASKS["circle"], y, 0.5),
+        (tasks.TASKS["helix"], jnp.eye(3)[y], np.mean(np.var(np.eye(3)[np.asarray(y)], axis=0))),
+    ):
+        found = task.evaluate(evaluation.best_constant(task, labels_), labels_)[task.metric]
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
