@@ -88,7 +88,7 @@ def collapsed(judged: Judged) -> jax.Array:
 
 _FUNCTIONS = (precision, recall, iou, lift, feasible_recall, live_density, collapsed)
 METRICS: dict[str, Metric] = checks.Names({metric.__name__: metric for metric in _FUNCTIONS})
-"""The registry of metrics: a new one takes one function and its name here."""
+"""The registry of metrics: a new one takes one function, and a place in the line above."""
 
 BUILT_IN = tuple(METRICS)
 """The metrics that every table has."""
