@@ -107,17 +107,22 @@ def meant(value: Any, allowed: Collection[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def missing(name: Any, known: Collection[str]) -> KeyError:
+    """The error for a name that a registry does not have."""
+    return KeyError(f"{name!r} is not among the names.{meant(name, known)}")
+
+
 class Names(dict[str, Value]):
     """A registry, a dict that asks which name was meant where one is missing.
 
     >>> Names({"circle": 1})["cirle"]
     Traceback (most recent call last):
-    KeyError: "cirle is not among the names. Did you mean 'circle'?"
+    KeyError: "'cirle' is not among the names. Did you mean 'circle'?"
     """
 
     def __missing__(self, name: str) -> Value:
         """Raises KeyError."""
-        raise KeyError(f"{name} is not among the names.{meant(name, self)}")
+        raise missing(name, self)
 
 
 def interval(name: str, value: Any, low: float, high: float, open_low: bool = False) -> None:

@@ -30,8 +30,8 @@ BRIEF = {
 REGISTRIES = {"finder": finders.FINDERS, "reference": finders.REFERENCES}
 HOW = ("quick", "thorough")
 """Quick cases search under vmap; thorough ones jitted and eagerly as well."""
-THOROUGH = ("circle",)
-"""The tasks of thorough cases."""
+THOROUGH = ("circle", "relu")
+"""The tasks of thorough cases: one of classes, one of values."""
 ELSEWHERE = ("edge_popup", "oracle_random")
 """Run on all other tasks too, which differ in their sizes and losses only."""
 DEAR = (
@@ -60,8 +60,8 @@ def representatives():
 def cases():
     """Every finder and reference of the registries, on the tasks where it can differ.
 
-    The quick tests run each function once on Circle. The slow tests run each thoroughly on Circle,
-    all finders on ReLU, and some on all tasks.
+    The quick tests run each function once on Circle. The slow tests run each thoroughly on Circle
+    and ReLU, all other finders, which only change its options, on ReLU, and some on all tasks.
     """
     first, found = representatives(), []
     for task in tasks.TASKS:

@@ -5,7 +5,7 @@ and a sixth of a TPU's bfloat16 rate, because its compiler makes six passes. The
 kernel is an assumption.
 """
 
-import importlib.metadata
+import importlib.util
 import os
 from typing import Any, NamedTuple
 
@@ -79,8 +79,9 @@ TARGETS = {
     ),
     "cpu": Target("cpu", "", "", 0.1e12, 20e9, 16e9, 0.0, "a core or two of a server, assumed"),
 }
-PACKAGES = {"cuda": "jax-cuda12-plugin", "tpu": "libtpu"}
+PACKAGES = {"cuda": "jax_cuda12_plugin", "tpu": "libtpu"}
 EXTRAS = {"cuda": "cuda12", "tpu": "tpu"}
+"""The package with the compiler of a platform, and the extra that brings it."""
 
 
 def prepare(platform: str) -> None:
@@ -92,7 +93,7 @@ def prepare(platform: str) -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # times are those of a first run
     if platform == "cpu":
         return
-    if not _installed(PACKAGES[platform]):
+    if importlib.util.find_spec(PACKAGES[platform]) is None:
         raise ValueError(
             f"this target needs the package {PACKAGES[platform]}: in an environment of its own "
             f"(it is large), pip install -e '.[experiments,{EXTRAS[platform]}]'."
@@ -128,11 +129,3 @@ def _devices(target: Target, chips: int) -> list[Any]:
     else:
         found = topologies.get_topology_desc(platform="tpu", topology_name=name)
     return list(found.devices)
-
-
-def _installed(package: str) -> bool:
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True

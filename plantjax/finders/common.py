@@ -74,7 +74,7 @@ def check(
     checks.batch(data)
     checks.labels(data.y, task.n_out)
     checks.density(density)
-    groups.members(groups.flatten(params)[0], "global", prunable)
+    groups.members(groups.flatten(params)[0], "global", prunable)  # refuses to prune nothing
     checks.integer("rounds", rounds, 1, masks.size(params, prunable))
     checks.integer("batch_size", batch_size, 1, data.x.shape[0])
 

@@ -67,7 +67,7 @@ class Registry(MutableMapping[str, MakeFinder]):
     def __getitem__(self, name: str) -> MakeFinder:
         found = self._all()
         if name not in found:
-            raise KeyError(f"{name}: no finder has this name.{checks.meant(name, found)}")
+            raise checks.missing(name, found)
         return found[name]
 
     def __setitem__(self, name: str, make: MakeFinder) -> None:

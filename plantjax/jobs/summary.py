@@ -253,7 +253,7 @@ def _mean(rows: pd.DataFrame, name: str) -> str:
 
 
 def _cell(rows: pd.DataFrame, metric: str, ranges: bool, plain: bool) -> str:
-    values = rows["value"]
+    values = rows["value"].astype("float32")  # as it was computed, whatever a file made of it
     text = format_value(values.mean(), metric) + marks(troubles(rows), plain)
     if ranges and len(values) > 1:
         low, high = format_value(values.min(), metric), format_value(values.max(), metric)

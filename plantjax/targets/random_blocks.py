@@ -18,24 +18,6 @@ JITTER = 0.2
 """Largest shift of a knot, in distances between even knots."""
 SLOPES = (0.5, 2.0)
 """Range of random factors, drawn uniformly on a logarithmic scale."""
-MIRROR = 1.03
-"""Largest factor of a mirror's angle; from 1 on the mirrors still fold all angles."""
-BEYOND = (0.3, 1.7)
-"""Range of factors of the changes of slope that no ring depends on."""
-JITTER = 0.2
-"""Largest shift of a knot, in distances between even knots."""
-SLOPES = (0.5, 2.0)
-"""Range of random factors, drawn uniformly on a logarithmic scale."""
-MIRROR = 1.03
-"""Largest factor of a mirror's angle; from 1 on the mirrors still fold all angles."""
-BEYOND = (0.3, 1.7)
-"""Range of factors of the changes of slope that no ring depends on."""
-SLOPES = (0.5, 2.0)
-"""Range of random factors, drawn uniformly on a logarithmic scale."""
-MIRROR = 1.03
-"""Largest factor of a mirror's angle; from 1 on the mirrors still fold all angles."""
-BEYOND = (0.3, 1.7)
-"""Range of factors of the changes of slope that no ring depends on."""
 
 
 class Knots(NamedTuple):
@@ -70,12 +52,20 @@ class Knots(NamedTuple):
 
 
 def knots_on(
-    key: Key, low: float, high: float | jax.Array, count: int, falling: float = FALLING
+    key: Key,
+    low: float,
+    high: float | jax.Array,
+    count: int,
+    falling: float = FALLING,
+    jitter: float = JITTER,
 ) -> Knots:
-    """`count` knots on [low, high], jittered but for the first, and one beyond; random signs."""
+    """`count` knots on [low, high], jittered but for the first, and one beyond; random signs.
+
+    Knots move by at most `jitter` times the distance of even ones.
+    """
     shift_key, sign_key = jax.random.split(key)
     step = (high - low) / (count - 1)
-    shift = JITTER * jax.random.uniform(
+    shift = jitter * jax.random.uniform(
         shift_key, (count,), minval=-1.0, maxval=1.0, dtype=jnp.float32
     )
     inner = jnp.arange(1, count, dtype=jnp.float32) + shift[1:]

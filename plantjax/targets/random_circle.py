@@ -9,6 +9,7 @@ from plantjax import checks
 from plantjax.targets.blocks import ABSOLUTE
 from plantjax.targets.paper import CIRCLE_BOUNDARIES, mirrored_knots
 from plantjax.targets.random_blocks import (
+    JITTER,
     Knots,
     factors,
     knots_on,
@@ -20,8 +21,6 @@ from plantjax.types import Key, Params
 
 MIRROR = 1.03
 """Largest factor of a mirror's angle; from 1 on the mirrors still fold all angles."""
-BEYOND = (0.3, 1.7)
-"""Range of factors of the changes of slope that no ring depends on."""
 BEYOND = (0.3, 1.7)
 """Range of factors of the changes of slope that no ring depends on."""
 
@@ -66,7 +65,7 @@ def random_circle(key: Key, depth: int, knots: int = 10) -> Params:
         plain, *_ = mirrored_knots(math.pi / 2 ** (depth - 4), knots)
         steps = [end / (n - 1) for end, n in zip((math.sqrt(2.0), plain), counts, strict=True)]
     parts = [
-        knots_on(part_key, low, high, count)
+        knots_on(part_key, low, high, count, jitter=JITTER / 2 if depth == 3 else JITTER)
         for part_key, high, count in zip(knot_keys, reach, counts, strict=True)
     ]
     layers = [*layers, *_rings(score_key, parts, steps, read)]

@@ -97,6 +97,16 @@ def test_page_has_figure_tables_settings_and_command(tmp_path):
     assert "0.123456789" in values
 
 
+def test_the_page_rounds_as_the_terminal_does(tmp_path):
+    """Means of thousandths are often halves of one, up to the last bits of float32."""
+    random = np.random.default_rng(0)
+    for index in range(20):
+        table = pd.concat([pd.DataFrame(rows())] * 2).assign(metric="accuracy")
+        table["value"] = (random.integers(0, 1000, len(table)) / 1000).astype(np.float32)
+        _, read = report._read(make(tmp_path / str(index), table=table))
+        assert summary.pivots(read) == summary.pivots(table)
+
+
 def test_nothing_is_loaded_from_elsewhere_and_nothing_can_inject_code(tmp_path):
     folder = make(tmp_path / "sub", EVIL, command=[EVIL], device=EVIL, commit=EVIL)
     clean = report.page([make(tmp_path / "clean")], "title")

@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from plantjax import masks, nets, targets, tasks
 from plantjax.sweeps import worlds
 
+PROBES = 4096
+"""Inputs by which a teacher is scaled."""
 PROPERTY = settings(max_examples=30, deadline=None, derandomize=True)
 HARDER = ("xor", "product", "piecewise", "teacher")
 
@@ -117,7 +119,11 @@ def test_teachers_have_any_width_and_density_and_no_dead_unit(widths, density, s
         assert kept.any(axis=1).all()
     x = uniform(20_000, widths[0], seed=seed + 1)
     outputs = run64(params, x)
-    np.testing.assert_allclose(outputs.std(axis=0), 1 / 3, rtol=0.15)
+    probes = np.random.default_rng(seed).uniform(-1.0, 1.0, (PROBES, widths[0]))
+    np.testing.assert_allclose(run64(params, probes).std(axis=0), 1 / 3, rtol=1e-4)
+    standard = (outputs - outputs.mean(axis=0)) / outputs.std(axis=0)
+    error = np.sqrt((np.mean(standard**4, axis=0) - 1) / (4 * PROBES))  # of a deviation, relative
+    assert (np.abs(3 * outputs.std(axis=0) - 1) < 6 * error).all()
     hidden = x
     for layer in nets.layers(params)[:-1]:
         hidden = np.maximum(hidden @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"]), 0)

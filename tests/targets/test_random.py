@@ -36,8 +36,7 @@ def errors(name, depth):
 @pytest.mark.parametrize("depth", [5, *(pytest.param(d, marks=pytest.mark.slow) for d in (3, 6))])
 def test_random_circles_are_as_accurate_as_the_plain_one(depth):
     plain, drawn = errors("circle", depth)
-    assert np.abs(drawn - plain).mean() < 0.002
-    assert np.abs(drawn - plain).max() < 0.005
+    assert np.abs(drawn - plain).max() < 0.003
 
 
 def test_random_xors_predict_the_same_classes():
