@@ -7,12 +7,12 @@ on development mothers and writes the winners, with the log of all trials.
 
 import json
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 from rich.console import Console
 
 from plantjax import checks
@@ -30,8 +30,10 @@ from tuning.trials import Plan, Trial
 
 DENSITIES = ("0.1", TICKET)
 SPENT = "spent.json"
-SECONDS = 8.0
-"""Wall time of a trial on two CPU cores, for finders of which nothing is known."""
+EXTENDED = ("trials", "finalists", "seeds")
+"""Settings that only add cells."""
+SECONDS = 3.0
+"""Wall time of a search on two CPU cores, for finders of which nothing is known."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Settings(Operation):
     """Finders (default: all that have something to tune)."""
     trials: int = 24
     """Number of trials for each finder and task, the published options among them."""
+    finalists: int = 6
+    """Number of trials that are tried on all mothers, the published options among them."""
     seeds: int = 3
     """Number of development mothers."""
     first_seed: int = 50_000
@@ -72,6 +76,7 @@ class Settings(Operation):
             if getattr(self, option) == ():
                 raise ValueError(f"--{option} must name at least one, got none.")
         checks.integer("--trials", self.trials, 1, 10_000)
+        checks.integer("--finalists", self.finalists, 1, self.trials)
         checks.integer("--seeds", self.seeds, 1, 10_000)
         checks.integer("--first-seed", self.first_seed, 0, 2**31 - 10_001)
         checks.integer("--depth", self.depth, 3)
@@ -87,7 +92,7 @@ class Settings(Operation):
     def settings(self) -> dict[str, Any]:
         """Everything that changes a result; cells tell finder, task, trial and seed themselves."""
         shared = self.shared()
-        return {name: v for name, v in shared.items() if name not in ("trials", "seeds")}
+        return {name: v for name, v in shared.items() if name not in EXTENDED}
 
     def folders(self) -> dict[Path, dict[str, Any]]:
         """A folder for each finder."""
@@ -98,7 +103,7 @@ class Settings(Operation):
         return list(self.finders or (name for name in FINDERS if names.space(name)))
 
     def groups(self, finder: str, tickets: Tickets) -> dict[str, list[Trial]]:
-        """The groups of a finder's trials, by task."""
+        """The groups of all of a finder's trials on the first mother, by task."""
         plan = self.plan()
         return {task: trials.groups(plan, finder, task, tickets) for task in self.tasks}
 
@@ -106,7 +111,7 @@ class Settings(Operation):
         """What is equal for all finders and tasks."""
         seeds = tuple(range(self.first_seed, self.first_seed + self.seeds))
         sizes = (self.depth, self.width, self.samples, self.epochs)
-        return Plan(self.trials, seeds, DENSITIES, *sizes)
+        return Plan(self.trials, self.finalists, seeds, DENSITIES, *sizes)
 
     def shared(self) -> dict[str, Any]:
         """The plan, as JSON-ready values."""
@@ -117,10 +122,9 @@ class Settings(Operation):
 def run(settings: Settings, console: Console, team: Team) -> None:
     """Tunes finder by finder, and publishes each once it is done."""
     tickets, chosen = Tickets(), settings.names()
-    dead: dict[str, dict[int, float]] = {}
     for place, finder in enumerate(chosen, 1):
         terminal.say(console, f"{finder} ({place} of {len(chosen)})", style="bold")
-        entries = _tuned(settings, finder, tickets, dead, console, team)
+        entries = _tuned(settings, finder, tickets, console, team)
         compiling.forget()  # a hundred programs take gigabytes
         if not team.leads:
             continue
@@ -134,48 +138,69 @@ def run(settings: Settings, console: Console, team: Team) -> None:
 
 
 def _tuned(
-    settings: Settings,
-    finder: str,
-    tickets: Tickets,
-    dead: dict[str, dict[int, float]],
-    console: Console,
-    team: Team,
+    settings: Settings, finder: str, tickets: Tickets, console: Console, team: Team
 ) -> dict[str, dict[str, Any]]:
     """Computes what is missing of one finder; returns what is published of it, by task."""
-    folder, groups = settings.out / finder, settings.groups(finder, tickets)
+    first = settings.groups(finder, tickets)
+    table = _computed(settings, finder, first, console, team)
+    scores = {task: _scores(finder, task, table) for task in first}
+    best = {
+        task: rule.finalists(found["score"], settings.finalists) for task, found in scores.items()
+    }
+    rest = {
+        task: trials.groups(settings.plan(), finder, task, tickets, only)
+        for task, only in best.items()
+    }
+    every = {task: [*first[task], *rest[task]] for task in first}
+    table = _computed(settings, finder, every, console, team)
+    folder = settings.out / finder
+    return {
+        task: published.entry(
+            *(finder, task, found, _scores(finder, task, table).loc[best[task]]),
+            *(_seconds(folder), _made(folder)),
+        )
+        for task, found in scores.items()
+    }
+
+
+def _computed(
+    settings: Settings,
+    finder: str,
+    groups: Mapping[str, list[Trial]],
+    console: Console,
+    team: Team,
+) -> pd.DataFrame:
+    """Computes what is missing of some groups; returns the table of all of them."""
+    folder = settings.out / finder
     every = [group for part in groups.values() for group in part]
     wall, process = time.perf_counter(), time.process_time()
     computed = runner.compute({folder: every}, settings, console, team)
-    if not team.leads:
-        return {}
     spent = {"wall": time.perf_counter() - wall, "process": time.process_time() - process}
-    if computed:
-        _spend(folder, spent | {"trials": computed / every[0].size})
-    table = tables.write(folder, every)
+    if computed and team.leads:
+        _spend(folder, spent | {"searches": computed})
+    team.broadcast(0)  # all have saved their share
+    return tables.write(folder, every) if team.leads else tables.read(folder)
+
+
+def _scores(finder: str, task: str, table: pd.DataFrame) -> pd.DataFrame:
     stage = "trained" if trials.is_trained(finder) else "pruned"
-    entries = {}
-    for task, part in groups.items():
-        if task not in dead:
-            dead[task] = rule.dead_values(part[0])
-        scores = rule.scores(table[table["task"] == task], dead[task], stage)
-        entries[task] = published.entry(finder, task, scores, _seconds(folder), _made(folder))
-    return entries
+    return rule.scores(table[table["task"] == task], stage)
 
 
 def _spend(folder: Path, spent: Mapping[str, float]) -> None:
-    """Adds up the seconds, and the trials that took them, except in runs that were killed."""
+    """Adds up the seconds, and the searches that took them, except in runs that were killed."""
     path = folder / SPENT
     before = json.loads(path.read_text()) if path.exists() else {}
     chunks.write_json(path, {name: before.get(name, 0.0) + v for name, v in spent.items()})
 
 
 def _seconds(folder: Path) -> float | None:
-    """The wall time of a trial, compilation included; None if it is not known."""
+    """The wall time of a search, compilation included; None if it is not known."""
     path = folder / SPENT
     if not path.exists():
         return None
     spent: dict[str, float] = json.loads(path.read_text())
-    return spent["wall"] / spent["trials"]
+    return spent["wall"] / spent["searches"]
 
 
 def _made(folder: Path) -> str:
@@ -197,14 +222,12 @@ def _words(entry: Mapping[str, Any]) -> str:
 
 
 def tell(settings: Settings, console: Console) -> None:
-    """Prints how many trials are left, and about how long they will take."""
+    """Prints how many searches are left, and about how long they will take."""
     tuned, rows, whole, unknown = published.load(), [], 0.0, 0
     for finder in settings.names():
         folder = settings.out / finder
-        number, left = (
-            trials.count(finder, settings.tasks, settings.trials),
-            _left(settings, finder),
-        )
+        number = trials.count(finder, settings.tasks, settings.plan())
+        left = number - _saved(settings, finder)
         known = [entry["seconds"] for entry in tuned[published.FINDERS].get(finder, {}).values()]
         timed = [seconds for seconds in (_seconds(folder), *known) if seconds is not None]
         seconds = timed[0] if timed else SECONDS
@@ -212,29 +235,37 @@ def tell(settings: Settings, console: Console) -> None:
         each = f"{seconds:.1f} s" if timed else "?"
         rows.append([finder, str(number), str(left), each, words_of(left * seconds)])
     if settings.estimate:
-        heads = ["finder", "trials", "left", "each", "all"]
+        heads = ["finder", "searches", "left", "each", "all"]
         terminal.show(console, terminal.table(heads, rows))
     number, left = (sum(int(row[column]) for row in rows) for column in (1, 2))
-    assumed = f", if those never timed ({unknown}) take {SECONDS:g} s a trial" if unknown else ""
+    assumed = f", if those never timed ({unknown}) take {SECONDS:g} s a search" if unknown else ""
     terminal.say(
         console,
         f"{terminal.count(len(rows), 'finder')}, {terminal.count(len(settings.tasks), 'task')}: "
-        f"{number} different trials of {len(DENSITIES) * settings.seeds} searches, {left} of them "
-        f"left: about {words_of(whole)}{assumed}.",
+        f"{number} searches, {left} of them left: about {words_of(whole)}{assumed}.",
     )
 
 
-def _left(settings: Settings, finder: str) -> int:
-    """The number of trials that the folder does not hold, or not all cells of."""
-    saved = SavedCells(settings.out / finder)
-    ids = saved.ids() if (settings.out / finder / CONFIG).exists() else set()
-    cells = Counter((name.partition("/")[0], name.rpartition("/")[2]) for name in ids)
-    whole = len(DENSITIES) * settings.seeds
-    return sum(
-        cells[task, trials.name_of(index, trials.words(options))] < whole
-        for task in settings.tasks
-        for index, options in trials.distinct(finder, task, settings.trials).items()
-    )
+def _saved(settings: Settings, finder: str) -> int:
+    """The number of these searches that the folder holds; of finalists, whoever they were."""
+    folder, plan = settings.out / finder, settings.plan()
+    ids = SavedCells(folder).ids() if (folder / CONFIG).exists() else set()
+    found = 0
+    for task in settings.tasks:
+        tried = trials.distinct(finder, task, plan.trials)
+        names = {trials.name_of(index, trials.words(options)) for index, options in tried.items()}
+        own = [parts for parts in map(_parts, ids) if parts[0] == task and parts[2] in names]
+        first = sum(seed == plan.seeds[0] for _, seed, _ in own)
+        rest = sum(seed in plan.seeds[1:] for _, seed, _ in own)
+        most = trials.count(finder, [task], plan) - len(tried) * len(plan.densities)
+        found += first + min(rest, most)
+    return found
+
+
+def _parts(name: str) -> tuple[str, int, str]:
+    """Task, seed and trial in the id of a cell."""
+    task, *_, seed, trial = name.split("/")
+    return task, int(seed), trial
 
 
 def main(argv: Sequence[str] | None = None) -> None:

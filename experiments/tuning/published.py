@@ -57,27 +57,36 @@ def options(tuned: Published, finder: str, task: str) -> dict[str, Any]:
 
 
 def entry(
-    finder: str, task: str, scores: pd.DataFrame, seconds: float | None, made: str
+    finder: str,
+    task: str,
+    scores: pd.DataFrame,
+    finals: pd.DataFrame,
+    seconds: float | None,
+    made: str,
 ) -> dict[str, Any]:
     """What is published of one finder and task.
 
     Args:
       finder: a name in FINDERS.
       task: a name in TASKS.
-      scores: see `rule.scores`.
-      seconds: wall time of a trial, compilation included; None if it is not known.
+      scores: of all trials on the first mother, see `rule.scores`.
+      finals: of the finalists on all mothers.
+      seconds: wall time of a search, compilation included; None if it is not known.
       made: versions and device.
 
     Returns:
       The winner, its options that differ from the published ones, the space, and the log: a row per
-      trial with its score, its median value at each density, and its options.
+      trial with its score on the first mother and its values there at each density, its score on
+      all mothers if it is a finalist, and its options.
     """
-    won, usual = rule.winner(scores["score"]), trials.defaults(finder)
+    won, usual = rule.winner(finals["score"]), trials.defaults(finder)
+    final = finals["score"].to_dict()
     drawn = trials.draws(finder, task, int(scores.index.max()) + 1)
     densities = [name for name in scores if name != "score"]
     rows = [
         [
             int(trial),
+            final.get(trial),
             float(scores["score"][trial]),
             *(_short(scores[name][trial]) for name in densities),
             *(usual | drawn[trial]).values(),
@@ -90,7 +99,7 @@ def entry(
         "seconds": None if seconds is None else _short(seconds),
         "made": made,
         "space": {name: str(part) for name, part in trials.space(finder).items()},
-        "columns": ["trial", "score", *densities, *usual],
+        "columns": ["trial", "score", "first", *densities, *usual],
         "trials": rows,
     }
 

@@ -6,7 +6,7 @@ on which others are run, or on how many.
 
 import hashlib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -29,6 +29,8 @@ class Plan:
 
     Attributes:
       trials: number of draws for each, the published options included.
+      finalists: number of trials that are tried on all mothers, the published options among them;
+        the others see the first mother only.
       seeds: of the mothers.
       densities: as of `Grid`.
       depth: layers of neurons, the input included.
@@ -38,6 +40,7 @@ class Plan:
     """
 
     trials: int
+    finalists: int
     seeds: tuple[int, ...]
     densities: tuple[str, ...]
     depth: int
@@ -128,23 +131,32 @@ def distinct(finder: str, task: str, number: int) -> dict[int, dict[str, Any]]:
     return {index: options for index, options in enumerate(drawn) if drawn.index(options) == index}
 
 
-def groups(plan: Plan, finder: str, task: str, tickets: Tickets) -> list[Trial]:
-    """The groups of all different trials of a finder on a task.
+def groups(
+    plan: Plan, finder: str, task: str, tickets: Tickets, only: Sequence[int] | None = None
+) -> list[Trial]:
+    """The groups of a finder's trials on a task.
 
     Args:
       plan: what is equal for all.
       finder: a name in FINDERS.
       task: a name in TASKS.
       tickets: the densities of tickets that are known.
+      only: the finalists; all different trials if it is None.
+
+    Returns:
+      Each trial on the first mother; those of finalists on all others.
     """
     epochs = plan.epochs if is_trained(finder) else 0
-    found = []
+    seeds = plan.seeds[:1] if only is None else plan.seeds[1:]
+    found: list[Trial] = []
     for index, options in distinct(finder, task, plan.trials).items():
+        if not seeds or (only is not None and index not in only):
+            continue
         grid = Grid(
             tasks=(task,),
             finders=(finder,),
             densities=plan.densities,
-            seeds=plan.seeds,
+            seeds=seeds,
             depth=plan.depth,
             width=plan.width,
             references=(),
@@ -160,9 +172,11 @@ def is_trained(finder: str) -> bool:
     return names.make(next(iter(TASKS.values())), finder).kind == "trained"
 
 
-def count(finder: str, tasks: Iterable[str], number: int) -> int:
-    """The number of different trials of a finder on some tasks."""
-    return sum(len(distinct(finder, task, number)) for task in tasks)
+def count(finder: str, tasks: Iterable[str], plan: Plan) -> int:
+    """The number of searches of a finder's trials on some tasks."""
+    numbers = [len(distinct(finder, task, plan.trials)) for task in tasks]
+    mothers = sum(n + min(n, plan.finalists) * (len(plan.seeds) - 1) for n in numbers)
+    return mothers * len(plan.densities)
 
 
 def _tried(group: Group, index: int, options: Mapping[str, Any]) -> Trial:

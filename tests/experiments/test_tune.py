@@ -17,7 +17,7 @@ from plantjax.tasks import TASKS
 from tuning import published, rule, trials
 
 TINY = ["--tasks", "relu", "--finders", "forensic", "--depth", "3", "--width", "8"]
-TINY += ["--trials", "2", "--seeds", "2", "--samples", "50"]
+TINY += ["--trials", "2", "--finalists", "2", "--seeds", "2", "--samples", "50"]
 
 
 @pytest.fixture
@@ -65,12 +65,15 @@ def test_draws_depend_on_names_alone_and_repetitions_are_left_out() -> None:
     assert all(every.index(options) == index for index, options in kept.items())
 
 
-def table(metric: str, values: dict[int, dict[str, list[float]]], ticket: float) -> pd.DataFrame:
+def table(
+    metric: str, values: dict[int, dict[str, list[float]]], ticket: float, dead: float
+) -> pd.DataFrame:
     """Rows of trials, densities and mothers."""
     return pd.DataFrame(
         {
             **{"trial": trial, "density_name": density, "seed": seed, "stage": "pruned"},
             **{"metric": metric, "value": value, "ticket_value": ticket, "status": "ok"},
+            "dead_value": dead,
         }
         for trial, by_density in values.items()
         for density, by_seed in by_density.items()
@@ -79,49 +82,37 @@ def table(metric: str, values: dict[int, dict[str, list[float]]], ticket: float)
 
 
 def test_scores_are_shares_of_the_way_to_the_ticket() -> None:
-    dead = {0: 0.3, 1: 0.3, 2: 0.3}
     values = {
         0: {"0.1": [0.3, 0.2, 0.4], "ticket": [0.1, 0.1, 0.1]},
         2: {"0.1": [0.9, 0.6, 0.3], "ticket": [0.95, 0.3, 0.45]},
         5: {"0.1": [0.6, 0.6, 0.6], "ticket": [0.45, 0.45, 0.45]},
     }
-    rows = table("accuracy", values, ticket=0.9)
-    found = rule.scores(rows, dead, "pruned")
+    rows = table("accuracy", values, ticket=0.9, dead=0.3)
+    found = rule.scores(rows, "pruned")
     np.testing.assert_allclose(found["score"], [0.0, 0.375, 0.375])  # (0.5 + 0.25) / 2
     np.testing.assert_allclose(found["ticket"], [0.1, 0.45, 0.45])
     assert rule.winner(found["score"]) == 2  # the earlier one
     rows.loc[(rows["trial"] == 2) & (rows["seed"] == 1), "status"] = OVER
     rows.loc[(rows["trial"] == 2) & (rows["seed"] == 2), "value"] = math.nan
-    found = rule.scores(rows, dead, "pruned")
+    found = rule.scores(rows, "pruned")
     np.testing.assert_allclose(found["score"], [0.0, 0.0, 0.375])
     assert rule.winner(found["score"]) == 5
     assert rule.winner(found["score"] * 0.0) == 0
+    assert rule.finalists(found["score"], 2) == [0, 5]
 
 
 def test_errors_count_by_their_logarithms() -> None:
     values = {0: {"0.1": [1e-1]}, 1: {"0.1": [1e-2]}, 2: {"0.1": [1e-4]}, 3: {"0.1": [3.0]}}
-    found = rule.scores(table("mse", values, ticket=1e-3), {0: 1e-1}, "pruned")
+    found = rule.scores(table("mse", values, ticket=1e-3, dead=0.1), "pruned")
     np.testing.assert_allclose(found["score"], [0.0, 0.5, 1.0, 0.0])
-    worse = rule.scores(table("mse", values, ticket=0.2), {0: 1e-1}, "pruned")
+    worse = rule.scores(table("mse", values, ticket=0.2, dead=0.1), "pruned")
     np.testing.assert_array_equal(worse["score"], 0.0)  # than a dead network: nothing to gain
-
-
-def test_a_dead_network_is_the_best_constant() -> None:
-    y = np.random.default_rng(0).normal(2.0, [1.0, 3.0], (1000, 2))
-    constants = np.mean((y - np.mean(y, axis=0)) ** 2)
-    np.testing.assert_allclose(rule.dead_value(TASKS["helix"], y), constants)
-    group, *_ = trials.groups(
-        trials.Plan(1, (3, 4), ("0.1",), 3, 8, 1000, 1), "magnitude", "relu", tune.Tickets()
-    )
-    found = rule.dead_values(group)
-    assert set(found) == {3, 4}
-    np.testing.assert_allclose(list(found.values()), 5 / 48, rtol=0.3)  # of max(0, U(-1, 1))
 
 
 def entry(*scores: float) -> dict[str, object]:
     """What is published of three trials."""
     found = pd.DataFrame({"0.1": 0.5, "ticket": 0.25, "score": scores}, index=[0, 1, 2])
-    return published.entry("snip", "relu", found, 1.23456, "versions")
+    return published.entry("snip", "relu", found, found.loc[[0, 2]], 1.23456, "versions")
 
 
 def test_publishing_keeps_what_it_does_not_replace(file: Path) -> None:
@@ -142,8 +133,10 @@ def test_publishing_keeps_what_it_does_not_replace(file: Path) -> None:
         == trials.draws("snip", "relu", 3)[2]
         == published.options(tuned, "snip", "relu")
     )
-    assert won["columns"] == ["trial", "score", "0.1", "ticket", "rounds", "scope", "batches"]
-    assert won["trials"][0] == [0, 0.1, 0.5, 0.25, 1, "global", 1]
+    assert won["columns"][:5] == ["trial", "score", "first", "0.1", "ticket"]
+    assert won["columns"][5:] == ["rounds", "scope", "batches"]
+    assert won["trials"][0] == [0, 0.1, 0.1, 0.5, 0.25, 1, "global", 1]
+    assert won["trials"][1][:3] == [1, None, 0.2]
     assert sum(line.strip().startswith("[0, ") for line in file.read_text().splitlines()) == 3
     assert published.options(tuned, "snip", "helix") == {}
     with pytest.raises(ValueError, match="trials: 3 there, 4 here"):
@@ -166,9 +159,11 @@ def test_the_committed_winners_follow_from_their_logs() -> None:
         for task, found in by_task.items():
             space = {name: str(part) for name, part in trials.space(finder).items()}
             assert found["space"] == space, f"tune {finder} again: its space has changed"
-            scores = {row[0]: row[1] for row in found["trials"]}
+            first = pd.Series({row[0]: row[2] for row in found["trials"]})
+            scores = {row[0]: row[1] for row in found["trials"] if row[1] is not None}
             tried = trials.distinct(finder, task, tuned["settings"]["trials"])
-            assert list(scores) == list(tried)
+            assert list(first.index) == list(tried)
+            assert list(scores) == rule.finalists(first, tuned["settings"]["finalists"])
             assert found["winner"] == rule.winner(pd.Series(scores))
             assert found["options"] == tried[found["winner"]]
 
@@ -185,11 +180,11 @@ def test_a_run_is_resumed_and_published(
     assert set(results["trial"]) == {0, 1}
     assert set(results["stage"]) == {"pruned"}
     assert set(results["seed"]) == {50_000, 50_001}
-    assert "2 different trials of 4 searches, 2 of them left" in capsys.readouterr().out
+    assert "8 searches, 8 of them left" in capsys.readouterr().out
     next((out / "forensic" / "chunks").glob("*.npz")).unlink()
     more = [*TINY, "--out", str(out), "--publish", "--finders", "phew", "forensic"]
     tune.main([*more, "--estimate"])
-    assert "3 different trials of 4 searches, 2 of them left" in capsys.readouterr().out
+    assert "12 searches, 6 of them left" in capsys.readouterr().out
     tune.main(more)
     assert "going on with the others" in capsys.readouterr().out
     again = json.loads(file.read_text())["finders"]
@@ -205,6 +200,7 @@ def test_a_run_is_resumed_and_published(
         (["--tasks", "nowhere"], "--tasks must be one of circle.*nowhere"),
         (["--finders", "guess"], "--finders must be one of random.*guess"),
         (["--finders"], "--finders must name at least one"),
+        (["--finalists", "3"], "--finalists must be an integer of at least 1 and at most 2, got 3"),
         (["--trials", "0"], "--trials must be an integer of at least 1"),
         (["--samples", "5"], "--samples must be an integer of at least 10"),
         (["--depth", "2"], "--depth must be an integer of at least 3"),
