@@ -10,15 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-import jax
-
 from plantjax.finders import FINDERS, names
 from plantjax.finders.spaces import Spaces
 from plantjax.jobs.grids import Grid, Group, Tickets
 from plantjax.tasks import TASKS
 
-MOST = 4
-"""Cells per device that run at once on a CPU."""
 DIGITS = 12
 """Hexadecimal digits of a hash that make a share in [0, 1), which is exact."""
 
@@ -68,11 +64,6 @@ class Trial(Group):
             cell | {"id": f"{cell['id']}/{name_of(self.trial, self.options)}"} | own
             for cell in super().cells()
         ]
-
-    def batch(self, n: int, devices: int) -> int | None:
-        """On a CPU all cells at once, if they are few: two a device would need padding."""
-        share = -(-n // devices)
-        return share if jax.default_backend() == "cpu" and 2 <= share <= MOST else None
 
 
 def name_of(trial: int, options: str) -> str:
