@@ -87,6 +87,8 @@ class Settings(Operation):
     """Samples per training step."""
     learning_rate: float = 1e-3
     """Learning rate of weak training (Adam)."""
+    fresh: int = 0
+    """Number of fresh samples on which all networks are judged as well, at least 1,000."""
     show_list: Annotated[bool, tyro.conf.arg(name="list")] = False
     """List tasks, finders, controls and metrics, and stop."""
 
@@ -130,7 +132,8 @@ class Settings(Operation):
             width=self.width,
             noise=self.noise,
             learning_rate=self.learning_rate,
-            static={k: getattr(self, k) for k in ("epochs", "batch_size", "rescale")},
+            static={k: getattr(self, k) for k in ("epochs", "batch_size", "rescale")}
+            | ({"fresh": self.fresh} if self.fresh else {}),
             finder_options={
                 name: getattr(self, name)
                 for name in FINDER_OPTIONS

@@ -99,6 +99,8 @@ SHARED = {
     "ticket_value": "ticket/value",
     "target_value": "target/value",
     "dead_value": "dead/value",
+    "ticket_fresh": "ticket/fresh",
+    "dead_fresh": "dead/fresh",
     **{name: f"recovery/{name}" for name in BUILT_IN},
 }
 """Columns with the same value in both stages, and the entries of the results they come from."""
@@ -107,10 +109,13 @@ COLUMNS = (
     *("task", "depth", "width", "finder", "scope", "rounds", "noise", "seed"),
     *("density", "density_name", "kept_density", "kept", "stage", "metric", "value", "value_raw"),
     *("ticket_value", "target_value", "dead_value"),
-    *("ticket_density", "ticket_density_weights", *BUILT_IN),
-    *("constant", "status", "seconds"),
+    *("fresh", "fresh_error", "ticket_fresh", "dead_fresh"),
+    *("ticket_density", "ticket_density_weights", *BUILT_IN, "constant", "status", "seconds"),
 )
 """The columns of the table, in order."""
+
+FRESH = ("fresh", "fresh_error")
+"""Columns of a stage that only sweeps with fresh samples have."""
 
 OVER = "over budget"
 """The status of a mask that keeps more parameters than its density allows."""
@@ -240,6 +245,7 @@ def to_frame(
             "stage": stage,
             "value": value,
             "value_raw": results[f"{stage}/value_raw"],
+            **{n: results[f"{stage}/{n}"] for n in FRESH if f"{stage}/{n}" in results},
             "constant": np.asarray(results[f"{stage}/constant"], bool),
             "status": np.where(np.isfinite(value) & ~diverged, broken, "diverged"),
             "seconds": results[f"{stage}/seconds"],

@@ -86,17 +86,6 @@ def test_own_metric(run):
 
 
 @pytest.mark.slow
-def test_fresh_samples(run):
-    run("fresh_samples")
-    sweep_run = pj.sweeps.make_run("relu", 3, 8, "planted", epochs=0, samples=1_000)
-    cells = pj.sweeps.make_cells(pj.TASKS["relu"], seeds=range(2), densities=[0.2])
-    found = pj.sweeps.sweep(sweep_run, cells)
-    value, ticket = (found[f"pruned/metric/{name}"] for name in ("fresh", "fresh_ticket"))
-    assert (value == ticket).all()
-    assert (abs(value - 1e-4) < 2e-6).all()  # the variance of the noise
-
-
-@pytest.mark.slow
 def test_compose(run):
     found = [re.findall(r"[\d.]+", line) for line in run("compose")]
     assert [row[0] for row in found] == ["0.1", "0.3", "1"]

@@ -12,8 +12,10 @@ from plantjax.metrics import FURTHER, Judged, Registered
 from plantjax.sweeps.worlds import World
 from plantjax.types import Apply, Batch, Found, Head, Mask, Metrics, Params, Task, as_arrays
 
-IMAGES = 1000
-"""Number of images on which a network is run at once."""
+IMAGES, ROWS = 1000, 10_000
+"""Number of images, or of other samples, on which a network is run at once."""
+BLOCKS = 50
+"""Number of blocks of fresh samples whose values tell the standard error."""
 
 
 def evaluate(
@@ -124,23 +126,52 @@ class EvaluateFound:
         params = found.params if self.signed else world.planted.params
         masked = masks.apply(params, found.mask)
         outputs = frozen_outputs(apply, masked, world, self.head)
+        fresh = fresh_values(task, apply, masked, world, self.head)
+        planted = masks.apply(world.planted.params, world.planted.mask)
         judged = self.further.judged(world, found.mask, params, outputs)
         ticket = values_of(task, judged.ticket_outputs, world.test)
         target = values_of(task, frozen_outputs(apply, world.target, world), world.test)
         compared = judged.recovery | metrics.measured(self.built_in, judged)
         return {
             **{f"pruned/{k}": v for k, v in values_of(task, outputs, world.test).items()},
+            **{f"pruned/{k}": v for k, v in fresh.items()},
+            **{f"ticket/{k}": v for k, v in fresh_values(task, apply, planted, world).items()},
             "ticket/value": ticket["value"],
             "target/value": target["value"],
-            "dead/value": task.evaluate(best_constant(task, world.test.y), world.test.y)[
-                task.metric
-            ],
+            "dead/value": dead_value(task, world.test.y),
+            **({"dead/fresh": dead_value(task, world.fresh.y)} if world.fresh is not None else {}),
             **{f"recovery/{k}": v for k, v in compared.items()},
             "kept": masks.count(found.mask, prunable),
             "kept_density": masks.density(found.mask, prunable),
             "mask": ravel_pytree(found.mask)[0],
             **self.further.values("pruned", judged),
         }
+
+
+def fresh_values(
+    task: Task, apply: Apply, params: Params, world: World, head: Head | None = None
+) -> Metrics:
+    """The task's metric on fresh samples and its standard error; empty if there are none.
+
+    The standard error follows from the spread of the metric over BLOCKS blocks of samples.
+    """
+    if world.fresh is None:
+        return {}
+    x, y = world.fresh
+    network = with_head(frozen(apply, params, world.train.x), head)
+    outputs = outputs_of(network, params, x)
+    size = y.shape[0] // BLOCKS
+    blocks = jax.tree.map(
+        lambda a: a[: BLOCKS * size].reshape(BLOCKS, size, *a.shape[1:]), (outputs, y)
+    )
+    values = jax.vmap(task.evaluate)(*blocks)[task.metric]
+    error = jnp.std(values, ddof=1) / jnp.sqrt(BLOCKS)
+    return {"fresh": task.evaluate(outputs, y)[task.metric], "fresh_error": error}
+
+
+def dead_value(task: Task, y: jax.Array) -> jax.Array:
+    """The value of the best constant output."""
+    return task.evaluate(best_constant(task, y), y)[task.metric]
 
 
 def best_constant(task: Task, y: jax.Array) -> jax.Array:
@@ -178,11 +209,12 @@ def frozen_outputs(
 
 
 def outputs_of(network: Apply, params: Params, x: jax.Array) -> jax.Array:
-    """The outputs [N, O]. Many images are run in parts, whose hidden layers fit into memory."""
-    if x.ndim < 4 or x.shape[0] <= IMAGES:
+    """The outputs [N, O]. Many samples are run in parts, whose hidden layers fit into memory."""
+    most = IMAGES if x.ndim >= 4 else ROWS
+    if x.shape[0] <= most:
         return network(params, x)
-    whole = x.shape[0] // IMAGES * IMAGES
-    parts = x[:whole].reshape(-1, IMAGES, *x.shape[1:])
+    whole = x.shape[0] // most * most
+    parts = x[:whole].reshape(-1, most, *x.shape[1:])
     outputs = jax.lax.map(lambda part: network(params, part), parts)
     outputs = outputs.reshape(whole, -1)
     if whole == x.shape[0]:

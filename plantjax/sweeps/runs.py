@@ -19,7 +19,8 @@ from plantjax import checks, metrics, nets, tasks, training
 from plantjax.finders import REFERENCES, names
 from plantjax.finders.common import with_head
 from plantjax.planting import RULES
-from plantjax.sweeps.evaluation import EvaluateFound, FurtherMetrics, frozen_outputs, values_of
+from plantjax.sweeps import evaluation
+from plantjax.sweeps.evaluation import EvaluateFound, FurtherMetrics
 from plantjax.sweeps.worlds import DrawWorld, World, key_for, mother_size, warn_if_crowded
 from plantjax.types import Apply, Batch, Cell, Finder, Found, Head, Key, Metrics, Params, Task
 
@@ -124,8 +125,9 @@ class Train:
             batch_size=plan.batch_size,
             transform=plan.transform,
         )
-        outputs = frozen_outputs(self.apply, params, world, self.head)
-        values = values_of(self.task, outputs, world.test)
+        outputs = evaluation.frozen_outputs(self.apply, params, world, self.head)
+        values = evaluation.values_of(self.task, outputs, world.test)
+        values |= evaluation.fresh_values(self.task, self.apply, params, world, self.head)
         result = {f"trained/{k}": v for k, v in values.items()}
         result["trained/loss"] = losses[-1]
         result["trained/diverged"] = ~jnp.isfinite(losses).all()
@@ -189,6 +191,7 @@ def make_run(
     rule: str = "norm",
     samples: int = tasks.SAMPLES,
     decoys: int = 0,
+    fresh: int = 0,
     **static: Any,
 ) -> Run:
     """Builds a run in planted worlds with dense mothers.
@@ -207,6 +210,7 @@ def make_run(
       rule: rule of planting, see `planting.plant`.
       samples: size of the data set, of which the last tenth is held out.
       decoys: copies of the ticket that do not solve the task, see `planting.add_decoys`.
+      fresh: number of fresh samples to judge on as well, at least 1,000; 0 for none.
       **static: options of the finder (scope, rounds, ...).
 
     Returns:
@@ -230,6 +234,7 @@ def make_run(
     checks.choice("scheme", scheme, nets.SCHEMES)
     checks.choice("rule", rule, RULES)
     checks.integer("decoys", decoys, 0)
+    checks.integer("fresh", fresh, 20 * evaluation.BLOCKS if fresh else 0)
     checks.choice("rescale", rescale, RESCALES)
     if isinstance(finder, str):
         name = finder
@@ -239,7 +244,7 @@ def make_run(
     elif static:
         raise ValueError(f"a Finder takes no further options, got {', '.join(static)}.")
     checks.integer("rounds", finder.rounds, 1, mother_size(task, depth, width))
-    world = DrawWorld(task, depth, width, scheme, rule, samples, decoys)
+    world = DrawWorld(task, depth, width, scheme, rule, samples, decoys, fresh)
     return assemble(
         task, finder, name or "finder", world, TrainingPlan(epochs, batch_size, rescale)
     )

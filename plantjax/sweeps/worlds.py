@@ -21,7 +21,7 @@ from plantjax.types import Batch, Cell, Key, Params, Planted, Task
 PRNG = "threefry2x32"
 """JAX's generator whose numbers do not depend on the batch; used whatever JAX's default is."""
 
-PURPOSES = ("mother", "planting", "data", "finder", "training", "target", "decoys")
+PURPOSES = ("mother", "planting", "data", "finder", "training", "target", "decoys", "fresh")
 """The purposes for which the key of a cell is folded, by index."""
 
 
@@ -31,12 +31,21 @@ ticket's density has this share of it right, so that at more than half chance be
 
 
 class World(NamedTuple):
-    """A target, planted in a mother, and the data to train and test on."""
+    """A target, planted in a mother, and the data to train and test on.
+
+    Attributes:
+      target: parameters of the target network.
+      planted: the mother with its ticket.
+      train: training data, which finders see.
+      test: held-out data.
+      fresh: further samples, drawn to judge more exactly, or None.
+    """
 
     target: Params
     planted: Planted
     train: Batch
     test: Batch
+    fresh: Batch | None = None
 
 
 def cell_key(task: Task, seed: int) -> Key:
@@ -115,6 +124,7 @@ class DrawWorld:
     rule: str = "norm"
     samples: int = tasks.SAMPLES
     decoys: int = 0
+    fresh: int = 0
 
     def __call__(self, cell: Cell) -> World:
         """Draws the cell's world."""
@@ -124,6 +134,7 @@ class DrawWorld:
             rule=self.rule,
             samples=self.samples,
             decoys=self.decoys,
+            fresh=self.fresh,
         )
 
 
@@ -138,6 +149,7 @@ def make_world(
     rule: str = "norm",
     samples: int = tasks.SAMPLES,
     decoys: int = 0,
+    fresh: int = 0,
 ) -> World:
     """Draws mother and data, and plants the task's target in the mother.
 
@@ -154,6 +166,7 @@ def make_world(
       rule: rule of planting, see `planting.plant`.
       samples: size of the data set, of which the last tenth is held out.
       decoys: copies of the ticket that do not solve the task, see `planting.add_decoys`.
+      fresh: number of further samples; 0 for none.
 
     Returns:
       The World.
@@ -177,7 +190,8 @@ def make_world(
     planted = plant(key_for(key, "planting"), target, mother, rule, shared)
     planted = add_decoys(key_for(key, "decoys"), planted, decoys)
     train, test = tasks.split(sample(key_for(key, "data"), samples, noise))
-    return World(target, planted, train, test)
+    more = sample(key_for(key, "fresh"), fresh, noise) if fresh else None
+    return World(target, planted, train, test, more)
 
 
 def mother_widths(task: Task, depth: int, width: int) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from plantjax import masks, sweeps, tasks
+from plantjax import masks, metrics, sweeps, tasks
 from plantjax.finders import FINDERS, REFERENCES
 from plantjax.sweeps import compiling, evaluation, labels, worlds
 from plantjax.types import Finder, Found
@@ -381,3 +381,27 @@ def test_dead_values_are_those_of_the_best_constant_outputs():
     ):
         found = task.evaluate(evaluation.best_constant(task, labels_), labels_)[task.metric]
         np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def test_fresh_samples_judge_all_networks_as_well():
+    def swept(task, fresh):
+        run = sweeps.make_run(task, 3, 20, "planted", epochs=1, samples=500, fresh=fresh)
+        return sweeps.sweep(run, sweeps.make_cells(tasks.TASKS[task], range(2), [0.5]))
+
+    plain, found = swept("relu", 0), swept("relu", 20_500)
+    for name, value in plain.items():
+        if not name.endswith("seconds"):
+            np.testing.assert_array_equal(found[name], value)
+    np.testing.assert_array_equal(found["pruned/fresh"], found["ticket/fresh"])
+    np.testing.assert_allclose(found["pruned/fresh"], 1e-4, rtol=0.03)  # the variance of the noise
+    np.testing.assert_allclose(found["pruned/fresh_error"], 1e-4 * (2 / 20_500) ** 0.5, rtol=0.4)
+    np.testing.assert_allclose(found["dead/fresh"], 5 / 48, rtol=0.03)
+    assert not np.array_equal(found["trained/fresh"], found["pruned/fresh"])
+    assert (found["trained/fresh_error"] > 0).all()
+    share = swept("circle", 1_000)
+    spread = np.sqrt(share["pruned/fresh"] * (1 - share["pruned/fresh"]) / 1_000)
+    np.testing.assert_allclose(share["pruned/fresh_error"], spread, rtol=0.4)
+    frame = metrics.to_frame(share)
+    assert (frame["ticket_fresh"] > frame["dead_fresh"]).all()
+    with pytest.raises(ValueError, match="fresh must be an integer of at least 1000, got 5"):
+        sweeps.make_run("relu", 3, 12, "planted", fresh=5)
