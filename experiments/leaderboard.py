@@ -1,6 +1,6 @@
 """The leaderboard: all finders on all tasks against the planted tickets, as a page and a figure.
 
-`python experiments/leaderboard.py --budget quick --publish` rebuilds LEADERBOARD.md. A finder takes
+`python experiments/leaderboard.py --budget full --publish` rebuilds LEADERBOARD.md. A finder takes
 part by its line in the registry.
 """
 
@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,74 +18,23 @@ import pandas as pd
 from rich.console import Console
 
 from plantjax import checks
-from plantjax.finders import FINDERS, REFERENCES, controls, names
+from plantjax.finders import FINDERS, REFERENCES, controls
 from plantjax.finders.controls import CONTROLS
 from plantjax.jobs import chunks, cli, figures, runner, tables, terminal
 from plantjax.jobs.folder import write_table
-from plantjax.jobs.grids import HALF, TICKET, Grid, Group, Tickets
 from plantjax.jobs.job import Operation, checking_input, job
 from plantjax.jobs.processes import Team
 from plantjax.jobs.summary import STAGES
 from plantjax.jobs.terminal import count, span
-from plantjax.tasks import PAPER_TASKS, TASKS
-from ranking import heat, open_worlds, page, scoring, site, statistics
-from ranking.open_worlds import DENSITIES, DEPTH, EPOCHS, NOISE, WIDTH
+from plantjax.tasks import TASKS
+from ranking import heat, open_worlds, page, plan, scores, scoring, site, statistics
+from ranking.open_worlds import DEPTH, NOISE, release_seed
+from ranking.plan import BUDGETS, RULINGS, Board, Budget, Ruled
 
 ROOT = Path(__file__).parent.parent
+EXTENDED = ("tasks", "finders", "controls", "seeds", "rulings", "publish")
+"""Settings that only add cells."""
 PAGE, PICTURE = Path("LEADERBOARD.md"), Path("docs/leaderboard.png")
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much to run.
-
-    Attributes:
-      tasks: names of tasks; None for all.
-      densities: as of `Grid`.
-      seeds: number of mothers.
-      width: of the mothers.
-      finders: names of finders; None for all.
-      static: options of every run.
-      shared: options of all finders that take them.
-      options: options of single finders, by name.
-    """
-
-    tasks: tuple[str, ...] | None
-    densities: tuple[str, ...]
-    seeds: int
-    width: int = WIDTH
-    finders: tuple[str, ...] | None = None
-    static: Mapping[str, Any] = field(default_factory=lambda: {"epochs": EPOCHS})
-    shared: Mapping[str, Any] = field(default_factory=dict)
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
-QUICK_SEEK = {"restarts": 4, "sweeps": 4, "rungs": 2, "cycles": 0}
-BUDGETS = {
-    "full": Budget(
-        tasks=None,
-        densities=DENSITIES,
-        seeds=10,
-    ),
-    "quick": Budget(
-        tasks=PAPER_TASKS,
-        densities=("0.5", "0.1", TICKET, HALF),
-        seeds=3,
-        static={"epochs": 5},
-        shared={"level_epochs": 2},
-        options={"genetic": {"generations": 100}, "seek": QUICK_SEEK},
-    ),
-    "smoke": Budget(
-        tasks=("relu", "xor"),
-        densities=("0.5", TICKET),
-        seeds=2,
-        width=12,
-        finders=("magnitude", "edge_popup"),
-        static={"epochs": 1, "samples": 300},
-        options={"edge_popup": {"search_epochs": 2}},
-    ),
-}
-"""full: all tasks, ten mothers, for a GPU; quick: 20 minutes of two CPU cores; smoke: for tests."""
 
 
 @dataclass(frozen=True)
@@ -95,17 +44,23 @@ class Settings(Operation):
     out: Path = Path("results/leaderboard")
     """Folder for results; a run with the same settings goes on where it stopped."""
     budget: Literal["full", "quick", "smoke"] = "quick"
-    """full: all tasks, ten mothers; quick: 20 minutes on two CPU cores; smoke: for tests."""
+    """full: five tasks, ten mothers; quick: 20 minutes on two CPU cores; smoke: for tests."""
     tasks: Annotated[tuple[str, ...] | None, cli.known(TASKS)] = None
     """Tasks (default: the budget's)."""
     finders: Annotated[tuple[str, ...] | None, cli.known(FINDERS)] = None
     """Finders (default: the budget's, most often all)."""
     controls: Annotated[tuple[str, ...], cli.known(CONTROLS)] = ()
     """Sanity controls of every finder that allows them."""
+    rulings: Annotated[tuple[str, ...] | None, cli.known(RULINGS)] = None
+    """Options of the finders: "published", also "tuned" (default: the budget's)."""
     seeds: int | None = None
     """Number of mothers (default: the budget's)."""
-    first_seed: int = 0
-    """The first seed."""
+    first_seed: int = field(default_factory=release_seed)
+    """The first seed (default: the release's)."""
+    depth: int = DEPTH
+    """Layers of neurons of the mothers, the input included."""
+    width: int | None = None
+    """Neurons per hidden layer (default: the budget's)."""
     publish: bool = False
     """Copy page, figure and table to LEADERBOARD.md and docs/."""
 
@@ -117,27 +72,29 @@ class Settings(Operation):
             checks.choice("--finders", name, FINDERS)
         for name in self.controls:
             checks.choice("--controls", name, CONTROLS)
-        for option in ("tasks", "finders"):
+        for name in self.rulings or ():
+            checks.choice("--rulings", name, RULINGS)
+        for option in ("tasks", "finders", "rulings"):
             if getattr(self, option) == ():
                 raise ValueError(f"--{option} must name at least one, got none.")
         if self.seeds is not None:
             checks.integer("--seeds", self.seeds, 1, 10_000)
         checks.integer("--first-seed", self.first_seed, 0, 2**31 - 10_001)
+        checks.integer("--depth", self.depth, 3)
+        if self.width is not None:
+            checks.integer("--width", self.width, 1)
         self.groups()
 
     def settings(self) -> dict[str, Any]:
-        """Everything that changes a result, including the budget's contents."""
-        values = {name: v for name, v in super().settings().items() if name != "publish"}
-        return {**values, "plan": json.loads(json.dumps(asdict(self.plan())))}
+        """Everything that changes a result; tasks, finders, mothers and rulings add cells only."""
+        values = {name: v for name, v in super().settings().items() if name not in EXTENDED}
+        budget = {name: v for name, v in asdict(self.plan()).items() if name not in EXTENDED}
+        return {**values, "plan": json.loads(json.dumps(budget))}
 
     def plan(self) -> Budget:
-        """The budget, its tasks by name."""
+        """The budget, with the rulings that were asked for."""
         budget = BUDGETS[self.budget]
-        return replace(budget, tasks=tuple(TASKS) if budget.tasks is None else budget.tasks)
-
-    def mothers(self) -> range:
-        """The seeds."""
-        return range(self.first_seed, self.first_seed + (self.seeds or self.plan().seeds))
+        return budget if self.rulings is None else replace(budget, rulings=self.rulings)
 
     def names(self) -> list[str]:
         """The finders, each followed by its controls."""
@@ -147,50 +104,28 @@ class Settings(Operation):
             names += [name, *(f"{name}+{control}" for control in fit)]
         return names
 
-    def groups(self) -> list[Group]:
-        """All groups of cells, task by task, the references last."""
-        tickets = Tickets()
-        return [
-            group
-            for task in self.tasks or self.plan().tasks or ()
-            for name, options in [*self.options().items(), (None, {})]
-            for group in self._grid(task, name, options).groups(tickets)
-        ]
-
-    def options(self) -> dict[str, dict[str, Any]]:
-        """The options of every finder that differ from the registry's."""
-        chosen = {}
-        for name in self.names():
-            known = names.options(name)
-            shared = {k: value for k, value in self.plan().shared.items() if k in known}
-            own = self.plan().options.get(names.base(name), {})
-            chosen[name] = {**shared, **own}
-        return chosen
-
-    def _grid(self, task: str, finder: str | None, options: Mapping[str, Any]) -> Grid:
-        """The grid of one finder, or of the references for None."""
+    def board(self) -> Board:
+        """What to run."""
         plan = self.plan()
-        return Grid(
-            tasks=(task,),
-            finders=() if finder is None else (finder,),
-            densities=plan.densities,
-            seeds=self.mothers(),
-            depth=DEPTH,
-            width=plan.width,
-            noise=NOISE,
-            references=tuple(REFERENCES) if finder is None else (),
-            static=plan.static,
-            finder_options=options,
-        )
+        seeds = range(self.first_seed, self.first_seed + (self.seeds or plan.seeds))
+        shape = (self.depth, self.width or plan.width)
+        return Board(plan, self.tasks or plan.tasks, self.names(), seeds, *shape)
+
+    def groups(self) -> list[Ruled]:
+        """All groups of cells."""
+        return self.board().groups()
 
     def command(self) -> str:
         """The command that rebuilds the page."""
         words = ["python", "experiments/leaderboard.py", "--budget", self.budget]
-        for name in ("tasks", "finders", "controls"):
+        for name in ("tasks", "finders", "controls", "rulings"):
             values = getattr(self, name)
             words += [f"--{name}", *values] if values else []
         words += [] if self.seeds is None else ["--seeds", str(self.seeds)]
-        words += ["--first-seed", str(self.first_seed)] if self.first_seed else []
+        own = {"first_seed": release_seed(), "depth": DEPTH, "width": None}
+        for name, usual in own.items():
+            value = getattr(self, name)
+            words += [] if value == usual else [f"--{name.replace('_', '-')}", str(value)]
         words += ["--plugin", *self.plugin] if self.plugin else []
         return shlex.join([*words, "--publish"])
 
@@ -215,42 +150,49 @@ def run(settings: Settings, console: Console, team: Team) -> None:
     terminal.say(console, f"Leaderboard, tables and figure: {settings.out}")
 
 
-def _write(settings: Settings, groups: Sequence[Group]) -> None:
+def _write(settings: Settings, groups: Sequence[Ruled]) -> None:
     table = tables.write(settings.out, groups)
     if not len(table):
         return
-    kinds = {group.finder: group.run.finder.kind for group in groups}
-    table = statistics.by_kind(table, kinds)
-    write_table(settings.out, statistics.cases(table), "summary.csv")
-    text = page.page(table, _about(settings, table), PICTURE.name)
+    table = plan.with_rulings(table, settings.plan().rulings)
+    write_table(settings.out, table)
+    every = statistics.judged(table)
+    table = statistics.by_kind(every)
+    parts = {name: plan.of_ruling(table, name) for name in plan.rulings_in(table)}
+    cases = {name: statistics.cases(part) for name, part in parts.items()}
+    summary = pd.concat([part.assign(ruling=name) for name, part in cases.items()])
+    write_table(settings.out, summary, "summary.csv")
+    text = page.page(every, _about(settings, table), PICTURE.name)
     with chunks.replacing(settings.out / PAGE) as file:
         file.write(text.encode())
-    lows = statistics.lowest(table)
-    names = [name for name in statistics.ranking(lows, table) if name not in REFERENCES]
-    shown = [*names, *(name for name in REFERENCES if name == "oracle_random")]
+    best, *_ = parts  # tuned, if that ran
+    ranked = statistics.ranking(statistics.lowest(parts[best]), parts[best])
+    shown = [*(name for name in ranked if name not in REFERENCES), "oracle_random"]
     stages = [stage for stage in STAGES if stage in set(table["stage"])]
     panels = figures.stage_panels(list(table["task"].unique()), stages)
     note = (
         "orange: the median mother reaches its ticket (within a point of accuracy, or twice the "
-        f"error); darker blue: nearer\nmedians of {count(table['seed'].nunique(), 'mother')}; "
-        f"{settings.command()}"
+        f"error); darker blue: nearer\nmedians of {count(table['seed'].nunique(), 'mother')}, "
+        f"ruling {best}; {settings.command()}"
     )
-    heat.heat_figure(statistics.cases(table), shown, panels, settings.out / PICTURE.name, note)
+    heat.heat_figure(cases[best], shown, panels, settings.out / PICTURE.name, note)
 
 
 def _about(settings: Settings, table: pd.DataFrame) -> list[str]:
     """Paragraphs on how the page was made."""
     config = json.loads((settings.out / "config.json").read_text())
     spent = json.loads((settings.out / "spent.json").read_text())
-    plan, seeds = settings.plan(), settings.mothers()
+    board = settings.board()
     versions = ", ".join(f"{name} {number}" for name, number in config["versions"].items())
-    training = ", ".join(f"{name} {value}" for name, value in plan.static.items())
+    training = ", ".join(f"{name} {value}" for name, value in board.budget.static.items())
+    options = {name: board.options(name) for name in board.finders}
     return [
         f"Made by `{settings.command()}`: {count(len(settings.names()), 'finder')}, "
-        f"{span(seeds)}, depth {DEPTH}, width {plan.width}, noise {NOISE:g}, {training}.",
-        f"Options that are not the registry's: {page.options_note(settings.options())}. The "
+        f"{span(board.seeds)}, depth {board.depth}, width {board.width}, noise {NOISE:g}, "
+        f"{training}.",
+        f"Options that are not the registry's, tuned ones apart: {page.options_note(options)}. The "
         "tables tell how long a search took: wall seconds, with what else the machine did in them, "
-        f"and the same in searches of `{page.COST}`.",
+        f"and the same in searches of `{scores.COST}`.",
         f"Device {config['device']}; Python {config['python']}, {versions}. "
         f"{len(table) // max(1, table['stage'].nunique())} networks, "
         f"{count(round(spent['process_seconds'] / 60), 'minute')} of processor time and "

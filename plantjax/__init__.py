@@ -36,7 +36,7 @@ from plantjax.sweeps import evaluate
 from plantjax.tasks import TASKS
 from plantjax.types import Batch, Found, Planted
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "DATASETS",

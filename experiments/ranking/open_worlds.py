@@ -8,7 +8,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,17 +18,22 @@ import tyro
 from jax.flatten_util import ravel_pytree
 from rich.console import Console
 
+import plantjax
 from plantjax import checks, interchange, masks, nets, sweeps
 from plantjax.jobs import cli, terminal
 from plantjax.jobs.grids import HALF, TICKET, Tickets, parse_density
 from plantjax.jobs.job import InputError, checking_input, use_compilation_cache
 from plantjax.sweeps.worlds import DrawWorld, mother_widths
-from plantjax.tasks import SAMPLES, TASKS
+from plantjax.tasks import PAPER_TASKS, SAMPLES, TASKS
 from plantjax.types import Mask, Params
 
-DEPTH, WIDTH, NOISE, EPOCHS = 5, 100, 0.01, 10
+BOARD = (*PAPER_TASKS, "random_teacher", "xor")
+"""Tasks of the leaderboard."""
+DEPTH, WIDTH, NOISE, EPOCHS = 5, 100, 0.01, 40
 """Of the leaderboard: shape of the mothers, noise of the samples, epochs of weak training."""
-DENSITIES = ("0.5", "0.2", "0.1", "0.05", "0.02", "0.01", TICKET, HALF)
+FRESH = 100_000
+"""Number of fresh samples that networks are judged on."""
+DENSITIES = ("0.5", "0.1", "0.02", TICKET, HALF)
 WORLD = "world"
 """Name of the array that says which world a file is of."""
 FORWARD = (
@@ -39,6 +44,18 @@ TOLD = {
     "accuracy": "y are labels, the largest output is the answer",
     "mse": "y are values, errors are taken after one least-squares factor for each output",
 }
+
+
+def release_seed(version: str = plantjax.__version__) -> int:
+    """The first seed of the mothers of a release: six digits of a hash of its name.
+
+    Nobody can have tuned on them before the release has its name.
+
+    >>> release_seed("0.1.0") == release_seed("0.1.0") != release_seed("0.1.1")
+    True
+    """
+    digest = hashlib.sha256(f"plantjax {version}".encode()).hexdigest()
+    return 100_000 + int(digest, 16) % 900_000
 
 
 @dataclass(frozen=True)
@@ -101,12 +118,12 @@ class Settings:
 
     folder: tyro.conf.Positional[Path]
     """Folder for the worlds, new or empty: TASK/SEED.npz, worlds.json and README.md."""
-    tasks: Annotated[tuple[str, ...] | None, cli.known(TASKS)] = None
-    """Tasks (default: all)."""
+    tasks: Annotated[tuple[str, ...], cli.known(TASKS)] = BOARD
+    """Tasks."""
     seeds: int = 10
     """Number of mothers of each task."""
-    first_seed: int = 0
-    """The first seed."""
+    first_seed: int = field(default_factory=release_seed)
+    """The first seed (default: the release's)."""
     densities: tuple[str, ...] = DENSITIES
     """Densities to tell the number of parameters for."""
     depth: int = DEPTH
@@ -124,7 +141,7 @@ class Settings:
 
     def names(self) -> tuple[str, ...]:
         """The tasks."""
-        return tuple(TASKS) if self.tasks is None else tuple(dict.fromkeys(self.tasks))
+        return tuple(dict.fromkeys(self.tasks))
 
     def check(self) -> None:
         """Raises ValueError, naming the option, if a setting is out of range."""

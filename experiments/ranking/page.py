@@ -1,4 +1,4 @@
-"""The leaderboard as a Markdown page: a ranking, then a table of scores per task and stage."""
+"""The leaderboard as a Markdown page: scores over all tasks, then the lowest densities by task."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -7,70 +7,116 @@ import numpy as np
 import pandas as pd
 
 from plantjax.finders import REFERENCES
-from plantjax.jobs.grids import TICKET
-from plantjax.jobs.summary import (
-    MARKS,
-    SINGLE,
-    STAGES,
-    format_value,
-    markdown,
-    marks,
-    metrics_in,
-)
+from plantjax.jobs.summary import SINGLE, STAGES, format_value, markdown
 from plantjax.jobs.terminal import count, span
-from ranking import statistics
+from ranking import plan, scores, statistics
 
 Row: TypeAlias = Mapping[Hashable, Any]
 """A row of `statistics.cases`."""
 
 NEVER = "none"
-COST = "edge_popup"
-"""The finder whose search time is the unit of the cost column."""
 
 
 def page(table: pd.DataFrame, about: Sequence[str], picture: str) -> str:
     """The whole page.
 
     Args:
-      table: tidy results, see `statistics.by_kind`.
+      table: tidy results, with the column `ruling` or without.
       about: paragraphs on how they were made: command, seeds, options, device, versions, time.
       picture: path of the figure, relative to the page.
 
     Returns:
       Markdown.
     """
-    cases, lows = statistics.cases(table), statistics.lowest(table)
-    searched = [name for name in statistics.ranking(lows, table) if name not in REFERENCES]
-    parts = [TITLE, *about, READING, f"![Scores of all finders]({picture})"]
+    rulings = plan.rulings_in(table)
+    cost = scores.costs(plan.of_ruling(table, rulings[0]))
+    table = statistics.by_kind(table)
+    best = plan.of_ruling(table, rulings[0])
+    cases, lows = statistics.cases(best), statistics.lowest(best)
+    searched = [name for name in statistics.ranking(lows, best) if name not in REFERENCES]
+    parts = [TITLE, *about, READING, "## All tasks together", TOGETHER]
+    parts += [_together(table, rulings, cost)]
     parts += ["## The lowest density that reaches the ticket", LOWEST]
     parts += [_lowest_table(lows, cases, searched)]
-    for task in table["task"].unique():
-        part = cases[cases["task"] == task]
-        parts += [f"## {task}", _facts(table[table["task"] == task])]
-        parts += [_search_table(part, searched)]
-        for stage, words in (STAGES | {statistics.SIGNED: SIGNED}).items():
-            if stage in set(part["stage"]):
-                parts += [f"**{words.capitalize()}**", _score_table(part, stage, searched)]
+    parts += [f"![Scores of all finders, ruling {rulings[0]}]({picture})"]
+    parts += ["## The tasks", *(_facts(part) for _, part in best.groupby("task", sort=False))]
+    if lost := dead_everywhere(table):
+        parts += ["## Dead everywhere", DEAD, *(f"- {words}" for words in lost)]
     return "\n\n".join(parts) + "\n"
 
-
-SIGNED = "signed (masked, signs flipped: no subnetworks, and outside of the ranking)"
 
 TITLE = """# Leaderboard
 
 Which finder comes closest to the planted ticket, and at how few parameters?"""
 
-READING = f"""Every figure is the median over the mothers, with its {statistics.LEVEL:.0%} bootstrap
-interval in brackets ({statistics.RESAMPLES} draws of mothers with replacement, from a fixed seed;
-of few mothers it is little more than their range). A mother *reaches* its ticket within one point
-of accuracy, or twice the error (MSE after one factor per output). *Strong*: the mother as it
-stands, only masked; *weak*: after training (SET and RigL train as they search, and have no strong
-scores). **Bold**: the median mother reaches its ticket. """
-READING += "; ".join(f"n{mark}: {words}" for mark, _, words in MARKS.values()) + "."
+READING = f"""*Strong*: the mother as it stands, only masked; *weak*: after training (finders that
+train as they search have no strong scores). Two rulings: *published*, each finder with the options
+of the registry; *tuned*, with those that won [24 trials](docs/finders.md#tuned-options) on other
+mothers of the same task. Brackets hold {statistics.LEVEL:.0%} of {statistics.RESAMPLES} bootstrap
+draws of mothers, from a fixed seed. Medians of every task, density and stage are in
+[docs/leaderboard.csv](docs/leaderboard.csv), every cell in `plantjax.results.load()`
+([docs/results.md](docs/results.md))."""
 
-LOWEST = f"""Strong / weak, by task; "{NEVER}" where no density will do. Sorted by mean rank over
-the tasks: the lowest strong density first, then the lowest weak one, then how near the strong
-masks come at all densities."""
+TOGETHER = """A network's score is (value - dead) / (ticket - dead), clipped to [0, 1]: 0 for the
+best constant output, 1 for the planted ticket. The table has interquartile means over all tasks,
+densities and mothers, and a search's time in searches of `edge_popup` (geometric mean over the
+tasks). Sorted by the first column."""
+
+LOWEST = f"""Strong / weak, by task, with the interval where it is no single density; "{NEVER}"
+where no density will do. A mother reaches its ticket within one point of accuracy, or twice the
+error (MSE after one factor per output); the median mother counts. Sorted by mean rank over the
+tasks: the lowest strong density first, then the lowest weak one, then how near the strong masks
+come at all densities."""
+
+DEAD = "These finders have no live strong mask at density 0.5 or 0.1 on some task, tuned or not:"
+
+
+def _together(table: pd.DataFrame, rulings: Sequence[str], cost: Mapping[str, float]) -> str:
+    """Interquartile means and costs of all finders, by stage and ruling."""
+    table = table[~table["finder"].isin(SINGLE)].assign(score=scores.normalised)
+    means: dict[tuple[str, str], dict[str, scores.Interval]] = {}
+    for stage in STAGES:
+        for ruling in rulings:
+            part = plan.of_ruling(table[table["stage"] == stage], ruling)
+            part, _ = scores.complete(part)
+            if len(part):
+                means[stage, ruling] = scores.means(*scores.blocks(part))
+    order: dict[str, None] = {}
+    for found in means.values():
+        by_score = sorted(found.items(), key=lambda pair: -pair[1].value)
+        order |= dict.fromkeys(name for name, _ in by_score)
+    rows = [
+        [
+            f"`{name}`",
+            *(_interval(found[name]) if name in found else "-" for found in means.values()),
+            f"{cost[name]:.2g}" if name in cost else "-",
+        ]
+        for name in order
+    ]
+    words = {"pruned": "strong", "trained": "weak"}
+    heads = [f"{words[stage]}, {ruling}" for stage, ruling in means]
+    return markdown(["finder", *heads, "time"], rows)
+
+
+def _interval(found: scores.Interval) -> str:
+    return f"{found.value:.3f} ({found.low:.3f}-{found.high:.3f})"
+
+
+def dead_everywhere(table: pd.DataFrame) -> list[str]:
+    """Sentences on finders whose strong masks are all dead on a task, at 0.5 and at 0.1."""
+    rows = table[(table["stage"] == "pruned") & table["density_name"].isin(["0.5", "0.1"])]
+    lost = rows.groupby(["finder", "task"], sort=False)["constant"].all()
+    tasks: dict[str, list[str]] = {}
+    for finder, task in lost.index[lost.to_numpy()]:
+        tasks.setdefault(str(finder), []).append(str(task))
+    return [
+        f"`{name}` on {', '.join(found)}: {REASONS.get(name, 'not looked into.')}"
+        for name, found in tasks.items()
+    ]
+
+
+REASONS: dict[str, str] = {}
+"""Why finders are dead, by name."""
 
 
 def _lowest_table(lows: pd.DataFrame, cases: pd.DataFrame, finders: Sequence[str]) -> str:
@@ -97,46 +143,6 @@ def _lowest_table(lows: pd.DataFrame, cases: pd.DataFrame, finders: Sequence[str
     return markdown(["finder", *tasks], rows)
 
 
-def _search_table(part: pd.DataFrame, finders: Sequence[str]) -> str:
-    """Recovery at the ticket's density, the time of a search, and user-registered metrics."""
-    further = metrics_in(part)
-    rows_at = part[part["density_name"] == TICKET].sort_values("stage", kind="stable")
-    rows_at = rows_at.drop_duplicates("finder")  # pruned before signed before trained
-    at_ticket = {row["finder"]: row for row in rows_at.to_dict("records")}
-    rows = []
-    for finder in (name for name in finders if name in at_ticket):
-        row = at_ticket[finder]
-        unit = at_ticket.get(COST, {}).get("seconds")
-        cost = f"{row['seconds'] / unit:.3g}" if unit else ""
-        spreads = [_spread(row, name, "{:.2g}".format) for name in ("recall", "lift", "seconds")]
-        strong = f"{row['reached']} of {row['seeds']}" if row["stage"] == "pruned" else ""
-        others = [_spread(row, name, "{:.2g}".format) for name in further]
-        rows.append([f"`{finder}`", *spreads, cost, strong, *others])
-    heads = ["at the ticket's density", "recall of the planted mask", "lift over chance"]
-    heads += ["seconds a search", f"times `{COST}`", "strong tickets", *further]
-    return markdown(heads, rows)
-
-
-def _score_table(part: pd.DataFrame, stage: str, finders: Sequence[str]) -> str:
-    rows = part[(part["stage"] == stage) & ~part["finder"].isin(SINGLE)]
-    names = list(rows.sort_values("density", ascending=False)["density_name"].unique())
-    found = {(row["finder"], row["density_name"]): row for row in rows.to_dict("records")}
-    others = [name for name in rows["finder"].unique() if name not in finders]
-    lines = []
-    for finder in [*finders, *others]:
-        cells = [_score(found[finder, name]) if (finder, name) in found else "" for name in names]
-        if any(cells):
-            lines.append([f"`{finder}`", *cells])
-    return markdown(["finder", *names], lines)
-
-
-def _score(row: Row) -> str:
-    metric = str(row["metric"])
-    text = _spread(row, "value", lambda value: format_value(value, metric))
-    text += marks({name: int(row[name]) for name in MARKS})
-    return f"**{text}**" if statistics.reached(row["excess"]) else text
-
-
 def _spread(row: Row, name: str, words: Any) -> str:
     """A value with its interval, as in `0.95 (0.93-0.97)`; with "to" if there are exponents."""
     middle, low, high = (words(row[key]) for key in (name, f"{name}_low", f"{name}_high"))
@@ -155,7 +161,8 @@ def _facts(table: pd.DataFrame) -> str:
 
     one = table.drop_duplicates("seed")
     text = (
-        f"Metric {metric}; {count(len(one), 'mother')}, {span(sorted(one['seed']))}. "
+        f"**{one['task'].iloc[0]}**: {metric}; {count(len(one), 'mother')}, "
+        f"{span(sorted(one['seed']))}. "
         f"Planted ticket {spread(one['ticket_value'])} at density "
         f"{one['ticket_density'].iloc[0]:.3g}, target network {spread(one['target_value'])}."
     )

@@ -27,7 +27,7 @@ from plantjax.tasks import SAMPLES
 from plantjax.types import Found, Key
 from ranking import entries
 from ranking.entries import Entry, Flat
-from ranking.open_worlds import DEPTH, EPOCHS, NOISE, WIDTH, Sheet
+from ranking.open_worlds import DEPTH, EPOCHS, FRESH, NOISE, WIDTH, Sheet
 
 
 class EntryCell(NamedTuple):
@@ -103,6 +103,8 @@ class Settings(Operation):
     """Size of the data set, of which the last tenth is held out."""
     epochs: int = EPOCHS
     """Epochs of weak training; 0 for none."""
+    fresh: int = FRESH
+    """Number of fresh samples to judge on as well, at least 1,000; 0 for none."""
 
     def check(self) -> None:
         """Raises ValueError if a setting is out of range, or the entry is not as it must be."""
@@ -137,7 +139,7 @@ class Settings(Operation):
             densities=tuple(self.entry.densities[task].items()),
             noise=NOISE,
             learning_rate=Grid.learning_rate,
-            static={"epochs": self.epochs, "samples": self.samples},
+            static={"epochs": self.epochs, "samples": self.samples, "fresh": self.fresh},
             ticket_density=ticket,
             ticket_density_weights=ticket_weights,
             masks=found,

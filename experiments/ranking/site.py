@@ -26,7 +26,7 @@ from plantjax.jobs.styles import COLORS
 from plantjax.jobs.summary import SINGLE, STAGES
 from plantjax.jobs.terminal import span
 from plantjax.results.table import ASSET
-from ranking import scores
+from ranking import plan, scores, statistics
 
 HERE = Path(__file__).parent
 FINDERS_PAGE = HERE.parent.parent / "docs" / "finders.md"
@@ -95,6 +95,7 @@ def page(table: pd.DataFrame, docs: str) -> str:
       ValueError: if a column is missing, or edge_popup did not run.
     """
     told = families()
+    table = statistics.judged(table)
     table = table[~table["finder"].isin(SINGLE)].assign(score=scores.normalised)
     groups: list[Row] = []
     figures: list[Row] = []
@@ -102,7 +103,7 @@ def page(table: pd.DataFrame, docs: str) -> str:
     for ruling, stage, part in _parts(table):
         part, without = scores.complete(part)
         lacking |= set(without)
-        runs = table[_rulings(table) == ruling]
+        runs = plan.of_ruling(table, ruling)
         cost = scores.costs(runs[runs["finder"].isin({*part["finder"], scores.COST})])
         for task, density, cells in _pooled(part):
             rows = _rows(cells, cost, told, docs)
@@ -133,20 +134,15 @@ def page(table: pd.DataFrame, docs: str) -> str:
     )
 
 
-def _rulings(table: pd.DataFrame) -> pd.Series:
-    return table["ruling"] if "ruling" in table else pd.Series("as run", table.index)
-
-
 def _parts(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """The rows of each ruling and stage; strong ones are those of subnetworks only."""
-    rulings = _rulings(table)
-    for ruling in dict.fromkeys(rulings):
+    for ruling in plan.rulings_in(table):
         for stage in STAGES:
-            part = table[(rulings == ruling) & (table["stage"] == stage)]
+            part = plan.of_ruling(table[table["stage"] == stage], ruling)
             if stage == "pruned" and "kind" in part:
                 part = part[part["kind"].fillna("subnetwork") == "subnetwork"]
             if len(part):
-                yield str(ruling), stage, part
+                yield ruling, stage, part
 
 
 def _pooled(part: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:

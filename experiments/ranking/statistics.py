@@ -5,7 +5,6 @@ point of accuracy, or twice the error. It reaches the ticket if the excess is at
 resampled with replacement from a fixed seed, with the same draws for all finders.
 """
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -56,18 +55,28 @@ def with_excess(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(value=value, excess=np.where(over, np.inf, excess))
 
 
-def by_kind(table: pd.DataFrame, kinds: Mapping[str, str]) -> pd.DataFrame:
+def judged(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the values on fresh samples in place of those on held-out data, if it has any.
+
+    The columns value, ticket_value and dead_value are replaced; target_value stays.
+    """
+    if "fresh" not in table:
+        return table
+    names = {"value": "fresh", "ticket_value": "ticket_fresh", "dead_value": "dead_fresh"}
+    return table.assign(**{name: table[fresh] for name, fresh in names.items()})
+
+
+def by_kind(table: pd.DataFrame) -> pd.DataFrame:
     """Restricts the strong scores (stage "pruned") to finders of subnetworks.
 
     Args:
-      table: tidy results.
-      kinds: kinds of the finders, see `plantjax.types.KINDS`. "trained" ones lose their rows of the
-        stage "pruned"; for "signed" ones that stage is renamed to "signed".
+      table: tidy results. Finders of the kind "trained" (`plantjax.types.KINDS`) lose their rows of
+        the stage "pruned"; for "signed" ones that stage is renamed to "signed".
 
     Returns:
       A table of the same columns.
     """
-    kind, untrained = table["finder"].map(kinds), table["stage"] == "pruned"
+    kind, untrained = table["kind"], table["stage"] == "pruned"
     stage = table["stage"].mask(untrained & (kind == "signed"), SIGNED)
     return table.assign(stage=stage)[~(untrained & (kind == "trained"))]
 

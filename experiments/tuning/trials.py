@@ -7,12 +7,12 @@ on which others are run, or on how many.
 import hashlib
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from plantjax.finders import FINDERS, names
 from plantjax.finders.spaces import Spaces
-from plantjax.jobs.grids import Grid, Group, Tickets
+from plantjax.jobs.grids import Grid, Group, Tickets, extended
 from plantjax.tasks import TASKS
 
 DIGITS = 12
@@ -154,7 +154,8 @@ def groups(
             static={"epochs": epochs, "samples": plan.samples},
             finder_options=options,
         )
-        found += [_tried(group, index, options) for group in grid.groups(tickets)]
+        own = {"trial": index, "options": words(options)}
+        found += [extended(Trial, group, **own) for group in grid.groups(tickets)]
     return found
 
 
@@ -168,11 +169,6 @@ def count(finder: str, tasks: Iterable[str], plan: Plan) -> int:
     numbers = [len(distinct(finder, task, plan.trials)) for task in tasks]
     mothers = sum(n + min(n, plan.finalists) * (len(plan.seeds) - 1) for n in numbers)
     return mothers * len(plan.densities)
-
-
-def _tried(group: Group, index: int, options: Mapping[str, Any]) -> Trial:
-    values = {part.name: getattr(group, part.name) for part in fields(group)}
-    return Trial(**values, trial=index, options=words(options))
 
 
 def _share(*words: Any) -> float:

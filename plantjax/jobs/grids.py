@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -154,6 +154,14 @@ class Group:
             np.full(n, self.noise, np.float32),
             np.full(n, self.learning_rate, np.float32),
         )
+
+
+_Kind = TypeVar("_Kind", bound=Group)
+
+
+def extended(kind: type[_Kind], group: Group, **more: Any) -> _Kind:
+    """The group as one of another kind, which has further fields."""
+    return kind(**{part.name: getattr(group, part.name) for part in fields(group)}, **more)
 
 
 def stacked_keys(task: Task, seeds: Sequence[int]) -> Key:

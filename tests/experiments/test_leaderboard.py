@@ -38,17 +38,18 @@ def finished(plugin: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def cells(budget: str, **options: object) -> pd.DataFrame:
-    groups = leaderboard.Settings(budget=budget, **options).groups()
+    settings = leaderboard.Settings(budget=budget, rulings=("published",), **options)
+    groups = settings.groups()
     rows = pd.DataFrame([cell for group in groups for cell in group.cells()])
     assert rows["id"].is_unique
     return rows
 
 
-@pytest.mark.parametrize(("budget", "tasks"), [("full", TASKS), ("quick", PAPER_TASKS)])
+@pytest.mark.parametrize(("budget", "tasks"), [("full", BOARD), ("quick", PAPER_TASKS)])
 def test_every_finder_takes_part_on_every_task(budget: str, tasks: object) -> None:
-    settings = leaderboard.Settings(budget=budget)
-    assert set(settings.plan().tasks) == set(tasks)
-    assert settings.names() == list(FINDERS)
+    board = leaderboard.Settings(budget=budget).board()
+    assert board.tasks == tasks
+    assert board.finders == list(FINDERS)
     if budget == "quick":
         part = cells(budget, tasks=("relu",))
         assert set(part["finder"]) == {*FINDERS, *REFERENCES}
@@ -61,14 +62,17 @@ def test_a_ticket_is_counted_once_for_all_finders(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         sweeps, "ticket_density", lambda task, *size, **how: counted.append(task.name) or 0.1
     )
-    groups = leaderboard.Settings(tasks=("relu", "circle")).groups()
+    groups = leaderboard.Settings(tasks=("relu", "circle"), finders=("snip",)).groups()
     assert sorted(counted) == ["circle", "circle", "relu", "relu"]
     assert {group.ticket_density for group in groups} == {0.1}
 
 
-def test_full_has_ten_mothers_and_all_densities() -> None:
+def test_full_has_ten_mothers_of_the_release_and_all_densities() -> None:
     rows = cells("full", tasks=("circle",), finders=("snip",))
-    assert set(rows["seed"]) == set(range(10))
+    first = release_seed(plantjax.__version__)
+    assert set(rows["seed"]) == set(range(first, first + 10))
+    assert 100_000 <= first < 1_000_000
+    assert first != release_seed("0.1.0")
     found = rows[rows["finder"] == "snip"].groupby("density_name")["density"].first()
     ticket = worlds.ticket_density(TASKS["circle"], 5, 100)
     assert found[TICKET] == ticket
@@ -78,28 +82,55 @@ def test_full_has_ten_mothers_and_all_densities() -> None:
 
 
 def test_options_of_budgets_exist_and_are_told() -> None:
-    for budget in leaderboard.BUDGETS:
-        settings = leaderboard.Settings(budget=budget)
-        for name, chosen in settings.options().items():
+    told = {}
+    for budget in BUDGETS:
+        board = leaderboard.Settings(budget=budget).board()
+        options = {name: board.options(name) for name in board.finders}
+        for name, chosen in options.items():
             assert set(chosen) <= set(inspect.signature(FINDERS[name]).parameters)
-        assert set(settings.plan().options) <= set(FINDERS)
-    note = page.options_note(leaderboard.Settings(budget="quick").options())
-    assert "` of `seek`" in note
-    shared, _, _ = note.partition(";")
+        assert set(board.budget.options) <= set(FINDERS)
+        told[budget] = page.options_note(options)
+    assert "` of `seek`" in told["quick"]
+    shared, _, _ = told["quick"].partition(";")
     assert shared.startswith("`level_epochs=2` of ")
     assert shared.count("`multishot_") == sum(name.startswith("multishot_") for name in FINDERS)
-    assert page.options_note(leaderboard.Settings(budget="full").options()) == "none"
+    assert told["full"] == "none"
+
+
+def test_tuned_options_make_cells_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = {"lamp": {"relu": {"options": {}}}, "snip": {"relu": {"options": {"scope": "layer"}}}}
+    monkeypatch.setattr(published, "load", lambda: {"settings": {}, "finders": log})
+    finders = ("snip", "lamp", "phew", "rigl")
+    with pytest.raises(ValueError, match="rigl must have been tuned on relu"):
+        leaderboard.Settings(budget="full", tasks=("relu",), finders=finders).groups()
+    log["rigl"] = {"relu": {"options": {"search_epochs": 12}}}
+    groups = leaderboard.Settings(budget="full", tasks=("relu",), finders=finders).groups()
+    rows = pd.DataFrame([cell for group in groups for cell in group.cells()])
+    assert rows["id"].is_unique
+    counts = rows.groupby(["finder", "tuned"]).size()
+    assert counts["snip", ""] == counts["snip", "scope=layer"] == counts["lamp", ""] == 50
+    assert dict(rows.groupby("finder")["tuned"].nunique()) == {
+        **{"snip": 2, "lamp": 1, "phew": 1, "rigl": 2},
+        **dict.fromkeys(REFERENCES, 1),
+    }
+    epochs = {(g.finder, g.tuned): g.static["epochs"] for g in groups}
+    assert epochs["rigl", "search_epochs=12"] == 28  # 40 in all
+    assert epochs["snip", "scope=layer"] == 40
+    ruled = plan.with_rulings(rows, plan.RULINGS).groupby("finder")["ruling"].unique()
+    assert list(ruled["snip"]) == ["published", "tuned"]
+    assert list(ruled["lamp"]) == list(ruled["dense"]) == ["both"]
+    assert set(plan.with_rulings(rows[rows["tuned"] == ""], ["tuned"])["ruling"]) == {"tuned"}
 
 
 def test_controls_go_to_the_finders_that_allow_them() -> None:
-    settings = leaderboard.Settings(
+    board = leaderboard.Settings(
         budget="smoke", finders=("snip", "phew", "edge_popup"), controls=("inverted", "oracle")
-    )
-    assert settings.names() == [
+    ).board()
+    assert board.finders == [
         *("snip", "snip+inverted", "snip+oracle", "phew", "phew+oracle"),
         *("edge_popup", "edge_popup+inverted", "edge_popup+oracle"),
     ]
-    assert settings.options()["edge_popup+oracle"] == {"search_epochs": 2}
+    assert board.options("edge_popup+oracle") == {"search_epochs": 2}
 
 
 @pytest.mark.slow
