@@ -29,7 +29,8 @@ def page(table: pd.DataFrame, about: Sequence[str], picture: str) -> str:
       Markdown.
     """
     rulings = plan.rulings_in(table)
-    cost = scores.costs(plan.of_ruling(table, rulings[0]))
+    searches = plan.of_ruling(table, rulings[0])
+    cost = scores.costs(searches) if scores.COST in set(searches["finder"]) else {}
     table = statistics.by_kind(table)
     best = plan.of_ruling(table, rulings[0])
     cases, lows = statistics.cases(best), statistics.lowest(best)

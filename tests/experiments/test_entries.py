@@ -44,7 +44,16 @@ def largest(params: Mapping[str, np.ndarray], kept: int) -> Arrays:
 @pytest.fixture(scope="module")
 def worlds(cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("worlds") / "worlds"
-    words = ["--tasks", "relu", "--seeds", str(len(SEEDS)), "--densities", *DENSITIES]
+    words = [
+        "--tasks",
+        "relu",
+        "--first-seed",
+        "0",
+        "--seeds",
+        str(len(SEEDS)),
+        "--densities",
+        *DENSITIES,
+    ]
     leaderboard.main(["worlds", str(folder), *words, *SHAPE])
     return folder
 
@@ -329,4 +338,6 @@ def test_the_example_is_an_entry(worlds: Path, tmp_path: Path) -> None:
 def test_densities_and_shape_are_those_of_the_leaderboard() -> None:
     full, usual = leaderboard.BUDGETS["full"], open_worlds.Settings(Path("worlds"))
     assert usual.densities == full.densities
+    assert usual.tasks == full.tasks
+    assert usual.first_seed == leaderboard.Settings().first_seed
     assert (usual.depth, usual.width) == (leaderboard.DEPTH, full.width)

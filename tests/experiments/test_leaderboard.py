@@ -10,17 +10,21 @@ import pandas as pd
 import pytest
 
 import leaderboard
+import plantjax
 import scripting
 from plantjax import sweeps
 from plantjax.finders import FINDERS, REFERENCES
 from plantjax.jobs import HALF, TICKET, InputError
 from plantjax.sweeps import worlds
 from plantjax.tasks import PAPER_TASKS, TASKS
-from ranking import page, statistics
+from ranking import page, plan, statistics
+from ranking.open_worlds import BOARD, release_seed
+from ranking.plan import BUDGETS
+from tuning import published
 
 PLUGIN = scripting.ROOT / "examples" / "own_plugin.py"
 SMOKE = ["--budget", "smoke", "--tasks", "xor", "--finders", "magnitude", "largest"]
-SMOKE += ["--controls", "shuffled", "--plugin", str(PLUGIN)]
+SMOKE += ["--controls", "shuffled", "--rulings", "published", "--plugin", str(PLUGIN)]
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +107,7 @@ def test_tuned_options_make_cells_of_their_own(monkeypatch: pytest.MonkeyPatch) 
     finders = ("snip", "lamp", "phew", "rigl")
     with pytest.raises(ValueError, match="rigl must have been tuned on relu"):
         leaderboard.Settings(budget="full", tasks=("relu",), finders=finders).groups()
-    log["rigl"] = {"relu": {"options": {"search_epochs": 12}}}
+    log["rigl"] = {"relu": {"options": {"every": 300}}}
     groups = leaderboard.Settings(budget="full", tasks=("relu",), finders=finders).groups()
     rows = pd.DataFrame([cell for group in groups for cell in group.cells()])
     assert rows["id"].is_unique
@@ -114,7 +118,7 @@ def test_tuned_options_make_cells_of_their_own(monkeypatch: pytest.MonkeyPatch) 
         **dict.fromkeys(REFERENCES, 1),
     }
     epochs = {(g.finder, g.tuned): g.static["epochs"] for g in groups}
-    assert epochs["rigl", "search_epochs=12"] == 28  # 40 in all
+    assert epochs["rigl", "every=300"] == epochs["rigl", ""] == 30  # 40 in all, with the search
     assert epochs["snip", "scope=layer"] == 40
     ruled = plan.with_rulings(rows, plan.RULINGS).groupby("finder")["ruling"].unique()
     assert list(ruled["snip"]) == ["published", "tuned"]
@@ -140,7 +144,10 @@ def test_a_run_writes_page_tables_and_figure(finished: Path) -> None:
     assert (finished / "leaderboard.png").stat().st_size > 10_000
     table, summary = (pd.read_csv(finished / f"{n}.csv") for n in ("results", "summary"))
     assert set(table["density_name"]) == {"0.5", "ticket", "1"}
-    pd.testing.assert_frame_equal(summary, statistics.cases(table), check_dtype=False)
+    judged = statistics.judged(table)
+    cases = statistics.cases(judged).assign(ruling="published")
+    pd.testing.assert_frame_equal(summary, cases, check_dtype=False)
+    pd.testing.assert_series_equal(judged["value"], table["fresh"], check_names=False)
     assert set(table["status"]) == {"ok"}
     planted = table.query("finder == 'planted' and stage == 'pruned'")
     np.testing.assert_allclose(planted["value"], planted["ticket_value"])
@@ -151,25 +158,20 @@ def test_the_page_tells_what_it_rests_on(finished: Path) -> None:
     text = (finished / "LEADERBOARD.md").read_text()
     assert (
         "experiments/leaderboard.py --budget smoke --tasks xor --finders magnitude largest "
-        "--controls shuffled --plugin "
+        "--controls shuffled --rulings published --plugin "
     ) in text
-    assert "seeds 0 to 1" in text
+    first = release_seed()
+    assert f"seeds {first} to {first + 1}" in text
     config = json.loads((finished / "config.json").read_text())
     assert config["device"] in text
     assert f"jax {config['versions']['jax']}" in text
     assert list(config["settings"]["plugin"]) == [PLUGIN.name]
     for name in ("magnitude", "magnitude+shuffled", "largest+shuffled", "oracle_random"):
         assert f"| `{name}` |" in text
-    assert "\n## xor\n" in text
+    assert "\n**xor**: accuracy; 2 mothers, " in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
-    # one task; two densities; recovery with the plugin's metric
-    assert {line.count("|") for line in tables} == {3, 4, 8}
+    assert {line.count("|") for line in tables} == {3, 5}  # one task; two stages and the time
     assert "nan" not in text
-    row = pd.read_csv(finished / "summary.csv").query(
-        "task == 'xor' and finder == 'magnitude' and stage == 'trained' and density_name == '0.5'"
-    )
-    middle, low, high = row[["value", "value_low", "value_high"]].to_numpy()[0]
-    assert f"{middle:.3f} ({low:.3f}-{high:.3f})" in text
 
 
 @pytest.mark.slow
@@ -198,52 +200,69 @@ def test_what_is_missing_is_computed_again_and_published(
         assert (tmp_path / "docs" / name).stat().st_size > 0
 
 
-def synthetic(task: str, metric: str, good: float, bad: float) -> list[dict[str, object]]:
+def synthetic(
+    task: str, metric: str, good: float, bad: float, **kinds: str
+) -> list[dict[str, object]]:
     """Two finders, one good, two mothers, densities 0.5 and that of the ticket."""
     return [
         {
             **{"task": task, "finder": finder, "stage": stage, "metric": metric, "seed": seed},
             **{"density": density, "density_name": name, "value": value, "value_raw": value},
             **{"ticket_value": good, "target_value": good, "ticket_density": 0.01},
-            **{"constant": finder == "snip", "status": "ok", "seconds": 1.0},
+            **{"dead_value": bad, "kind": kinds.get(finder, "subnetwork")},
+            **{"constant": finder == "edge_popup", "status": "ok", "seconds": 1.0},
             **{"recall": 0.1, "lift": 2.0, "kept": 1, "kept_density": 1e-3},
         }
-        for finder, value in (("snip", bad), ("seek", good))
+        for finder, value in (("edge_popup", bad), ("seek", good))
         for stage in ("pruned", "trained")
         for seed in (0, 1)
         for name, density in (("0.5", 0.5), ("ticket", 0.01))
     ]
 
 
-def test_pages_of_several_tasks_and_metrics() -> None:
-    table = pd.DataFrame(
-        synthetic("circle", "accuracy", 0.98, 0.25) + synthetic("helix", "mse", 1.5e-4, 0.2)
-    )
-    text = page.page(table, ["How."], "picture.png")
-    rows = [line for line in text.splitlines() if line.startswith("| `")]
-    assert rows[:2] == [
+def test_pages_of_several_tasks_and_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = synthetic("circle", "accuracy", 0.98, 0.25) + synthetic("helix", "mse", 1.5e-4, 0.2)
+    monkeypatch.setitem(page.REASONS, "edge_popup", "a made reason.")
+    text = page.page(pd.DataFrame(rows), ["How."], "picture.png")
+    lines = [line for line in text.splitlines() if line.startswith("| `")]
+    one, none = "1.000 (1.000-1.000)", "0.000 (0.000-0.000)"
+    assert lines == [
+        f"| `seek` | {one} | {one} | 1 |",
+        f"| `edge_popup` | {none} | {none} | 1 |",
         "| `seek` | ticket / ticket | ticket / ticket |",
-        "| `snip` | none / none | none / none |",
+        "| `edge_popup` | none / none | none / none |",
     ]
-    score = "**0.980 (0.980-0.980)**"
-    assert f"| `seek` | {score} | {score} |" in rows
-    score = "0.250 (0.250-0.250) 2†"
-    assert f"| `snip` | {score} | {score} |" in rows
-    score = "**1.5e-4 (1.5e-4 to 1.5e-4)**"
-    assert f"| `seek` | {score} | {score} |" in rows
-    assert text.index("## circle") < text.index("## helix")
+    assert "Planted ticket 0.980 (0.980-0.980) at density 0.01" in text
+    assert "Planted ticket 1.5e-4 (1.5e-4 to 1.5e-4) at density 0.01" in text
+    assert text.index("**circle**") < text.index("**helix**")
+    assert "- `edge_popup` on circle, helix: a made reason.\n" in text
     assert "nan" not in text
 
 
+def test_rulings_stand_side_by_side() -> None:
+    rows = pd.DataFrame(synthetic("circle", "accuracy", 0.98, 0.25))
+    alive = rows.assign(constant=False, tuned="")
+    tuned = alive[alive["finder"] == "edge_popup"].assign(tuned="a=1", value=0.615)
+    table = plan.with_rulings(pd.concat([alive, tuned]), plan.RULINGS)
+    text = page.page(table, [], "")
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert (
+        lines[0]
+        == "| finder | strong, tuned | strong, published | weak, tuned | weak, published | time |"
+    )
+    half, none = "0.500 (0.500-0.500)", "0.000 (0.000-0.000)"
+    assert f"| `edge_popup` | {half} | {none} | {half} | {none} | 1 |" in lines
+    assert "Dead everywhere" not in text
+
+
 def test_what_is_no_subnetwork_stands_apart() -> None:
-    table = pd.DataFrame(synthetic("circle", "accuracy", 0.98, 0.25))
-    text = page.page(statistics.by_kind(table, {"seek": "signed", "snip": "trained"}), [], "")
+    kinds = {"seek": "signed", "edge_popup": "trained"}
+    table = pd.DataFrame(synthetic("circle", "accuracy", 0.98, 0.25, **kinds))
+    text = page.page(table, [], "")
     rows = [line for line in text.splitlines() if line.startswith("| `")]
-    assert rows[:2] == ["| `seek` | ticket |", "| `snip` | none |"]  # weak only
-    assert "**Strong" not in text
-    signed = text[text.index("**Signed") :]
-    assert "`seek`" in signed
-    assert "`snip`" not in signed
+    assert rows[0].startswith("| `seek` | 1.000")
+    assert rows[2:] == ["| `seek` | ticket |", "| `edge_popup` | none |"]  # weak only
+    assert "strong" not in next(line for line in text.splitlines() if line.startswith("| finder"))
 
 
 @pytest.mark.parametrize(

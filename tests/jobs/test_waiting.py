@@ -10,6 +10,16 @@ import pytest
 from plantjax.jobs import waiting
 
 
+@pytest.fixture(autouse=True)
+def heeded() -> Iterator[None]:
+    """Signals as in a terminal: a shell's background jobs ignore Ctrl-C."""
+    before = {number: signal.getsignal(number) for number in waiting.SIGNALS}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, usual in before.items():
+        signal.signal(number, usual)
+
+
 def send(number: int) -> None:
     signal.pthread_kill(threading.main_thread().ident, number)
 
