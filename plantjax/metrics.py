@@ -131,7 +131,7 @@ TAKEN = frozenset(
         *COLUMNS,
         *("id", "mother", "rescale", "kind", "level", "mask"),
         *("seeds", "mean", "median", "min", "max", "ticket"),  # columns of summaries
-        *("excess", "reached", "dead", "diverged", "over", "guessed"),
+        *("excess", "reached", "dead", "diverged", "over", "guessed", "tuned", "ruling"),
     }
 )
 """Column names that a new metric must not use."""

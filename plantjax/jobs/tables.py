@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plantjax import metrics
+from plantjax.jobs.chunks import Chunk
 from plantjax.jobs.folder import done_ids, load, write_table
 from plantjax.jobs.grids import Group
 
@@ -42,9 +44,15 @@ def _tables(folder: Path, ids: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFram
     """One row per cell and stage, and one row per cell and level of pruning."""
     order = {name: place for place, name in enumerate(ids)}
     chunks = list(load(folder))
-    cells = [metrics.to_frame(chunk.results, chunk.labels) for chunk in chunks]
+    cells = [metrics.to_frame(chunk.results, chunk.labels | _masks(chunk)) for chunk in chunks]
     levels = [metrics.to_levels(chunk.results, chunk.labels) for chunk in chunks]
     return _ordered(cells, order), _ordered(levels, order)
+
+
+def _masks(chunk: Chunk) -> dict[str, list[str]]:
+    """The column `mask`: a hash of every mask, equal for equal masks."""
+    packed = chunk.results["mask"]
+    return {"mask": [hashlib.sha256(row.tobytes()).hexdigest()[:12] for row in packed]}
 
 
 def _ordered(frames: Sequence[pd.DataFrame], order: Mapping[str, int]) -> pd.DataFrame:

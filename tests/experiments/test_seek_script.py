@@ -56,7 +56,10 @@ def no_compute(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_run_writes_its_files(finished: Finished) -> None:
     result = pd.read_csv(finished.out / "results.csv")
-    assert list(result.columns) == [*metrics.COLUMNS, "rescale", "kind"]
+    usual = [name for name in metrics.COLUMNS if "fresh" not in name]
+    assert list(result.columns) == [*usual, "rescale", "kind", "mask"]
+    equal = result[result["finder"] == "planted"].groupby("seed")["mask"].nunique()
+    assert set(equal) == {1}  # at both stages
     assert len(result) == 2 * CELLS
     assert set(result["finder"]) == {"magnitude", "snip", *REFERENCES}
     assert set(result["status"]) == {"ok"}
