@@ -91,7 +91,7 @@ def test_masks_score_as_those_of_our_own_finders(
         seeds=SEEDS,
         depth=SHEET.depth,
         width=SHEET.width,
-        static={"epochs": 2, "samples": SHEET.samples},
+        static={"epochs": 2, "samples": SHEET.samples, "fresh": 1000},
     )
     runner.run(grid, tmp_path / "board")
     mine, own = tmp_path / "entry", scripting.masks(tmp_path / "board")
@@ -103,7 +103,7 @@ def test_masks_score_as_those_of_our_own_finders(
             (bits,) = (m for name, m in own.items() if name.endswith(f"/{path.parent.name}"))
             rewrite(path, lambda arrays, bits=bits: fill(arrays, bits))
     out = tmp_path / "out"
-    words = ["score", str(mine), *SHAPE, "--epochs", "2", "--out", str(out)]
+    words = ["score", str(mine), *SHAPE, "--epochs", "2", "--fresh", "1000", "--out", str(out)]
     leaderboard.main(words)
     assert f"{len(seeds)} masks scored anew" in capsys.readouterr().out
     found = pd.read_csv(out / "results.csv")
