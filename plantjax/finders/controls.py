@@ -1,5 +1,7 @@
 """Sanity controls: take away what a finder claims to use, and see what its masks are still worth.
 
+One of them, `best`, gives a finder more time instead.
+
 A control maps an entry of the registry, a function `(task, **static) -> Finder`, to another one,
 which jits and vmaps in the same way; so controls compose. Sweeps and scripts use the name
 "NAME+CONTROL". Its search gets the same key as that of NAME, so that the control changes the very
@@ -21,7 +23,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from plantjax import draws, masks, scores
+from plantjax import checks, draws, masks, nets, scores
 from plantjax.finders import common
 from plantjax.finders.entries import opened
 from plantjax.types import (
@@ -39,6 +41,9 @@ from plantjax.types import (
     ScoreFn,
     Task,
 )
+
+TRIES = 16
+"""Number of searches of `best`, unless it is set."""
 
 
 def shuffled(make: MakeFinder) -> MakeFinder:
@@ -116,6 +121,53 @@ def oracle(make: MakeFinder) -> MakeFinder:
     return _changed(make, "oracle", changed, scope="oracle", exact_counts=True)
 
 
+def best(make: MakeFinder) -> MakeFinder:
+    """Searches `tries` times (an option), and keeps the mask with the least training error.
+
+    The error is that of the untrained network, by the task's metric; the first one of equal masks
+    is kept. This gives a cheap finder as much time as a dear one.
+
+    Raises:
+      ValueError: if tries is below 1.
+
+    >>> import plantjax as pj
+    >>> from plantjax.finders import names
+    >>> "tries" in names.options("concrete_ticket+best")
+    True
+    """
+    make = opened(make)
+
+    @functools.wraps(make)
+    def made(task: Task, *, tries: int = TRIES, **static: Any) -> Finder:
+        checks.integer("tries", tries, 1)
+        finder = make(task, **static)
+        network = common.with_head(static.get("apply", nets.apply), finder.head)
+
+        def search(
+            key: Key, params: Params, data: Batch, density: chex.Numeric, *truth: Planted
+        ) -> Found:
+            def attempt(index: jax.Array) -> tuple[Found, jax.Array]:
+                own = jax.random.fold_in(_own(key, "best"), index)
+                found = finder(own, params, data, density, *truth)
+                outputs = network(masks.apply(found.params, found.mask), data.x)
+                value = task.evaluate(outputs, data.y)[task.metric]
+                error = -value if task.metric == "accuracy" else value
+                return found, jnp.where(jnp.isfinite(error), error, jnp.inf)
+
+            every, errors = jax.lax.map(attempt, jnp.arange(tries))
+            found: Found = jax.tree.map(lambda leaf: leaf[jnp.argmin(errors)], every)
+            return found
+
+        return replace(finder, search=search, levels=None)
+
+    usual = inspect.signature(make)
+    own = inspect.Parameter("tries", inspect.Parameter.KEYWORD_ONLY, default=TRIES)
+    made.__signature__ = usual.replace(  # type: ignore[attr-defined]
+        parameters=[*usual.parameters.values(), own]
+    )
+    return made
+
+
 def has_score(make: MakeFinder) -> bool:
     """Whether the finder ranks parameters by a score that can be chosen or inverted.
 
@@ -175,5 +227,6 @@ CONTROLS: dict[str, Callable[[MakeFinder], MakeFinder]] = {
     "reinitialised": reinitialised,
     "inverted": inverted,
     "oracle": oracle,
+    "best": best,
 }
 """The registry of controls."""

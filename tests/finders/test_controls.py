@@ -14,7 +14,7 @@ from plantjax.finders import FINDERS, REFERENCES, controls, names
 from plantjax.finders.controls import CONTROLS
 from plantjax.masks import counts
 from plantjax.scores import SCORES
-from plantjax.sweeps import runs
+from plantjax.sweeps import evaluation, runs
 from plantjax.types import Finder, Found, Planted
 from shared import at, flat
 
@@ -177,6 +177,23 @@ def test_controls_keep_the_contract_of_finders(control):
     case = contract.make_case("relu", "finder", f"magnitude+{control}", "quick")
     for check in contract.CHECKS:
         check(case)
+
+
+def test_best_keeps_the_search_with_the_least_error_on_the_training_data():
+    finder = CONTROLS["best"](FINDERS["random"])(CIRCLE, tries=9)
+    found = jax.jit(finder.search)(KEY, MOTHER, DATA, DENSITY)
+    values = []
+    for index in range(9):
+        key = jax.random.fold_in(controls._own(KEY, "best"), index)
+        mask = FINDERS["random"](CIRCLE)(key, MOTHER, DATA, DENSITY).mask
+        value = evaluation.evaluate(CIRCLE, MOTHER, mask, DATA)["accuracy"]
+        values.append((float(value), mask))
+    assert len({value for value, _ in values}) > 2
+    chex.assert_trees_all_equal(found.mask, max(values, key=lambda pair: pair[0])[1])
+    assert masks.count(found.mask) == masks.number_kept(DENSITY, masks.size(MOTHER))
+    assert "tries" in names.options("multishot_snip+best")
+    with pytest.raises(ValueError, match="tries must be an integer of at least 1, got 0"):
+        names.make(CIRCLE, "random+best", tries=0)
 
 
 def test_controls_compose():
