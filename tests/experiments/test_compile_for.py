@@ -116,7 +116,7 @@ def test_bad_options_are_refused(words, message, tmp_path):
 
 
 def test_a_compiler_that_is_not_installed_is_named(monkeypatch):
-    monkeypatch.setitem(targets.PACKAGES, "tpu", "no-such-package")
+    monkeypatch.setitem(targets.PACKAGES, "tpu", ("no-such-package",))
     with pytest.raises(InputError, match=r"needs the package no-such-package.*experiments,tpu"):
         compile_for.main(["v5e"])
 
