@@ -194,10 +194,11 @@ def show(rows: Sequence[dict[str, Any]], settings: Settings, console: Console) -
                 f"{row['output_bytes'] / 1e6:.0f}",
                 nested(row["loops"]),
                 f"{settings.networks / row['estimated_seconds']:.0f}",
-                *([f"{settings.networks / row['measured_seconds']:.0f}"] * settings.run),
             ]
         )
-    heads = (*HEADS, *(["measured"] * settings.run))
+        if settings.run:
+            lines[-1].append(f"{settings.networks / row['measured_seconds']:.0f}")
+    heads = (*HEADS, "measured") if settings.run else HEADS
     terminal.show(console, terminal.table(heads, lines), terminal.listed(heads, lines))
     target = TARGETS[settings.target]
     terminal.say(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.profiler import ProfileData
 from jax.sharding import Mesh
 
 from plantjax import sweeps
@@ -62,6 +61,8 @@ def profile(run: Callable[[], Any]) -> list[dict[str, Any]]:
       its plane and name, its events and their seconds in all, and the MOST names that take the
       longest, each with events and seconds. Lines overlap, so their seconds do not add up.
     """
+    from jax.profiler import ProfileData
+
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             jax.block_until_ready(run())

@@ -105,12 +105,15 @@ def test_a_peer_is_compared_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         peers, "PEERS", {"torch_func": peers.Entry("two at once", "ensemble", (2,))}
     )
-    monkeypatch.setattr(workloads, "WIDTH", 34)
+    monkeypatch.setattr(workloads, "magnitude", lambda count: (jnp.ones(count),))
+    ours = peers.Ours(lambda x: 2.0 * x, [(jnp.ones(2),)] * 2, np.array([0.1, 0.3]))
+    monkeypatch.setattr(peers, "_ours", lambda arguments, batch, epochs: ours)
     worker = type("Worker", (), {"ask": ask})()
     (row,) = peers.compare(2, 1, 3, worker, Console(quiet=True))
     assert asked[0] == {"workload": "ensemble", "density": 0.1, "networks": 2, "epochs": 1}
     assert [request["seed"] for request in asked[1:]] == [0, 1, 2]
     assert (row["name"], row["seconds_per_network"], row["loss"]) == ("torch_func_2", 50.0, 50.0)
+    np.testing.assert_allclose(row["our_loss"], 0.2)
     low, high = row["times_ours_spread"]
     assert 1.0 < low <= row["times_ours"] <= high
     assert not row["losses_alike"]
@@ -149,6 +152,8 @@ def test_tables_fit_on_a_terminal(width: int) -> None:
     ("words", "message"),
     [
         ("--batch 1", "--batch must be an integer of at least 2, got 1"),
+        ("--networks 1", "--networks must be an integer of at least 2, got 1"),
+        ("--only this", "--only must be one of workloads, .*, got 'this'"),
         ("--finders guess", "--finders must be one of random, .*, got 'guess'"),
         ("--out {}", "--out must be a file such as results.json"),
         ("--plugin nowhere.py", "--plugin must name a Python file"),
