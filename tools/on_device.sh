@@ -101,7 +101,7 @@ esac
 tests=(tests/masks tests/test_planting.py tests/scores tests/test_training.py tests/sweeps
   tests/finders/test_contract.py)
 programs=(--tasks circle --finders magnitude synflow100 edge_popup)
-few=(2 16 128 512 2048) many=(8192 16384) budget=full sweep="--tasks circle --depth 5 --width 100"
+few=(2 16 128 512 2048) many=(16384) budget=full sweep="--tasks circle --depth 5 --width 100"
 vgg=(--budget smoke --depth 16 --width 1 --samples 10240)
 sweep+=" --finders magnitude snip edge_popup --densities ticket 0.5 --seeds 12 --epochs 1 --chunk 2"
 workers=8 profiled=1 epochs=10
@@ -118,7 +118,7 @@ step compile_for 60 "$run" experiments/compile_for.py "$target" "${programs[@]}"
 step estimate 80 "$run" experiments/compile_for.py "$target" "${programs[@]}" --run --out "$work/here"
 step benchmark 70 "$run" experiments/benchmark.py --only growth --epochs "$epochs" \
   --networks "${few[@]}" --out "$work/benchmark.json"
-step benchmark_large 90 "$run" experiments/benchmark.py --only growth --epochs "$epochs" \
+step benchmark_large 100 "$run" experiments/benchmark.py --only growth --epochs "$epochs" \
   --networks "${many[@]}" --out "$work/benchmark_large.json"
 step fig3 80 "$run" experiments/paper.py fig3 --budget "$budget" --out "$work/fig3"
 step fig4 90 "$run" experiments/paper.py fig4 --budget "$budget" --out "$work/fig4"

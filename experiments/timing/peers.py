@@ -42,7 +42,7 @@ PEERS = {
     "torch_func": Entry("PyTorch, torch.func.vmap", "ensemble", (8, 64)),
 }
 """The registry of peers."""
-ALIKE = 0.25
+ALIKE = 0.15
 """Relative difference up to which mean losses of the last epoch count as alike."""
 Turn = Callable[[int], tuple[float, float]]
 """`(seed) -> (seconds, mean loss)` of all networks of a peer, compiled before."""
@@ -82,7 +82,7 @@ def compare(
         (name, n, _turn(peer.train, arguments, n, epochs, worker))
         for name, peer in PEERS.items()
         if worker is not None or not isinstance(peer.train, str)
-        for n in peer.networks
+        for n in _numbers(peer, batch)
     ]
     theirs: dict[str, list[tuple[float, float]]] = {f"{name}_{n}": [] for name, n, _ in pairs}
     mine: dict[str, list[tuple[float, float]]] = {name: [] for name in theirs}
@@ -97,6 +97,12 @@ def compare(
         | _row(f"{name}_{n}", n, theirs[f"{name}_{n}"], mine[f"{name}_{n}"], ours, batch)
         for name, n, _ in pairs
     ]
+
+
+def _numbers(peer: Entry, batch: int) -> list[int]:
+    """A peer's numbers of networks; one of JAX that takes several also takes as many as ours."""
+    several = len(peer.networks) > 1 and not isinstance(peer.train, str)
+    return sorted({*peer.networks, batch} if several else peer.networks)
 
 
 def _ours(arguments: Any, batch: int, epochs: int) -> Ours:

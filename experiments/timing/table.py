@@ -33,7 +33,8 @@ def show(results: Sequence[dict[str, Any]], console: Console) -> None:
         terminal.table([*TIMES[:3], TIMES[4]], short),
         terminal.listed(TIMES, times),
     )
-    terminal.show(console, terminal.table(COSTS, costs), terminal.listed(COSTS, costs))
+    if costs:
+        terminal.show(console, terminal.table(COSTS, costs), terminal.listed(COSTS, costs))
     compared = [peer(row) for row in results if "times_ours" in row]
     if compared:
         terminal.show(console, terminal.table(PEERS, compared), terminal.listed(PEERS, compared))
