@@ -25,7 +25,7 @@ out=$(cd "$out" && pwd)
 : >"$out/log.txt"
 
 pack() {
-  tar czf "$out/results.tar.gz.new" -C "$work" --exclude=venv --exclude=xla --exclude=chunks . &&
+  tar czf "$out/results.tar.gz.new" -C "$work" --exclude={venv,xla,matplotlib,chunks} . &&
     mv "$out/results.tar.gz.new" "$out/results.tar.gz"
 }
 
@@ -87,8 +87,8 @@ export -f install needs about
 [ "$smoke" ] && export JAX_PLATFORMS=cpu
 
 step install 120 bash -c install
-step about 30 bash -c about
-kind=$("$run" -c 'import jax; print(jax.devices()[0].device_kind.lower())' 2>/dev/null)
+step about 20 bash -c about
+kind=$(timeout 60 "$run" -c 'import jax; print(jax.devices()[0].device_kind.lower())' 2>/dev/null)
 case $kind in
   *h100* | *h200*) target=h100 ;;
   *v6*) target=v6e ;;
@@ -100,33 +100,35 @@ esac
 # What each step runs, in full and in the smallest form.
 tests=(tests/masks tests/test_planting.py tests/scores tests/test_training.py tests/sweeps
   tests/finders/test_contract.py)
-programs=(--tasks circle --finders magnitude synflow100 edge_popup)
+programs=(--tasks circle --finders edge_popup synflow100) profiled=(--tasks circle --epochs 1)
+profiled+=(--finders edge_popup)
 few=(2 16 128 512 2048) many=(16384) budget=full sweep="--tasks circle --depth 5 --width 100"
 vgg=(--budget smoke --depth 16 --width 1 --samples 10240)
-sweep+=" --finders magnitude snip edge_popup --densities ticket 0.5 --seeds 12 --epochs 1 --chunk 2"
-workers=8 profiled=1 epochs=10
+sweep+=" --finders magnitude edge_popup --densities ticket 0.5 --seeds 12 --epochs 1 --chunk 2"
+workers=8 epochs=10
 if [ "$smoke" ]; then
   tests=(tests/masks/test_schedules.py tests/scores/test_basic.py) workers=1
   programs=(--tasks relu --finders magnitude --depth 3 --width 8 --networks 2 --epochs 1)
+  profiled=("${programs[@]}")
   few=(2) many=(4) budget=smoke vgg=(--budget smoke --depth 16)
   sweep="--tasks relu --depth 3 --width 8 --finders magnitude --seeds 4 --epochs 0 --chunk 2"
   epochs=1
 fi
 
-step tests 130 "$run" -m pytest -v -n "$workers" -m 'not slow' -p no:cacheprovider "${tests[@]}"
-step compile_for 60 "$run" experiments/compile_for.py "$target" "${programs[@]}" --out "$work/absent"
-step estimate 80 "$run" experiments/compile_for.py "$target" "${programs[@]}" --run --out "$work/here"
-step benchmark 70 "$run" experiments/benchmark.py --only growth --epochs "$epochs" \
+step tests 100 "$run" -m pytest -v -n "$workers" -m 'not slow' -p no:cacheprovider "${tests[@]}"
+step compile_for 40 "$run" experiments/compile_for.py "$target" "${programs[@]}" --out "$work/absent"
+step estimate 60 "$run" experiments/compile_for.py "$target" "${programs[@]}" --run --out "$work/here"
+step benchmark 50 "$run" experiments/benchmark.py --only growth --epochs "$epochs" \
   --networks "${few[@]}" --out "$work/benchmark.json"
-step benchmark_large 100 "$run" experiments/benchmark.py --only growth --epochs "$epochs" \
+step benchmark_large 70 "$run" experiments/benchmark.py --only growth --epochs "$epochs" \
   --networks "${many[@]}" --out "$work/benchmark_large.json"
-step fig3 80 "$run" experiments/paper.py fig3 --budget "$budget" --out "$work/fig3"
-step fig4 90 "$run" experiments/paper.py fig4 --budget "$budget" --out "$work/fig4"
-step chunks 80 "$run" tools/chaos.py --trials sizes --sweep="$sweep" --out "$work/sizes"
-step profile 60 "$run" experiments/compile_for.py "$target" "${programs[@]}" --epochs "$profiled" \
-  --run --profile --out "$work/profile"
-step vgg16 90 "$run" experiments/vgg.py --plugin tools/noise_images.py --data noise32 "${vgg[@]}" \
+step fig3 60 "$run" experiments/paper.py fig3 --budget "$budget" --out "$work/fig3"
+step fig4 70 "$run" experiments/paper.py fig4 --budget "$budget" --out "$work/fig4"
+step chunks 70 "$run" tools/chaos.py --trials sizes --sweep="$sweep" --out "$work/sizes"
+step profile 50 "$run" experiments/compile_for.py "$target" "${profiled[@]}" --run --profile \
+  --out "$work/profile"
+step vgg16 70 "$run" experiments/vgg.py --plugin tools/noise_images.py --data noise32 "${vgg[@]}" \
   --out "$work/vgg16"
 [ "$smoke" ] ||
-  step peers 60 "$run" experiments/benchmark.py --only peers --quick --out "$work/peers.json"
+  step peers 40 "$run" experiments/benchmark.py --only peers --quick --out "$work/peers.json"
 echo "Results: $out"
