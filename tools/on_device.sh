@@ -3,8 +3,8 @@
 # first: tools/on_device.sh [--smoke] [FOLDER]
 #
 # FOLDER (default: $OUT, else results/on_device) gets three files, brought up to date after each
-# step, so that a run that is cut off keeps what was done: summary.jsonl (step, seconds, exit code;
-# 124 for one that ran into its limit), log.txt (device, versions, and the end of each step's
+# step, so that a run that is cut off keeps what was done: summary.jsonl (step, seconds, exit code:
+# 124 at its limit, -1 if no time was left), log.txt (device, versions, the end of each step's
 # output), results.tar.gz (tables, figures, whole logs). No step's failure stops the others.
 #
 # --smoke (or SMOKE=1): the smallest form of every step, on a CPU.
