@@ -1,9 +1,8 @@
-"""Benchmark: time per network of every workload, against the device's limits and a PyTorch peer."""
+"""Benchmark: time per network of every workload, against the device's limits and its peers."""
 
 import platform
-import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,18 +12,14 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from plantjax import checks, sweeps
+from plantjax import checks
 from plantjax.finders import FINDERS
 from plantjax.jobs import chunks, cli, terminal
 from plantjax.jobs.folder import origin
 from plantjax.jobs.job import checking_input
-from plantjax.tasks import TASKS
-from timing import measure, table, workloads
+from timing import growth, measure, peers, table, workloads
 from timing.client import Peer
 from timing.workloads import Workload
-
-REPEATS = 5
-HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -34,15 +29,22 @@ class Settings:
     out: Path = Path("results/benchmark.json")
     """File for the results."""
     quick: bool = False
-    """Ten minutes on a CPU: width 100 alone, fewer networks, selection up to 10^6."""
+    """Minutes on a CPU: width 100 alone, fewer networks and turns, selection up to 10^6."""
     peer: bool = False
-    """Take turns with a plain PyTorch implementation (needs torch==2.13.0)."""
+    """Take turns with plain implementations in PyTorch (needs torch==2.13.0) and JAX."""
     peer_python: str = sys.executable
     """The Python that has torch."""
     finders: Annotated[tuple[str, ...], cli.known(FINDERS)] = ()
     """Finders whose searches are measured as well."""
     batch: int | None = None
     """Networks per program (default: 2 on CPU, 512 on an accelerator)."""
+    only: tuple[str, ...] = ()
+    """Parts to measure: workloads, selection, compaction, peers (without --peer those in JAX),
+    memory, growth (sweeps of more and more networks), scaling (default: all; peers with --peer)."""
+    networks: tuple[int, ...] = ()
+    """Numbers of networks of the sweeps in growth."""
+    epochs: int | None = None
+    """Epochs of training in growth (default: 1) and peers (default: 10)."""
     plugin: tuple[str, ...] = ()
     """Python files or modules of your own, imported first: what they register is known by name."""
 
@@ -50,15 +52,33 @@ class Settings:
         """Raises ValueError, naming the option, if a setting is out of range."""
         if self.batch is not None:
             checks.integer("--batch", self.batch, 2)
+        if self.epochs is not None:
+            checks.integer("--epochs", self.epochs, 1)
+        for number in self.networks:
+            checks.integer("--networks", number, 2)
+        for name in self.only:
+            checks.choice("--only", name, PARTS)
         for name in self.finders:
             checks.choice("--finders", name, FINDERS)
         if self.out.is_dir() or not self.out.suffix:
             raise ValueError(f"--out must be a file such as results.json, got {self.out}.")
 
 
+@dataclass(frozen=True)
+class Bench:
+    """What all parts share: settings, networks per program, limits of the device, PyTorch."""
+
+    settings: Settings
+    console: Console
+    batch: int
+    limits: dict[str, float]
+    peer: Peer | None
+
+
 def run(settings: Settings, console: Console) -> list[dict[str, Any]]:
-    """Measures everything; one object per workload."""
-    measure.pin()
+    """Measures all parts, or those asked for; one object per workload."""
+    if not measure.may_accelerate():
+        measure.pin()
     accelerated = jax.default_backend() != "cpu"
     batch = settings.batch or (512 if accelerated else 2)
     limits = {"flops": measure.product_rate(), "bytes": measure.copy_rate()}
@@ -68,23 +88,49 @@ def run(settings: Settings, console: Console) -> list[dict[str, Any]]:
         f"{device.device_kind} ({platform.machine()}): {limits['flops'] / 1e9:.0f} GFLOP/s in "
         f"matrix products, {limits['bytes'] / 1e9:.0f} GB/s copied; {batch} networks a program",
     )
-    results = []
-    peer = Peer(settings.peer_python, *workloads.one_network()) if settings.peer else None
-    for width in (100,) if settings.quick else (100, 300, 1000):
-        for item in workloads.networks(width, batch) + workloads.searches(
-            width, batch, settings.finders
-        ):
-            asked = peer if width == 100 else None
-            results.append({"width": width} | measured(item, limits, asked, console))
-    for n in (10**4, 10**6) if settings.quick else (10**4, 10**6, 15 * 10**6):
-        item = workloads.selection(n, 25 if n <= 10**4 else 2)
-        results.append(measured(item, limits, None, console))
-    results += [measured(item, limits, None, console) for item in workloads.compaction()]
+    left_out = {"scaling"} if accelerated else set()
+    left_out |= set() if settings.peer else {"peers"}
+    peer = None
+    if settings.peer:
+        _, world, _ = workloads.magnitude(peers.most(batch))
+        peer = Peer(settings.peer_python, world.planted.params, world.train)
+    bench = Bench(settings, console, batch, limits, peer)
+    parts = settings.only or [name for name in PARTS if name not in left_out]
+    results = [row for name in parts for row in PARTS[name](bench)]
     if peer is not None:
         peer.stop()
-    results += memory((2, 16, 128), console)
-    results += growth((8, 512) if settings.quick else (2, 16, 128, 1024), console)
-    return results if accelerated else results + scaling(console)
+    return results
+
+
+def on_networks(bench: Bench) -> list[dict[str, Any]]:
+    """Training, searches and planting."""
+    rows = []
+    for width in (100,) if bench.settings.quick else (100, 300, 1000):
+        for item in workloads.networks(width, bench.batch) + workloads.searches(
+            width, bench.batch, bench.settings.finders
+        ):
+            asked = bench.peer if width == 100 else None
+            rows.append({"width": width} | measured(item, bench.limits, asked, bench.console))
+    return rows
+
+
+def selection(bench: Bench) -> list[dict[str, Any]]:
+    """Selection of a tenth of many scores."""
+    sizes = (10**4, 10**6) if bench.settings.quick else (10**4, 10**6, 15 * 10**6)
+    items = [workloads.selection(n, 25 if n <= 10**4 else 2) for n in sizes]
+    return [measured(item, bench.limits, None, bench.console) for item in items]
+
+
+def compaction(bench: Bench) -> list[dict[str, Any]]:
+    """Compact networks."""
+    return [measured(i, bench.limits, None, bench.console) for i in workloads.compaction()]
+
+
+def against_peers(bench: Bench) -> list[dict[str, Any]]:
+    """Training beside other implementations of it."""
+    epochs = bench.settings.epochs or workloads.EPOCHS
+    turns = 3 if bench.settings.quick else growth.REPEATS
+    return peers.compare(bench.batch, epochs, turns, bench.peer, bench.console)
 
 
 def measured(
@@ -106,7 +152,7 @@ def measured(
     ours: list[tuple[float, float]] = []
     theirs: list[dict[str, Any]] = []
     others: dict[str, list[tuple[float, float]]] = {name: [] for name in rivals}
-    for index in range(REPEATS):
+    for index in range(growth.REPEATS):
         ours.append(measure.timed(lambda: program.program(*item.arguments)))
         for name, rival in rivals.items():
             others[name].append(measure.timed(partial(rival, *item.arguments)))
@@ -165,74 +211,23 @@ def _against_peer(
     }
 
 
-def memory(numbers: Sequence[int], console: Console) -> list[dict[str, Any]]:
-    """Memory per network of the program that trains, by the number of networks that share it."""
-    run = sweeps.make_run(workloads.TASK, workloads.DEPTH, 100, "magnitude")
-    assert run.fit is not None
-    rows = []
-    for n in numbers:
-        console.print(f"  memory of {n} networks ...", style="dim")
-        cells = sweeps.make_cells(TASKS[workloads.TASK], range(n), [workloads.DENSITY])
-        world = jax.eval_shape(jax.vmap(run.world), cells)
-        found = jax.eval_shape(jax.vmap(run.search), cells, world)._replace(info={})
-        program = jax.jit(jax.vmap(run.fit)).lower(cells, world, found).compile()
-        each = measure.memory(program) // n
-        rows.append({"name": "training_memory", "networks": n, "peak_memory_bytes": each})
-    return rows
+def sweeping(bench: Bench) -> list[dict[str, Any]]:
+    """Sweeps of more and more networks."""
+    usual = (8, 512) if bench.settings.quick else (2, 16, 128, 1024)
+    numbers = bench.settings.networks or usual
+    return growth.growth(numbers, bench.settings.epochs or 1, bench.console)
 
 
-def growth(numbers: Sequence[int], console: Console) -> list[dict[str, Any]]:
-    """Time per network of a whole sweep (world, search, judgement, one epoch), by their number."""
-    run = sweeps.make_run(workloads.TASK, workloads.DEPTH, 100, "magnitude", epochs=1)
-    rows = []
-    for n in numbers:
-        console.print(f"  {n} networks ...", style="dim")
-        cells = sweeps.make_cells(TASKS[workloads.TASK], range(n), [workloads.DENSITY])
-        sweeps.prepare(run, sweeps.default_batch(n))
-        samples = [measure.timed(partial(sweeps.sweep, run, cells)) for _ in range(3)]
-        timing = measure.timing(samples)
-        rows.append(
-            {
-                "name": "sweep_one_epoch",
-                "networks": n,
-                "seconds_per_network": timing.process / n,
-                "networks_per_second": n / timing.process,
-                "spread": [timing.low / n, timing.high / n],
-            }
-        )
-    return rows
-
-
-def scaling(console: Console, networks: int = 64) -> list[dict[str, Any]]:
-    """Networks per second of a sweep on one core, and on all of them: a device for each.
-
-    In processes of their own, which take turns: this one is pinned to a core.
-    """
-    cores = measure.all_cores()
-    samples: dict[int, list[float]] = {1: [], len(cores): []}
-    for _ in range(REPEATS):
-        for number, seconds in samples.items():
-            console.print(f"  {networks} networks on {number} cores ...", style="dim")
-            command = [sys.executable, "-m", "timing.throughput", str(networks)]
-            command += map(str, cores[:number])
-            done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=HERE)
-            seconds.append(float(done.stdout))
-    rows = []
-    for number, seconds in samples.items():
-        each = float(np.median(seconds)) / networks
-        ratios = [one / more for one, more in zip(samples[1], seconds, strict=True)]
-        rows.append(
-            {
-                "name": f"sweep_on_{number}_cores",
-                "networks": networks,
-                "seconds_per_network": each,
-                "networks_per_second": 1.0 / each,
-                "spread": [min(seconds) / networks, max(seconds) / networks],
-                "ratio_one_core": float(np.median(ratios)),
-                "ratio_one_core_spread": [min(ratios), max(ratios)],
-            }
-        )
-    return rows
+PARTS: dict[str, Callable[[Bench], list[dict[str, Any]]]] = {
+    "workloads": on_networks,
+    "selection": selection,
+    "compaction": compaction,
+    "peers": against_peers,
+    "memory": lambda bench: growth.memory(bench.console),
+    "growth": sweeping,
+    "scaling": lambda bench: growth.scaling(bench.console),
+}
+"""The parts of the benchmark, in their order."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,15 +1,16 @@
 """Compiles all programs of a sweep for a device that need not be there, and says what they need.
 
 `python experiments/compile_for.py h100` compiles for an NVIDIA H100, `v5e` for a TPU v5e, `cpu` for
-this machine.
+this machine. Where the device is there, `--run` measures it as well.
 """
 
 import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -22,7 +23,8 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.progress import Progress
 
-from compiling import program_text, targets
+from compiling import program_text, running, targets
+from compiling.running import Inputs
 from compiling.targets import TARGETS
 from plantjax import checks, sweeps
 from plantjax.finders import FINDERS
@@ -58,9 +60,15 @@ class Settings(Operation):
     """Chips that share the networks."""
     epochs: int = 10
     """Epochs of weak training."""
+    run: bool = False
+    """Compile for this machine's own device, which is the target, and time every program on it."""
+    profile: bool = False
+    """With --run: the time of each kernel, in programs.json."""
 
     def check(self) -> None:
         """Raises ValueError, naming the option, if a setting is out of range."""
+        if self.profile and not self.run:
+            raise ValueError("--profile goes with --run, got it alone.")
         checks.integer("--networks", self.networks, 2)
         checks.integer("--chips", self.chips, 1)
         checks.integer("--epochs", self.epochs, 1)
@@ -139,6 +147,14 @@ def measured(one: Made, settings: Settings) -> dict[str, Any]:
     }
 
 
+def ran(one: Made, settings: Settings, inputs: Inputs) -> dict[str, Any]:
+    """Runs a program: its time, and with --profile that of its kernels."""
+    _, part = one.name.split()
+    run = partial(one.program, *inputs.of(part))
+    row: dict[str, Any] = {"measured_seconds": running.seconds(run)}
+    return row | ({"profile": running.profile(run)} if settings.profile else {})
+
+
 def nested(loops: Sequence[dict[str, Any]]) -> str:
     """Kernels times passes of each loop, those inside of it in brackets, equal ones once."""
     parts: Counter[str] = Counter()
@@ -152,6 +168,18 @@ def nested(loops: Sequence[dict[str, Any]]) -> str:
         parts[f"{loop['kernels']}{trips}" + (f" [{inside}]" if inside else "")] += 1
         place = end
     return ", ".join(text + (f" ({count}*)" if count > 1 else "") for text, count in parts.items())
+
+
+def inputs_of(settings: Settings, mesh: Mesh) -> Callable[[str], Inputs]:
+    """The inputs of the programs of a task by its name, those of the last task kept."""
+
+    @lru_cache(maxsize=1)
+    def made(task: str) -> Inputs:
+        shape = (task, settings.depth, settings.width)
+        run = sweeps.make_run(*shape, "random", epochs=settings.epochs)
+        return Inputs(task, run, mesh, settings.networks * settings.chips)
+
+    return made
 
 
 def show(rows: Sequence[dict[str, Any]], settings: Settings, console: Console) -> None:
@@ -168,7 +196,10 @@ def show(rows: Sequence[dict[str, Any]], settings: Settings, console: Console) -
                 f"{settings.networks / row['estimated_seconds']:.0f}",
             ]
         )
-    terminal.show(console, terminal.table(HEADS, lines), terminal.listed(HEADS, lines))
+        if settings.run:
+            lines[-1].append(f"{settings.networks / row['measured_seconds']:.0f}")
+    heads = (*HEADS, "measured") if settings.run else HEADS
+    terminal.show(console, terminal.table(heads, lines), terminal.listed(heads, lines))
     target = TARGETS[settings.target]
     terminal.say(
         console,
@@ -183,13 +214,16 @@ def show(rows: Sequence[dict[str, Any]], settings: Settings, console: Console) -
 
 def run(settings: Settings, console: Console) -> None:
     """Compiles what is missing, saves each result, and shows all."""
-    mesh = targets.mesh(TARGETS[settings.target], settings.chips)
+    mesh = targets.mesh(TARGETS[settings.target], settings.chips, settings.run)
+    inputs = inputs_of(settings, mesh)
     rows = {row["id"]: row for row in saved(settings)}
     with Progress(console=console) as bar:
         task = bar.add_task("tracing", total=len(names(settings)), completed=len(rows))
         for one in programs(settings, mesh, set(rows)):
             bar.update(task, description=one.name)
             rows[one.name] = measured(one, settings)
+            if settings.run:
+                rows[one.name] |= ran(one, settings, inputs(one.name.split()[0]))
             labels = {name: [json.dumps(value)] for name, value in rows[one.name].items()}
             folder.save(settings.out, chunks.Chunk(labels | {"id": [one.name]}, {}))
             bar.advance(task)
@@ -213,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings = cli.parse(Settings, argv, "compile_for.py")
         named = str(settings.out).replace("TARGET", settings.target)
         settings = replace(settings, out=Path(named))
-        targets.prepare(TARGETS[settings.target].platform)
+        targets.prepare(TARGETS[settings.target].platform, settings.run)
     with job(settings):
         run(settings, Console())
 

@@ -35,7 +35,7 @@ class Settings:
     out: Path = Path("results/chaos")
     """Folder for the runs, new or empty."""
     trials: tuple[str, ...] = ()
-    """Trials to run: ways, kill, distributed, ray, damage, full (default: all)."""
+    """Trials to run: ways, sizes, kill, distributed, ray, damage, full (default: all)."""
     kills: int = 20
     """Kills of the single process; other trials have a fifth of that."""
     seed: int = 0
@@ -54,30 +54,29 @@ class Settings:
 
 
 def ways(job: Job, folder: Path, kills: int, rng: random.Random) -> str:
-    """Varies devices, processes, workers, chunks and order; the table must stay the same."""
+    """Varies devices, processes, workers and order; the table must stay the same."""
     del kills, rng
     alone = {
         "1 device": ["--devices", "1"],
         "8 devices": ["--devices", "8"],
-        "chunks of 2": ["--chunk", "2"],
-        "chunks of 7": ["--chunk", "7"],
-        "one chunk": ["--chunk", "1000000"],
         "2 Ray workers": ["--executor", "ray", "--ray-cpus", "0.5"],
     }
     pairs = {f"2 processes of {devices}": devices for devices in (1, 4)}
-
-    def at(name: str) -> Path:
-        return folder / name.replace(" ", "-")
-
     for name, words in alone.items():
-        finish(job.start(at(name), *words))
+        finish(job.start(_at(folder, name), *words))
     for name, devices in pairs.items():
-        finish(*job.pair(at(name), devices))
-    finish(job.backwards().start(at("finders backwards")))
-    names = [*alone, *pairs, "finders backwards"]
-    for name in names:
-        compare(at(name), folder.with_name("undisturbed"))
-    return ", ".join(names)
+        finish(*job.pair(_at(folder, name), devices))
+    finish(job.backwards().start(_at(folder, "finders backwards")))
+    return _same(folder, [*alone, *pairs, "finders backwards"])
+
+
+def sizes(job: Job, folder: Path, kills: int, rng: random.Random) -> str:
+    """Varies the size of chunks, also on an accelerator; the table must stay the same."""
+    del kills, rng
+    varied = {"chunks of 2": "2", "chunks of 7": "7", "one chunk": "1000000"}
+    for name, size in varied.items():
+        finish(job.start(_at(folder, name), "--chunk", size))
+    return _same(folder, list(varied))
 
 
 def kill(job: Job, folder: Path, kills: int, rng: random.Random) -> str:
@@ -183,9 +182,26 @@ def full(job: Job, folder: Path, kills: int, rng: random.Random) -> str:
     return f"full after {len(before)} chunks"
 
 
+def _at(folder: Path, name: str) -> Path:
+    return folder / name.replace(" ", "-")
+
+
+def _same(folder: Path, names: Sequence[str]) -> str:
+    """The names of the runs; raises ChaosError, naming all that differ, unless they are equal."""
+    wrong = []
+    for name in names:
+        try:
+            compare(_at(folder, name), folder.with_name("undisturbed"))
+        except ChaosError as error:
+            wrong.append(f"{name}: {error}")
+    if wrong:
+        raise ChaosError("\n".join(wrong))
+    return ", ".join(names)
+
+
 Trial = Callable[[Job, Path, int, random.Random], str]
 TRIALS: dict[str, Trial] = {
-    trial.__name__: trial for trial in (ways, kill, distributed, ray, damage, full)
+    trial.__name__: trial for trial in (ways, sizes, kill, distributed, ray, damage, full)
 }
 """The registry of trials."""
 

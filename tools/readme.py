@@ -4,6 +4,7 @@
 `<!-- end NAME -->`. A row holds the first paragraph of a docstring and the sources it links to.
 """
 
+import json
 import re
 import sys
 import textwrap
@@ -28,8 +29,9 @@ from plantjax.scores import SCORES
 from plantjax.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCS = ("tasks.md", "finders.md", "results.md", "paper.md")
+DOCS = ("tasks.md", "finders.md", "results.md", "paper.md", "performance.md")
 FILES = (ROOT / "README.md", *(ROOT / "docs" / name for name in DOCS))
+BENCHMARK = ROOT / "experiments" / "results" / "benchmark-cpu.json"
 DEPTH = 5
 """Of the targets whose parameters are counted."""
 COLUMNS = 80
@@ -184,6 +186,20 @@ def spaces() -> str:
     return markdown(["finder", "what is tuned"], rows)
 
 
+def peers() -> str:
+    """The peers that `experiments/benchmark.py` measured training against."""
+    rows = []
+    for row in json.loads(BENCHMARK.read_text()):
+        if "times_ours" in row:
+            low, high = row["times_ours_spread"]
+            seconds, own = row["seconds_per_network"], row["our_seconds_per_network"]
+            ratio = f"{row['times_ours']:.2f} ({low:.2f}-{high:.2f})"
+            losses = f"{row['loss']:.3f}, {row['our_loss']:.3f}"
+            name = f"{row['about']}; networks at once: {row['networks']}"
+            rows.append([name, f"{1e3 * seconds:.0f}, {1e3 * own:.0f}", ratio, losses])
+    return markdown(["training by", "ms, ours", "times ours", "loss, ours"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "overview": overview,
     "tasks": tasks,
@@ -195,6 +211,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "controls": described(CONTROLS, "control"),
     "metrics": described(METRICS, "metric"),
     "figures": figures,
+    "peers": peers,
 }
 """The tables by the names of their markers."""
 

@@ -85,8 +85,10 @@ def chunks(folder: Path) -> dict[str, str]:
 
 def compare(folder: Path, wanted: Path) -> None:
     """Raises ChaosError unless tables and masks are exactly equal."""
-    if not _table(folder).equals(_table(wanted)):
-        raise ChaosError(f"{folder}/results.csv differs from that of the undisturbed run")
+    table, undisturbed = _table(folder), _table(wanted)
+    if not table.equals(undisturbed):
+        where = _differences(table, undisturbed)
+        raise ChaosError(f"{folder}/results.csv differs from that of the undisturbed run{where}")
     if _masks(folder) != _masks(wanted):
         raise ChaosError(f"masks of {folder} differ from those of the undisturbed run")
 
@@ -95,6 +97,15 @@ def _table(folder: Path) -> pd.DataFrame:
     """The table as text, sorted, without the column of times."""
     table = pd.read_csv(folder / "results.csv", dtype=str).drop(columns="seconds")
     return table.sort_values(list(table.columns), ignore_index=True)
+
+
+def _differences(table: pd.DataFrame, wanted: pd.DataFrame) -> str:
+    """The columns that differ and in how many rows, if rows and columns are the same."""
+    if table.shape != wanted.shape or list(table.columns) != list(wanted.columns):
+        return ""
+    counts = (table.fillna("") != wanted.fillna("")).sum()
+    words = [f"{name} ({count})" for name, count in counts.items() if count]
+    return f" in rows of these columns, of {len(table)}: {', '.join(words)}"
 
 
 def _masks(folder: Path) -> dict[str, bytes]:

@@ -79,23 +79,27 @@ TARGETS = {
     ),
     "cpu": Target("cpu", "", "", 0.1e12, 20e9, 16e9, 0.0, "a core or two of a server, assumed"),
 }
-PACKAGES = {"cuda": "jax_cuda12_plugin", "tpu": "libtpu"}
+PACKAGES = {"cuda": ("jax_cuda12_plugin", "jax_cuda13_plugin"), "tpu": ("libtpu",)}
 EXTRAS = {"cuda": "cuda12", "tpu": "tpu"}
-"""The package with the compiler of a platform, and the extra that brings it."""
+"""The packages that have the compiler of a platform, and the extra that brings the first."""
 
 
-def prepare(platform: str) -> None:
+def prepare(platform: str, present: bool = False) -> None:
     """Sets what the compilers of absent devices look for; call it before JAX has any device.
 
+    Args:
+      platform: "cuda", "tpu" or "cpu".
+      present: whether the device is there, and will be used.
+
     Raises:
-      ValueError: if the package with the platform's compiler is not installed.
+      ValueError: if no package with the platform's compiler is installed.
     """
     jax.config.update("jax_enable_compilation_cache", False)  # times are those of a first run
-    if platform == "cpu":
+    if platform == "cpu" or present:
         return
-    if importlib.util.find_spec(PACKAGES[platform]) is None:
+    if not any(importlib.util.find_spec(name) for name in PACKAGES[platform]):
         raise ValueError(
-            f"this target needs the package {PACKAGES[platform]}: in an environment of its own "
+            f"this target needs the package {PACKAGES[platform][0]}: in an environment of its own "
             f"(it is large), pip install -e '.[experiments,{EXTRAS[platform]}]'."
         )
     os.environ |= {
@@ -106,13 +110,13 @@ def prepare(platform: str) -> None:
     jax.config.update("jax_platforms", "cpu")
 
 
-def mesh(target: Target, chips: int) -> Mesh:
-    """A mesh of chips of this kind, which the programs' cells are shared over.
+def mesh(target: Target, chips: int, present: bool = False) -> Mesh:
+    """A mesh of chips of this kind, or of those present, which share the cells of programs.
 
     Raises:
-      ValueError: if its topology has fewer chips.
+      ValueError: if there are fewer chips in its topology, or in this machine.
     """
-    devices = _devices(target, chips)
+    devices = list(jax.devices()) if present else _devices(target, chips)
     if len(devices) < chips:
         raise ValueError(f"--chips must be at most {len(devices)} here, got {chips}.")
     return Mesh(np.asarray(devices[:chips]), (AXIS,))

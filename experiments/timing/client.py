@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from plantjax import nets
 from plantjax.types import Batch, Params
 
 EXPERIMENTS = Path(__file__).parent.parent
@@ -18,15 +17,15 @@ WORKER = "timing.torch_peer"
 
 
 class Peer:
-    """A PyTorch worker that trains one network at a time; call `stop` at the end."""
+    """A PyTorch worker; call `stop` at the end."""
 
     def __init__(self, python: str, params: Params, data: Batch) -> None:
-        """Starts the worker on one network and data set.
+        """Starts the worker on some networks, each with a data set.
 
         Args:
           python: a Python interpreter that has torch.
-          params: the network's initial parameters.
-          data: training samples.
+          params: the networks' initial parameters, with a leading axis over networks.
+          data: training samples of each.
 
         Raises:
           ValueError: if the interpreter cannot be started or has no torch.
@@ -43,7 +42,8 @@ class Peer:
                 f"--peer needs torch, and {python} has none: pip install torch==2.13.0."
             )
         arrays = {"x": np.asarray(data.x), "y": np.asarray(data.y)}
-        for index, layer in enumerate(nets.layers(params)):
+        for index, name in enumerate(sorted(params)):
+            layer = params[name]
             arrays[f"kernel_{index}"] = np.asarray(layer["kernel"])
             arrays[f"bias_{index}"] = np.asarray(layer["bias"])
         self._folder = tempfile.TemporaryDirectory()

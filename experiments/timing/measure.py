@@ -5,6 +5,7 @@ equally.
 """
 
 import contextlib
+import importlib.util
 import os
 import statistics
 import tempfile
@@ -52,6 +53,16 @@ def pin(cores: Collection[int] | None = None) -> None:
     """
     if _CORES:
         os.sched_setaffinity(0, _CORES[-1:] if cores is None else cores)
+
+
+def may_accelerate() -> bool:
+    """Whether JAX may find an accelerator, whose compiler then should have all cores.
+
+    Found out without asking JAX, which would start its threads.
+    """
+    plugins = ("jax_cuda12_plugin", "jax_cuda13_plugin", "libtpu")
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    return asked != "cpu" and any(importlib.util.find_spec(name) for name in plugins)
 
 
 def compiled(function: Callable[..., Any], *arguments: Any) -> Compiled:

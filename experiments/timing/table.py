@@ -8,11 +8,12 @@ from rich.console import Console
 from plantjax.jobs import terminal
 
 TIMES = ("workload (width)", "networks", "ms a network", "range", "of peak")
+PEERS = ("training by", "ms a network", "times ours", "range", "loss", "ours")
 COSTS = ("workload (width)", "networks", "MB a network", "compile s", "from cache s")
 
 
 def show(results: Sequence[dict[str, Any]], console: Console) -> None:
-    """Prints times, then memory and compilation, then how rivals compare."""
+    """Prints times, then memory and compilation, then how peers and rivals compare."""
     times, costs = [], []
     for row in results:
         name, networks = _name(row), str(row["networks"])
@@ -32,11 +33,15 @@ def show(results: Sequence[dict[str, Any]], console: Console) -> None:
         terminal.table([*TIMES[:3], TIMES[4]], short),
         terminal.listed(TIMES, times),
     )
-    terminal.show(console, terminal.table(COSTS, costs), terminal.listed(COSTS, costs))
+    if costs:
+        terminal.show(console, terminal.table(COSTS, costs), terminal.listed(COSTS, costs))
+    compared = [peer(row) for row in results if "times_ours" in row]
+    if compared:
+        terminal.show(console, terminal.table(PEERS, compared), terminal.listed(PEERS, compared))
     for row in results:
-        compared = rivals(row)
-        if compared:
-            terminal.say(console, f"{_name(row)}: times faster than {compared}")
+        faster = rivals(row)
+        if faster:
+            terminal.say(console, f"{_name(row)}: times faster than {faster}")
 
 
 def rivals(row: dict[str, Any]) -> str:
@@ -53,6 +58,20 @@ def rivals(row: dict[str, Any]) -> str:
         if name.startswith("ratio_") and not name.endswith("spread")
     ]
     return "; ".join(words)
+
+
+def peer(row: dict[str, Any]) -> list[str]:
+    """How a peer's training compares with ours; losses that are not alike are marked."""
+    low, high = row["times_ours_spread"]
+    mark = "" if row["losses_alike"] else " (not alike)"
+    return [
+        row["name"],
+        f"{1e3 * row['seconds_per_network']:.4g}",
+        f"{row['times_ours']:.2f}",
+        f"{low:.2f}-{high:.2f}",
+        f"{row['loss']:.3g}{mark}",
+        f"{row['our_loss']:.3g}",
+    ]
 
 
 def _name(row: dict[str, Any]) -> str:

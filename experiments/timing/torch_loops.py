@@ -1,17 +1,20 @@
-"""Networks, losses, selection and the training loop of the PyTorch peer, as usually written.
+"""Networks, losses, selection and the training loops of the PyTorch peer, as usually written.
 
-They train one network at a time, in float32; `torch_peer.py` runs the workloads with them.
+They train in float32, one network at a time or, with `torch.func`, several at once; `torch_peer.py`
+runs the workloads with them.
 """
 # mypy: disable-error-code="import-not-found", allow-subclassing-any, allow-untyped-decorators
 # These comments let mypy check this file without torch.
 
+import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -150,7 +153,12 @@ def select(scores: Tensors, density: float, within: Tensors | None = None) -> Te
 @torch.no_grad()
 def prune(model: nn.Module, kept: Tensors) -> None:
     """Sets pruned parameters to zero."""
-    for p, mask in zip(model.parameters(), kept, strict=True):
+    prune_to(model.parameters(), kept)
+
+
+def prune_to(params: Iterable[Tensor], kept: Tensors) -> None:
+    """Sets pruned entries of these arrays to zero."""
+    for p, mask in zip(params, kept, strict=True):
         p.mul_(mask)
 
 
@@ -187,6 +195,49 @@ def train(
                 scheduler.step()
             total += value.item()
         means.append(total / len(batches))
+    return means
+
+
+@torch.no_grad()  # vmapped gradients need no other ones
+def fit_together(
+    models: Sequence[nn.Module], kept: Sequence[Tensors], data: Data, epochs: int
+) -> list[list[float]]:
+    """Trains networks of one shape at once, each like `fit`, but on data of its own.
+
+    Args:
+      models: n networks.
+      kept: float masks of each network.
+      data: x float32 [n, N, I] and labels y int64 [n, N].
+      epochs: passes over the data.
+
+    Returns:
+      The mean loss of each network [n] in every epoch.
+    """
+    stacked, buffers = stack_module_state(models)
+    params = {name: leaf.detach() for name, leaf in stacked.items()}
+    masks = [torch.stack(parts) for parts in zip(*kept, strict=True)]
+    base = copy.deepcopy(models[0]).to("meta")
+
+    def loss(params: dict[str, Tensor], buffers: Any, x: Tensor, y: Tensor) -> Tensor:
+        return _task_loss(functional_call(base, (params, buffers), (x,)), y)
+
+    gradients = vmap(grad_and_value(loss))
+    prune_to(params.values(), masks)
+    optimizer = torch.optim.Adam(params.values(), lr=1e-3)
+    x, y = map(torch.from_numpy, data)
+    steps, rows = y.shape[1] // BATCH_SIZE, torch.arange(len(models))[:, None]
+    means = []
+    for _ in range(epochs):
+        order = torch.rand(y.shape).argsort(1)[:, : steps * BATCH_SIZE]
+        batches = (part[rows, order].split(BATCH_SIZE, 1) for part in (x, y))
+        total = torch.zeros(len(models))
+        for batch in zip(*batches, strict=True):
+            slopes, values = gradients(params, buffers, *batch)
+            for leaf, slope, mask in zip(params.values(), slopes.values(), masks, strict=True):
+                leaf.grad = slope.mul_(mask)
+            optimizer.step()
+            total += values
+        means.append((total / steps).tolist())
     return means
 
 

@@ -1,11 +1,12 @@
-"""The benchmark's workloads in ordinary PyTorch: one network at a time, one thread, float32.
+"""The benchmark's workloads in ordinary PyTorch: one thread, float32, mostly one network at a time.
 
 Run as a worker in experiments/, `python -m timing.torch_peer`. The first line of stdin is the path
-of an .npz (x, y, kernel_0, bias_0, ..., optionally mask_kernel_0, mask_bias_0, ...); every other
-line is a request `{"workload": .., "density": .., "seed": 0, "repeat": 1, **options of the
-workload}`. Each request is answered by one line, `{"process_seconds": .., "wall_seconds": ..,
-"loss": .., ..}` (seconds per run) or `{"error": ..}`. The parent pins the process and requests the
-warm-ups.
+of an .npz (x, y, kernel_0, bias_0, ..., optionally mask_kernel_0, mask_bias_0, ..., all with a
+leading axis over networks); every other line is a request `{"workload": .., "density": .., "seed":
+0, "repeat": 1, **options of the workload}`, which runs on the first network, or with `"networks":
+n` on the first n at once. Each request is answered by one line, `{"process_seconds": ..,
+"wall_seconds": .., "loss": .., ..}` (seconds per run) or `{"error": ..}`. The parent pins the
+process and requests the warm-ups.
 """
 # mypy: disable-error-code="import-not-found", allow-untyped-decorators
 # These comments let mypy check this file without torch.
@@ -118,8 +119,20 @@ def edge_popup(
         return _result([mask for popup in popups for mask in popup.masks()], losses)
 
 
+def ensemble(layers: Layers, data: Data, density: float, *, epochs: int = 10) -> Result:
+    """Prunes and trains several networks at once, each like `singleshot`, with `torch.func.vmap`.
+
+    Arrays have a leading axis over networks, and losses are means over them.
+    """
+    networks = [[(kernel[i], bias[i]) for kernel, bias in layers] for i in range(len(data[1]))]
+    models = [torch_loops.dense(network) for network in networks]
+    kept = [torch_loops.select([p.abs() for p in m.parameters()], density) for m in models]
+    losses = torch_loops.fit_together(models, kept, data, epochs)
+    return _result(kept[0], [sum(values) / len(values) for values in losses])
+
+
 WORKLOADS: dict[str, Callable[..., Result]] = {
-    run.__name__: run for run in (singleshot, multishot, synflow, edge_popup)
+    run.__name__: run for run in (singleshot, multishot, synflow, edge_popup, ensemble)
 }
 
 
@@ -153,9 +166,13 @@ def _answer(
     seed: int = 0,
     repeat: int = 1,
     given_mask: bool = False,
+    networks: int | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Runs a request `repeat` times, with seeds seed, seed + 1, ...; losses are of the last."""
+    first: Any = 0 if networks is None else slice(networks)
+    layers, mask = ([(k[first], b[first]) for k, b in pairs] for pairs in (layers, mask))
+    data = (data[0][first], data[1][first])
     if given_mask and not mask:
         raise ValueError("given_mask needs an .npz with mask_kernel_0, mask_bias_0, and so on.")
     if given_mask:

@@ -11,9 +11,11 @@ import jax.numpy as jnp
 from plantjax import masks, nets, planting, sweeps, tasks
 from plantjax.masks import topk
 from plantjax.sweeps import worlds
-from plantjax.types import Batch, Params
+from plantjax.types import Cell, Found, Params
 
 TASK, DEPTH, DENSITY, EPOCHS = "circle", 5, 0.1, 10
+WIDTH = 100
+"""Of the mothers that peers train."""
 BATCH_SIZE = 32
 LEVELS, LEVEL_EPOCHS = 10, 5
 
@@ -132,12 +134,12 @@ def _planted(width: int, batch: int) -> Workload:
     return Workload("planting", jax.vmap(plant), (keys, mothers), batch, bytes=2 * _bytes(width))
 
 
-def one_network(width: int = 100) -> tuple[Params, Batch]:
-    """The first of the networks with its training data, for the peer."""
-    cells = sweeps.make_cells(tasks.TASKS[TASK], [0, 1], [DENSITY])
-    run = _run("magnitude", width)
-    world = jax.tree.map(lambda leaf: leaf[0], jax.jit(jax.vmap(run.world))(cells))
-    return world.planted.params, world.train
+def magnitude(count: int) -> tuple[Cell, worlds.World, Found]:
+    """The first networks as peers get them: cells, worlds, and the masks that magnitude found."""
+    cells = sweeps.make_cells(tasks.TASKS[TASK], range(count), [DENSITY])
+    run = _run("magnitude", WIDTH)
+    world = jax.jit(jax.vmap(run.world))(cells)
+    return cells, world, jax.jit(jax.vmap(run.search))(cells, world)._replace(info={})
 
 
 def searches(width: int, batch: int, finders: Sequence[str]) -> list[Workload]:

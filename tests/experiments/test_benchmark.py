@@ -7,13 +7,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from rich.console import Console
 
 import benchmark
 import scripting
+from plantjax import losses, nets, training
 from plantjax.jobs import InputError
-from timing import measure, table, workloads
+from plantjax.types import Batch
+from timing import growth, jax_peers, measure, peers, table, workloads
 from timing.client import Peer
 from timing.workloads import Workload
 
@@ -54,7 +57,7 @@ def test_a_workload_takes_turns_with_rivals_and_a_peer() -> None:
     assert row["ratio_adding_up"] > 0
     assert peer.asked[0]["epochs"] == 1
     seeds = [request.get("seed") for request in peer.asked]
-    assert seeds == [None, *range(benchmark.REPEATS)]
+    assert seeds == [None, *range(growth.REPEATS)]
     assert jax.config.jax_compilation_cache_dir == before
     words = table.rivals(row)
     assert words.startswith("PyTorch ")
@@ -68,6 +71,53 @@ def test_a_selection_names_its_rivals() -> None:
     for rival in (item.rivals or {}).values():
         leaves = zip(jax.tree.leaves(found), jax.tree.leaves(rival(*item.arguments)), strict=True)
         assert all((np.asarray(a) == np.asarray(b)).all() for a, b in leaves)
+
+
+def test_peers_in_jax_train_as_the_library_does() -> None:
+    """In one batch the order of the samples does not matter."""
+    batch, epochs = jax_peers.BATCH_SIZE, 3
+    keys = jax.random.split(jax.random.key(0), 2)
+    params = jax.vmap(lambda key: nets.init(key, (2, 6, 3)))(keys)
+    mask = jax.tree.map(lambda leaf: leaf > 0, params)
+    x = jax.random.normal(keys[0], (2, batch, 2))
+    data = Batch(x, jnp.argmax(x @ jnp.ones((2, 3)) + x[..., :1], axis=-1))
+
+    def fit(params: Any, mask: Any, data: Batch) -> jax.Array:
+        options = {"apply": nets.apply, "loss": losses.cross_entropy, "batch_size": batch}
+        options |= {"optimizer": optax.adam(1e-3), "epochs": epochs}
+        return training.fit(keys[0], params, mask, data, **options)[1][-1]
+
+    wanted = jax.vmap(fit)(params, mask, data)
+    for peer in peers.PEERS.values():
+        if not isinstance(peer.train, str):
+            with jax.numpy_dtype_promotion("standard"):  # optax does not run under "strict"
+                found = peer.train(params, mask, data, 1, epochs=epochs)
+            np.testing.assert_allclose(found, wanted, rtol=1e-4)
+
+
+def test_a_peer_is_compared_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def ask(self: Any, request: dict[str, Any]) -> dict[str, Any]:
+        asked.append(request)
+        return {"process_seconds": 100.0, "loss": 50.0}
+
+    monkeypatch.setattr(
+        peers, "PEERS", {"torch_func": peers.Entry("two at once", "ensemble", (2,))}
+    )
+    monkeypatch.setattr(workloads, "magnitude", lambda count: (jnp.ones(count),))
+    ours = peers.Ours(lambda x: 2.0 * x, [(jnp.ones(2),)] * 2, np.array([0.1, 0.3]))
+    monkeypatch.setattr(peers, "_ours", lambda arguments, batch, epochs: ours)
+    worker = type("Worker", (), {"ask": ask})()
+    (row,) = peers.compare(2, 1, 3, worker, Console(quiet=True))
+    assert asked[0] == {"workload": "ensemble", "density": 0.1, "networks": 2, "epochs": 1}
+    assert [request["seed"] for request in asked[1:]] == [0, 1, 2]
+    assert (row["name"], row["seconds_per_network"], row["loss"]) == ("torch_func_2", 50.0, 50.0)
+    np.testing.assert_allclose(row["our_loss"], 0.2)
+    low, high = row["times_ours_spread"]
+    assert 1.0 < low <= row["times_ours"] <= high
+    assert not row["losses_alike"]
+    assert "not alike" in table.peer(row)[4]
 
 
 @pytest.mark.slow
@@ -102,6 +152,8 @@ def test_tables_fit_on_a_terminal(width: int) -> None:
     ("words", "message"),
     [
         ("--batch 1", "--batch must be an integer of at least 2, got 1"),
+        ("--networks 1", "--networks must be an integer of at least 2, got 1"),
+        ("--only this", "--only must be one of workloads, .*, got 'this'"),
         ("--finders guess", "--finders must be one of random, .*, got 'guess'"),
         ("--out {}", "--out must be a file such as results.json"),
         ("--plugin nowhere.py", "--plugin must name a Python file"),

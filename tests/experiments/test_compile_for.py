@@ -86,7 +86,7 @@ def test_a_compiled_scan_is_read():
 @pytest.mark.slow
 def test_it_compiles_for_this_machine_and_goes_on(cache, tmp_path, capsys):
     words = ["cpu", "--tasks", "relu", "--finders", "snip", "--depth", "3", "--width", "12"]
-    words += ["--networks", "2", "--epochs", "1", "--out", str(tmp_path)]
+    words += ["--networks", "2", "--epochs", "1", "--run", "--profile", "--out", str(tmp_path)]
     compile_for.main(words)
     rows = json.loads((tmp_path / "programs.json").read_text())
     assert [row["id"] for row in rows] == [
@@ -96,6 +96,10 @@ def test_it_compiles_for_this_machine_and_goes_on(cache, tmp_path, capsys):
     train = next(row for row in rows if row["id"] == "relu train")
     assert max(loop["trips"] or 0 for loop in train["loops"]) == 9000 // 32
     assert all(loop["trips"] for loop in train["loops"])
+    assert all(row["measured_seconds"] > 0 for row in rows)
+    lines = [line for line in train["profile"] if line["events"]]
+    assert all(line["longest"][0]["seconds"] <= line["seconds"] * 1.001 for line in lines)
+    assert lines
     capsys.readouterr()
     compile_for.main(words)
     assert json.loads((tmp_path / "programs.json").read_text()) == rows
@@ -108,6 +112,7 @@ def test_it_compiles_for_this_machine_and_goes_on(cache, tmp_path, capsys):
         (["cpu", "--networks", "1"], "--networks must be an integer of at least 2, got 1"),
         (["cpu", "--chips", "0"], "--chips must be an integer of at least 1, got 0"),
         (["cpu", "--finders", "x"], "--finders must be one of"),
+        (["cpu", "--profile"], "--profile goes with --run"),
     ],
 )
 def test_bad_options_are_refused(words, message, tmp_path):
@@ -116,7 +121,7 @@ def test_bad_options_are_refused(words, message, tmp_path):
 
 
 def test_a_compiler_that_is_not_installed_is_named(monkeypatch):
-    monkeypatch.setitem(targets.PACKAGES, "tpu", "no-such-package")
+    monkeypatch.setitem(targets.PACKAGES, "tpu", ("no-such-package",))
     with pytest.raises(InputError, match=r"needs the package no-such-package.*experiments,tpu"):
         compile_for.main(["v5e"])
 

@@ -101,3 +101,12 @@ def test_examples_in_docstrings_become_code() -> None:
     code = "Adds.\n\n```pycon\n>>> 1 + 1\n2\n```\n\nMore.\n\n```pycon\n>>> x = 2\n```"
     assert module.fenced(text) == code
     assert module.fenced("Nothing to see.") == "Nothing to see."
+
+
+def test_the_steps_on_a_device_use_scripts_and_options_that_exist() -> None:
+    text = (ROOT / "tools" / "on_device.sh").read_text().replace("\\\n", " ")
+    steps = re.findall(r"(?:experiments|tools)/(\w+)\.py(.*)", text)
+    assert len(steps) > 8
+    for script, words in steps:
+        known = {f.name.replace("_", "-") for f in fields(importlib.import_module(script).Settings)}
+        assert set(re.findall(r"(?<=\s--)[a-z-]+", words)) <= known, script
