@@ -36,7 +36,17 @@ def cross_entropy(outputs: jax.Array, y: jax.Array) -> jax.Array:
     1.386
     """
     checks.outputs_and_labels(outputs, y)
-    return jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(outputs, y))
+    return jnp.mean(jax.lax.platform_dependent(outputs, y, cpu=_looked_up, default=_summed))
+
+
+def _looked_up(outputs: jax.Array, y: jax.Array) -> jax.Array:
+    """The cross entropy of each sample [N]."""
+    return optax.losses.softmax_cross_entropy_with_integer_labels(outputs, y)
+
+
+def _summed(outputs: jax.Array, y: jax.Array) -> jax.Array:
+    """The same by sums over classes: accelerators scatter the gradient of a look-up by itself."""
+    return optax.losses.softmax_cross_entropy(outputs, jax.nn.one_hot(y, outputs.shape[-1]))
 
 
 def robust_cross_entropy(outputs: jax.Array, y: jax.Array, power: float) -> jax.Array:
