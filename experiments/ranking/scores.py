@@ -8,7 +8,8 @@ share their mothers. No result depends on the order of the rows.
 Source: Agarwal et al. 2021, https://arxiv.org/abs/2108.13264, sections 4.1 to 4.3
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -168,8 +169,10 @@ def ranks(finders: Sequence[str], scores: Blocks) -> dict[str, Interval]:
     return _intervals(finders, own, others)
 
 
-def improvement(finders: Sequence[str], scores: Blocks) -> dict[tuple[str, str], Interval]:
-    """The probability that one finder scores higher than another, for each ordered pair.
+def improvement(
+    finders: Sequence[str], scores: Blocks, pairs: Iterable[tuple[str, str]] | None = None
+) -> dict[tuple[str, str], Interval]:
+    """The probability that one finder scores higher than another, for ordered pairs (default: all).
 
     P(X > Y) on a task and density is the share of pairs of mothers (i, j) with x_i > y_j; a tie
     counts one half. It is averaged over tasks and densities with equal weights (section 4.3).
@@ -180,18 +183,15 @@ def improvement(finders: Sequence[str], scores: Blocks) -> dict[tuple[str, str],
         for task, chosen in index.items()
     }
     total = sum(block.shape[2] for block in scores.values())
-    found = {}
-    for a, first in enumerate(finders):
-        for b, second in enumerate(finders[:a]):
-            value, drawn = 0.0, np.zeros(RESAMPLES)
-            for task, block in sorted(scores.items()):
-                x, y = block[a][:, None], block[b][None]
-                wins = ((x > y) + 0.5 * (x == y)).sum(axis=2) / total
-                value += wins.mean()
-                drawn += ((counts[task] @ wins) * counts[task]).sum(axis=1)
-            low, high = _ends(drawn)
-            found[first, second] = Interval(float(value), low, high)
-            found[second, first] = Interval(1.0 - float(value), 1.0 - high, 1.0 - low)
+    found, place = {}, {name: index for index, name in enumerate(finders)}
+    for first, second in itertools.permutations(finders, 2) if pairs is None else pairs:
+        value, drawn = 0.0, np.zeros(RESAMPLES)
+        for task, block in sorted(scores.items()):
+            x, y = block[place[first]][:, None], block[place[second]][None]
+            wins = ((x > y) + 0.5 * (x == y)).sum(axis=2) / total
+            value += wins.mean()
+            drawn += ((counts[task] @ wins) * counts[task]).sum(axis=1)
+        found[first, second] = Interval(float(value), *_ends(drawn))
     return found
 
 

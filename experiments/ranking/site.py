@@ -4,6 +4,7 @@
 release's table.
 """
 
+import itertools
 import json
 import re
 import shlex
@@ -163,12 +164,16 @@ def _rows(
     finders, blocks = scores.blocks(cells)
     means, ranks = scores.means(finders, blocks), scores.ranks(finders, blocks)
     front = scores.front(dict(cost), {name: means[name].value for name in finders})
+    order = sorted(finders, key=lambda name: (ranks[name].value, name))
+    nexts = dict(itertools.pairwise(order))
+    wins = scores.improvement(finders, blocks, nexts.items())
     rows = []
-    for name in sorted(finders, key=lambda name: (ranks[name].value, name)):
+    for name in order:
         family = told.get(base(name), OTHERS)
         anchor = re.sub(r"\W+", "-", family.lower())
         link = f"{docs}#{anchor}" if base(name) in told else ""
         row: Row = {"finder": name, "family": family, "link": link, "score": means[name]}
+        row["wins"] = wins.get((name, nexts.get(name, "")))
         rows.append(row | {"rank": ranks[name], "cost": cost[name], "front": name in front})
     return rows
 
