@@ -101,7 +101,7 @@ def _section(folder: Path) -> dict[str, Any]:
         "filters": {},
         "summary": None,
         "rows": len(table),
-        "table": _columns_and_rows(table.head(MOST_ROWS)),
+        "table": _columns_and_rows(table.head(MOST_ROWS).drop(columns="mask", errors="ignore")),
         "command": _command(config),
         "origin": _origin(config),
         "settings": {k: _words(v) for k, v in config["settings"].items() if v is not None},

@@ -46,7 +46,9 @@ def _looked_up(outputs: jax.Array, y: jax.Array) -> jax.Array:
 
 def _summed(outputs: jax.Array, y: jax.Array) -> jax.Array:
     """The same by sums over classes: accelerators scatter the gradient of a look-up by itself."""
-    return optax.losses.softmax_cross_entropy(outputs, jax.nn.one_hot(y, outputs.shape[-1]))
+    return optax.losses.softmax_cross_entropy(
+        outputs, jax.nn.one_hot(y, outputs.shape[-1], dtype=outputs.dtype)
+    )
 
 
 def robust_cross_entropy(outputs: jax.Array, y: jax.Array, power: float) -> jax.Array:

@@ -154,7 +154,7 @@ def best(make: MakeFinder) -> MakeFinder:
                 error = -value if task.metric == "accuracy" else value
                 return found, jnp.where(jnp.isfinite(error), error, jnp.inf)
 
-            every, errors = jax.lax.map(attempt, jnp.arange(tries))
+            every, errors = jax.lax.map(attempt, jnp.arange(tries, dtype=jnp.int32))
             found: Found = jax.tree.map(lambda leaf: leaf[jnp.argmin(errors)], every)
             return found
 

@@ -32,12 +32,13 @@ def rows(finder="snip"):
 
 
 def whole():
-    """A table with all columns, none of which has one value only."""
+    """A table with all columns but those of fresh samples, none of which has one value only."""
     random = np.random.default_rng(0)
     finders = ("continuous_sparsification", "edge_popup_levels_global", "rigl")
     cases = itertools.product(("circle", "relu"), finders, ("ticket/2", "0.1"), range(2))
     for task, finder, density, seed in cases:
-        cell = {name: random.uniform(0.001) for name in metrics.COLUMNS}
+        usual = (name for name in metrics.COLUMNS if "fresh" not in name)
+        cell = {name: random.uniform(0.001) for name in usual}
         cell |= {name: 1e-5 * random.random() for name in ("value_raw", "ticket_value")}
         cell |= {"target_value": 1e-5 * random.random(), "lift": 100 * random.random()}
         cell |= {"task": task, "finder": finder, "density_name": density, "seed": seed}
@@ -45,7 +46,7 @@ def whole():
         cell |= {"scope": ("local", "global")[seed], "rounds": 1 + seed, "metric": "mse"}
         cell |= {"kept": random.integers(9999), "collapsed": seed, "constant": seed == 1}
         cell |= {"kind": ("subnetwork", "trained")[finder == "rigl"]}
-        cell |= {"rescale": ("none", "rms")[seed]}
+        cell |= {"rescale": ("none", "rms")[seed], "mask": f"{random.integers(2**48):012x}"}
         cell |= {"status": ("ok", "scores 0.12 not finite")[seed]}
         for stage in ("pruned", "trained"):
             yield cell | {"stage": stage, "value": random.random()}
