@@ -27,6 +27,8 @@ FILTERS = ("task", "stage", "finder", "density_name", *summary.FURTHER)
 """Columns by whose values a page can be filtered."""
 MOST_ROWS = 2_000
 """Of results.csv that a page shows; the summary always counts all."""
+ASIDE = ["mask", "dead_value"]
+"""Columns that are for programs, and would make a page too wide."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def _section(folder: Path) -> dict[str, Any]:
         "filters": {},
         "summary": None,
         "rows": len(table),
-        "table": _columns_and_rows(table.head(MOST_ROWS).drop(columns="mask", errors="ignore")),
+        "table": _columns_and_rows(table.head(MOST_ROWS).drop(columns=ASIDE, errors="ignore")),
         "command": _command(config),
         "origin": _origin(config),
         "settings": {k: _words(v) for k, v in config["settings"].items() if v is not None},
