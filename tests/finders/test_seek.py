@@ -13,7 +13,8 @@ from plantjax.sweeps import worlds
 from plantjax.types import Batch
 
 WIDTHS = (2, 9, 7, 3)
-WEIGHTS = subnetwork.stack(nets.init(jax.random.key(0), WIDTHS))
+PARAMS = nets.init(jax.random.key(0), WIDTHS)
+CHAIN = subnetwork.stack(PARAMS)
 X = jax.random.normal(jax.random.key(1), (64, 2))
 BRIEF = {
     **{
@@ -32,33 +33,45 @@ STAGES = 2 * 1 + 1 * 2 + (2 + 2)
 
 
 def random_mask(key, share):
-    kept = [
-        jax.random.bernoulli(jax.random.fold_in(key, i), share, w.shape)
-        for i, w in enumerate(WEIGHTS)
-    ]
-    return subnetwork.live(WEIGHTS, tuple(kept))
+    return jax.random.bernoulli(key, share, CHAIN.weights.shape) & subnetwork.real(WIDTHS)
 
 
-@pytest.mark.slow
+def live_mask(key, share):
+    return subnetwork.live(CHAIN, random_mask(key, share))
+
+
 def test_stacks_compute_what_the_chain_computes():
-    params = nets.init(jax.random.key(0), WIDTHS)
     kept = random_mask(jax.random.key(3), 0.5)
-    wanted = nets.apply(masks.apply(params, subnetwork.unstack(kept)), X)
-    np.testing.assert_allclose(subnetwork.run(WEIGHTS, kept, X), wanted, rtol=1e-5, atol=1e-6)
-    chex.assert_trees_all_equal(subnetwork.unstack(subnetwork.stack(params)), params)
+    wanted = nets.apply(masks.apply(PARAMS, subnetwork.unstack(kept, WIDTHS)), X)
+    np.testing.assert_allclose(subnetwork.run(CHAIN, kept, X), wanted, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_equal(subnetwork.unstack(CHAIN.weights, WIDTHS), PARAMS)
+    assert int(jnp.sum(CHAIN.weights != 0)) == subnetwork.real(WIDTHS).sum() == masks.size(PARAMS)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.2, 0.4])
+def test_live_stacks_are_live_masks(share):
+    for seed in range(5):
+        kept = random_mask(jax.random.key(seed), share)
+        wanted = masks.live(PARAMS, subnetwork.unstack(kept, WIDTHS))
+        found = subnetwork.live(CHAIN, kept)
+        chex.assert_trees_all_equal(subnetwork.unstack(found, WIDTHS), wanted)
+        assert not (found & ~subnetwork.real(WIDTHS)).any()
 
 
 def test_slots_hold_all_live_units_so_that_nothing_is_lost():
-    kept = random_mask(jax.random.key(5), 0.12)
-    busy = [int((subnetwork.edges(kept, layer) > 0).sum()) for layer in range(2)]
-    assert 0 < max(busy) < 9
+    kept = live_mask(jax.random.key(5), 0.12)
+    busy = (subnetwork.edges(kept, 9) > 0).sum(axis=1)
+    assert 0 < max(busy) < 7
     for seed in range(5):
-        places = subnetwork.slots(jax.random.key(seed), kept, max(busy))
-        small = subnetwork.gather(kept, places)
-        chex.assert_trees_all_equal(subnetwork.scatter(small, kept, places), kept)
-        wanted = subnetwork.run(WEIGHTS, kept, X)
-        found = subnetwork.run(subnetwork.gather(WEIGHTS, places), small, X)
-        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+        noise = jax.random.uniform(jax.random.key(seed), (2, 9))
+        for units in (int(max(busy)), 8, 20):  # 8 and 20 are more than the second layer has
+            places = subnetwork.slots(noise, kept, WIDTHS, units)
+            assert len(set(places[1, :7].tolist())) == len(places[1, :7])
+            small, part = (subnetwork.small(CHAIN, places), subnetwork.gather(kept, places, CHAIN))
+            assert not (part & ~subnetwork.real(small.widths)).any()
+            chex.assert_trees_all_equal(subnetwork.scatter(part, places, CHAIN), kept)
+            wanted = subnetwork.run(CHAIN, kept, X)
+            np.testing.assert_allclose(subnetwork.run(small, part, X), wanted, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -117,8 +130,9 @@ def test_below_one_path_a_constant_is_kept():
     params = nets.init(jax.random.key(0), (2, 8, 8, 4))
     data = task.sample(jax.random.key(1), 200)
     args = (loss.goal_of(task), subnetwork.stack(params), data)
+    safe = jax.jit(lambda k: starts.safe(jax.random.key(0), *args, k))
     for k, wanted in ((1, 1), (2, 1), (3, 3)):
-        kept = starts.safe(jax.random.key(0), *args, jnp.int32(k))
+        kept = safe(jnp.int32(k))
         assert int(subnetwork.count(kept)) == wanted
 
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from plantjax.finders.seek.linear import Model
 from plantjax.finders.seek.subnetwork import matmul
-from plantjax.types import Key
 
 
 class Options(NamedTuple):
@@ -69,22 +69,19 @@ class Designs(NamedTuple):
     score: jax.Array
 
 
-def search(key: Key, site: Site, options: Options) -> Designs:
+def search(site: Site, options: Options) -> Designs:
     """The best sets of 1 to `levels` in-edges, `pool` of each size.
 
     Args:
-      key: consumed; it labels sets, so that equal ones are recognised.
       site: where the unit is put in, with C = breadth candidates.
       options: how broad to search.
 
     Returns:
       P = pool min(levels, R) designs.
     """
-    unit_key, edge_key = jax.random.split(key)
     n, size = site.fed.shape
     breadth = site.weights_in.shape[1]
-    unit_labels = jax.random.bits(unit_key, (breadth,), jnp.uint32)
-    edge_labels = jax.random.bits(edge_key, (size,), jnp.uint32)
+    unit_labels, edge_labels = _labels(breadth), _labels(breadth + size)[breadth:]
     curvature = jnp.sum(jnp.square(site.model.roots), axis=0)  # [N, K]
     fed, weights_in = site.fed.T, site.weights_in.T  # samples last, so that rows are contiguous
 
@@ -125,6 +122,12 @@ def scores(site: Site, curvature: jax.Array, activations: jax.Array, unit: jax.A
     each = jnp.where(site.reachable[None, :], each + site.price, 0.0)
     gains = jnp.minimum(each, 0.0)
     return 0.5 * jnp.min(each, axis=1) + 0.5 * jnp.sum(gains, axis=1)
+
+
+def _labels(n: int) -> jax.Array:
+    """Fixed random numbers, uint32 [n]; sets whose sums of them are equal are taken for equal."""
+    numbers = np.random.default_rng(0).integers(0, 2**32, n, np.uint32)
+    return jnp.asarray(numbers)
 
 
 def _distinct(score: jax.Array, labels: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
