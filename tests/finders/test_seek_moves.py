@@ -133,16 +133,13 @@ def test_the_model_has_the_gradient_and_moves_with_the_network(name, layer):
     kept = random_mask(jax.random.key(3), 0.6)
     weights = sub.masked(CHAIN, kept)
     drive = sub.matmul(sub.inputs(weights, X, layer - 1), weights[layer - 1])
-    rest = [
-        jnp.concatenate([w[: WIDTHS[layer + i]], w[-1:]]) for i, w in enumerate(weights[layer:])
-    ]
     at = jax.jit(
         lambda z, layer: linear.model(goal, AIM, z, linear.Rest(weights, layer, 3), sample)
     )(drive, jnp.int32(layer))
 
     def outputs(z):
-        for i, w in enumerate(rest):
-            z = sub.matmul(sub.fed(jax.nn.relu(z), WIDTHS[layer + i] + 1), w)
+        for kernel in weights[layer:]:
+            z = sub.matmul(sub.fed(jax.nn.relu(z), 10), kernel)
         return z[:, :3]
 
     exact = jax.jit(jax.grad(lambda z: goal.log_loss(outputs(z), sample, AIM)))(drive)
@@ -206,6 +203,7 @@ def site_of(key, candidates, size, outs, allowed=True):
         jnp.full(candidates, allowed),
         at,
         jnp.float32(0.002),
+        jnp.float32(size),
     )
 
 

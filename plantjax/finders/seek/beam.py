@@ -41,6 +41,7 @@ class Site(NamedTuple):
       allowed: candidates that are free [C].
       model: the quadratic model, without the old unit.
       price: of one parameter.
+      most: number of rows that are no padding, float; no set is larger.
     """
 
     fed: jax.Array
@@ -51,6 +52,7 @@ class Site(NamedTuple):
     allowed: jax.Array
     model: Model
     price: jax.Array
+    most: jax.Array
 
 
 class Designs(NamedTuple):
@@ -85,7 +87,7 @@ def search(site: Site, options: Options) -> Designs:
     curvature = jnp.sum(jnp.square(site.model.roots), axis=0)  # [N, K]
     fed, weights_in = site.fed.T, site.weights_in.T  # samples last, so that rows are contiguous
 
-    def step(beam: Designs, level: jax.Array) -> tuple[Designs, Designs]:
+    def grow(level: jax.Array, beam: Designs) -> Designs:
         terms = weights_in[beam.unit][:, :, None] * fed[None]  # [B, R, N]
         drive = jnp.reshape(beam.drive[:, None, :] + terms, (-1, n))
         unit = jnp.repeat(beam.unit, size)
@@ -100,7 +102,13 @@ def search(site: Site, options: Options) -> Designs:
         old, edge = chosen // size, chosen % size
         unit = beam.unit[old]
         drive = beam.drive[old] + weights_in[unit, edge][:, None] * fed[edge]
-        beam = Designs(unit, kept_in[chosen], drive, score)
+        return Designs(unit, kept_in[chosen], drive, score)
+
+    def stop(_: jax.Array, beam: Designs) -> Designs:
+        return beam._replace(score=jnp.full_like(beam.score, jnp.inf))
+
+    def step(beam: Designs, level: jax.Array) -> tuple[Designs, Designs]:
+        beam = jax.lax.cond(level <= site.most, grow, stop, level, beam)
         return beam, jax.tree.map(lambda leaf: leaf[: options.pool], beam)
 
     empty = Designs(

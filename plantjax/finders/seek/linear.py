@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from plantjax.finders.seek import subnetwork
 from plantjax.finders.seek.loss import Aim, Goal, Sample
-from plantjax.finders.seek.subnetwork import matmul
 
 
 class Rest(NamedTuple):
@@ -29,7 +28,7 @@ class Rest(NamedTuple):
 
     def outputs(self, values: jax.Array) -> jax.Array:
         """Outputs [N, O] at pre-activations [N, C]."""
-        return subnetwork.through(self.weights, values, self.layer)[:, : self.n_out]
+        return subnetwork.through(self.weights, values, self.layer, self.n_out)
 
 
 class Model(NamedTuple):
@@ -60,13 +59,12 @@ def _linearised(following: jax.Array, rest: Rest) -> tuple[jax.Array, jax.Array]
 
     Written out, as JAX does not differentiate backwards through loops of unknown length.
     """
-    n_layers, size, width = rest.weights.shape
+    n_layers, _, width = rest.weights.shape
 
     def up(layer: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         values, active = state
         active = active.at[layer].set(values > 0)
-        values = matmul(subnetwork.fed(jax.nn.relu(values), size), rest.weights[layer])
-        return values, active
+        return subnetwork.forward(rest.weights[layer], values), active
 
     def down(step: jax.Array, slopes: jax.Array) -> jax.Array:
         layer = n_layers - 1 - step

@@ -199,6 +199,12 @@ def matmul(left: jax.Array, right: jax.Array) -> jax.Array:
     return jnp.matmul(left, right, precision="highest")
 
 
+def forward(weights: jax.Array, values: jax.Array) -> jax.Array:
+    """Pre-activations [N, C] after a masked layer [R, C], from those before it [N, ...]."""
+    hidden = fit(jax.nn.relu(values), weights.shape[0] - 1)
+    return matmul(hidden, weights[:-1]) + weights[-1][None, :]
+
+
 def inputs(weights: jax.Array, x: jax.Array, layer: jax.Array | int) -> jax.Array:
     """What a layer of the masked network [L, R, C] is fed, with a column of ones; [N, R]."""
     size = weights.shape[1]
@@ -209,21 +215,22 @@ def inputs(weights: jax.Array, x: jax.Array, layer: jax.Array | int) -> jax.Arra
     return jax.lax.fori_loop(0, layer, step, fed(x, size))
 
 
-def through(weights: jax.Array, values: jax.Array, layer: jax.Array | int) -> jax.Array:
-    """Runs the masked layers from `layer` on, from the pre-activations [N, C] before it."""
-    size = weights.shape[1]
+def through(weights: jax.Array, values: jax.Array, layer: jax.Array | int, n_out: int) -> jax.Array:
+    """Outputs [N, O] of the masked layers from `layer` on, at the pre-activations [N, C] before it.
 
-    def step(index: jax.Array, values: jax.Array) -> jax.Array:
-        return matmul(fed(jax.nn.relu(values), size), weights[index])
-
-    return jax.lax.fori_loop(layer, weights.shape[0], step, values)
+    The last layer is outside of the loop, as it has fewer units than the array has columns.
+    """
+    last = weights.shape[0]
+    values = jax.lax.fori_loop(layer, last - 1, lambda i, z: forward(weights[i], z), values)
+    end = partial(forward, weights[-1, :, :n_out])
+    return jax.lax.cond(layer < last, end, lambda values: values[:, :n_out], values)
 
 
 def run(chain: Chain, kept: Kept, x: jax.Array) -> jax.Array:
     """Outputs [N, O] of the masked network."""
     weights = masked(chain, kept)
     first = matmul(fed(x, weights.shape[1]), weights[0])
-    return through(weights, first, 1)[:, : chain.widths[-1]]
+    return through(weights, first, 1, chain.widths[-1])
 
 
 def fit(values: jax.Array, size: int, fill: int = 0) -> jax.Array:

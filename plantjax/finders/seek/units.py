@@ -57,6 +57,7 @@ class _Place(NamedTuple):
       real: which units are no padding [W].
       rest: the layers after the next.
       elsewhere: number of live parameters that belong to no unit of the layer.
+      most: number of rows that are no padding, float.
     """
 
     fed: jax.Array
@@ -67,6 +68,7 @@ class _Place(NamedTuple):
     real: jax.Array
     rest: Rest
     elsewhere: jax.Array
+    most: jax.Array
 
 
 class _State(NamedTuple):
@@ -158,10 +160,7 @@ def _place(
     kept: Kept,
     slots: jax.Array,
 ) -> _Place:
-    small, small_kept = (
-        subnetwork.small(chain, slots),
-        subnetwork.gather(kept, slots, chain),
-    )
+    small, small_kept = subnetwork.small(chain, slots), subnetwork.gather(kept, slots, chain)
     weights = subnetwork.masked(small, small_kept)
     below = subnetwork.rows(slots, chain)[layer]
     above = subnetwork.columns(slots, chain)[layer + 1]
@@ -176,6 +175,7 @@ def _place(
         real=real,
         rest=Rest(weights, layer + 2, chain.widths[-1]),
         elsewhere=subnetwork.count(kept) - own,
+        most=jnp.asarray(small.widths, jnp.float32)[layer] + 1.0,
     )
 
 
@@ -232,9 +232,10 @@ def _visit_unit(
         (~alive[chosen] | (chosen == unit)) & place.real[chosen],
         linear.moved(model, -old[:n]),
         price.slope(terms, others + TYPICAL),
+        place.most,
     )
-    designs = beam.search(site, options.beam)
-    moves = _Moves(chosen[designs.unit], designs.kept_in, out_edges(site, designs))
+    designs, kept_out = _designs(site, place.rest, options.beam)
+    moves = _Moves(chosen[designs.unit], designs.kept_in, kept_out)
     moves = _with_old_and_none(moves, unit, own_in, own_out)
 
     def outcome(move: jax.Array, samples: int | None) -> jax.Array:
@@ -257,6 +258,22 @@ def _visit_unit(
     kept_in = state.kept_in.at[:, unit].set(False).at[:, new].set(moves.kept_in[best])
     kept_out = state.kept_out.at[unit].set(False).at[new].set(moves.kept_out[best])
     return _State(kept_in, kept_out, outcome(best, None))
+
+
+def _designs(site: Site, rest: Rest, options: beam.Options) -> tuple[beam.Designs, jax.Array]:
+    """Designs with their out-edges [P, K]; of the last hidden layer, without padding after it."""
+    size, n_out = site.reachable.shape[0], rest.n_out
+
+    def find(site: Site) -> tuple[beam.Designs, jax.Array]:
+        designs = beam.search(site, options)
+        return designs, subnetwork.fit(out_edges(site, designs), size)
+
+    def at_the_end(site: Site) -> tuple[beam.Designs, jax.Array]:
+        model = linear.Model(site.model.gradient[:, :n_out], site.model.roots[:, :, :n_out])
+        few = {"weights_out": site.weights_out[:, :n_out], "reachable": site.reachable[:n_out]}
+        return find(site._replace(**few, model=model))
+
+    return jax.lax.cond(rest.layer == rest.weights.shape[0], at_the_end, find, site)
 
 
 def _candidates(
