@@ -58,20 +58,28 @@ def test_live_stacks_are_live_masks(share):
         assert not (found & ~subnetwork.real(WIDTHS)).any()
 
 
-def test_slots_hold_all_live_units_so_that_nothing_is_lost():
+@pytest.mark.parametrize("units", [6, 20])
+def test_slots_hold_all_live_units_so_that_nothing_is_lost(units):
+    """The widths differ, so slots are padded if there are more than a layer has units."""
     kept = live_mask(jax.random.key(5), 0.12)
-    busy = (subnetwork.edges(kept, 9) > 0).sum(axis=1)
-    assert 0 < max(busy) < 7
+    assert 0 < (subnetwork.edges(kept, 9) > 0).sum(axis=1).max() <= 6
+
+    @jax.jit
+    def there_and_back(key):
+        noise = jax.random.uniform(key, (2, 9))
+        places = subnetwork.slots(noise, kept, WIDTHS, units)
+        small, part = subnetwork.small(CHAIN, places), subnetwork.gather(kept, places, CHAIN)
+        outputs = subnetwork.run(small, part, X)
+        padding = jnp.any(part & ~subnetwork.real(small.widths))
+        return places, outputs, subnetwork.scatter(part, places, CHAIN), padding
+
+    wanted = subnetwork.run(CHAIN, kept, X)
     for seed in range(5):
-        noise = jax.random.uniform(jax.random.key(seed), (2, 9))
-        for units in (int(max(busy)), 8, 20):  # 8 and 20 are more than the second layer has
-            places = subnetwork.slots(noise, kept, WIDTHS, units)
-            assert len(set(places[1, :7].tolist())) == len(places[1, :7])
-            small, part = (subnetwork.small(CHAIN, places), subnetwork.gather(kept, places, CHAIN))
-            assert not (part & ~subnetwork.real(small.widths)).any()
-            chex.assert_trees_all_equal(subnetwork.scatter(part, places, CHAIN), kept)
-            wanted = subnetwork.run(CHAIN, kept, X)
-            np.testing.assert_allclose(subnetwork.run(small, part, X), wanted, rtol=1e-5, atol=1e-6)
+        places, outputs, back, padding = there_and_back(jax.random.key(seed))
+        assert len(set(places[1, :7].tolist())) == min(units, 7)
+        assert not padding
+        chex.assert_trees_all_equal(back, kept)
+        np.testing.assert_allclose(outputs, wanted, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 from plantjax import losses, nets
-from plantjax.finders.seek import beam, edges, linear, loss, predictions, price, sampling, units
+from plantjax.finders.seek import (
+    beam,
+    designs,
+    edges,
+    linear,
+    loss,
+    predictions,
+    price,
+    sampling,
+    units,
+)
 from plantjax.finders.seek import subnetwork as sub
 from plantjax.finders.seek.loss import Aim, Sample
 from plantjax.finders.seek.price import Terms
@@ -166,7 +176,7 @@ def test_predictions_are_those_of_the_model_for_every_move():
     changed, possible = predictions.flips(unit.kept_in, unit.real_in, jnp.int32(9))
     assert possible.tolist() == [True, *([True] * 2 + [False] * 7 + [True]) * 2]
     new = jax.nn.relu(fed @ jnp.where(changed, unit.weights_in[None], 0.0).T)
-    found = predictions.predict(at, unit, hidden[:, 4:5], new)
+    found = jax.jit(predictions.predict)(at, unit, hidden[:, 4:5], new)
     old_out = jnp.where(unit.kept_out, unit.weights_out, 0.0)
     masks = unit.kept_out[None] ^ jnp.eye(10, 9, -1, dtype=bool)
 
@@ -174,8 +184,9 @@ def test_predictions_are_those_of_the_model_for_every_move():
         after = new[:, move][:, None] * jnp.where(masks[out], unit.weights_out, 0.0)[None]
         return linear.predicted(at, after - hidden[:, 4:5] * old_out[None])
 
-    every = jax.vmap(lambda move: jax.vmap(lambda out: wanted(move, out))(jnp.arange(10)))
-    np.testing.assert_allclose(found, every(jnp.arange(21)), rtol=1e-2, atol=1e-5)
+    every = jax.jit(jax.vmap(jax.vmap(wanted, (None, 0)), (0, None)))
+    exact = every(jnp.arange(21), jnp.arange(10))
+    np.testing.assert_allclose(found, exact, rtol=1e-2, atol=1e-5)
 
 
 def test_a_partner_is_the_bias_or_a_kept_entry_and_never_padding():
@@ -263,7 +274,7 @@ def test_out_edges_are_nearly_those_of_the_best_of_all_sets():
     @jax.jit
     def gaps(site):
         """How much worse the flips are than the best of all sets, for every design."""
-        designs = beam.search(site, beam.Options(6, 2, 4))
+        found = beam.search(site, beam.Options(6, 2, 4))
 
         def value(mask, unit, drive):
             out = jnp.where(mask, site.weights_out[unit], 0.0)
@@ -274,8 +285,8 @@ def test_out_edges_are_nearly_those_of_the_best_of_all_sets():
             best = jnp.min(jax.vmap(lambda mask: value(mask, unit, drive))(every))
             return value(mask, unit, drive) - best
 
-        kept = units.out_edges(site, designs)
-        return jax.vmap(gap)(kept, designs.unit, designs.drive), jnp.any(kept, axis=1)
+        kept = designs.out_edges(site, found)
+        return jax.vmap(gap)(kept, found.unit, found.drive), jnp.any(kept, axis=1)
 
     for seed in range(8):
         found, some = gaps(site_of(jax.random.key(seed), 6, 4, 4))
@@ -314,13 +325,20 @@ def test_a_sweep_never_loses(sweep, name, value):
 
 
 @pytest.mark.slow
-def test_redesign_keeps_to_its_slots_and_adds_units_to_an_empty_network():
+def test_redesign_keeps_to_its_slots_and_adds_units_to_a_thin_network():
     search = searcher("helix", 1e-4)
     options = units.Options(3, 9, beam.Options(6, 3, 3))
     sweep = jax.jit(lambda key, kept: units.sweep(key, search, CHAIN, kept, options))
-    for share in (0.1, 0.9):
-        kept = sweep(jax.random.key(0), random_mask(jax.random.key(1), share))
-        assert all(1 <= int(jnp.any(part, axis=0).sum()) <= 3 for part in kept[:-1])
+    thin = jnp.zeros(CHAIN.weights.shape, bool).at[0, :2, 4].set(True)
+    thin = thin.at[1, 4, 2].set(True).at[2, 2, :3].set(True)
+    for kept in (thin, random_mask(jax.random.key(1), 0.9)):
+        before, after = [
+            [int(n) for n in jnp.any(mask[:-1], axis=1).sum(axis=1)]
+            for mask in (kept, sweep(jax.random.key(0), kept))
+        ]
+        assert max(after) <= 3
+        assert all(new >= min(old, 2) for new, old in zip(after, before, strict=True))
+        assert sum(after) > 2
 
 
 @pytest.mark.slow

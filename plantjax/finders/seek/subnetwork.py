@@ -229,7 +229,7 @@ def through(weights: jax.Array, values: jax.Array, layer: jax.Array | int, n_out
 def run(chain: Chain, kept: Kept, x: jax.Array) -> jax.Array:
     """Outputs [N, O] of the masked network."""
     weights = masked(chain, kept)
-    first = matmul(fed(x, weights.shape[1]), weights[0])
+    first = matmul(x, weights[0, : x.shape[1]]) + weights[0, -1][None, :]
     return through(weights, first, 1, chain.widths[-1])
 
 

@@ -1,8 +1,8 @@
 """Redesign of whole units: a unit is taken out, and the best other one is put in its place.
 
-A visit considers the unit itself, random dead ones of the mother, sets of in-edges (`beam`), and
-for each set the out-edges that a few flips on the quadratic model find. These designs, the unit as
-it is and no unit at all are evaluated exactly.
+A visit considers the unit itself, random dead ones of the mother, sets of in-edges, and for each
+set some out-edges (`designs`). These designs, the unit as it is and no unit at all are evaluated
+exactly.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from plantjax import draws
-from plantjax.finders.seek import beam, linear, predictions, price, subnetwork
+from plantjax.finders.seek import beam, designs, linear, predictions, price, subnetwork
 from plantjax.finders.seek.beam import Site
 from plantjax.finders.seek.linear import Rest
 from plantjax.finders.seek.search import Search
@@ -19,7 +19,6 @@ from plantjax.finders.seek.subnetwork import Chain, Kept, matmul
 from plantjax.types import Key
 
 TYPICAL = 7.0  # parameters of a new unit, for the price of the predictions
-FLIPS = 6  # of out-edges of a design
 
 
 class Options(NamedTuple):
@@ -234,8 +233,8 @@ def _visit_unit(
         price.slope(terms, others + TYPICAL),
         place.most,
     )
-    designs, kept_out = _designs(site, place.rest, options.beam)
-    moves = _Moves(chosen[designs.unit], designs.kept_in, kept_out)
+    found, kept_out = designs.find(site, place.rest, options.beam)
+    moves = _Moves(chosen[found.unit], found.kept_in, kept_out)
     moves = _with_old_and_none(moves, unit, own_in, own_out)
 
     def outcome(move: jax.Array, samples: int | None) -> jax.Array:
@@ -249,31 +248,15 @@ def _visit_unit(
         return place.rest.outputs(outcome(move, samples))
 
     totals = others + predictions.sizes(moves.kept_in) + predictions.sizes(moves.kept_out)
-    found = jnp.concatenate([jnp.ones(2, bool), jnp.isfinite(designs.score)])
+    allowed = jnp.concatenate([jnp.ones(2, bool), jnp.isfinite(found.score)])
     every = jnp.arange(totals.shape[0], dtype=jnp.int32)
-    best = search.best(choice, outputs_of, every, totals, found)
+    best = search.best(choice, outputs_of, every, totals, allowed)
     full = ~alive[unit] & (jnp.sum(alive) >= options.units)
     best = jnp.where(full, 0, best)
     new = moves.unit[best]
     kept_in = state.kept_in.at[:, unit].set(False).at[:, new].set(moves.kept_in[best])
     kept_out = state.kept_out.at[unit].set(False).at[new].set(moves.kept_out[best])
     return _State(kept_in, kept_out, outcome(best, None))
-
-
-def _designs(site: Site, rest: Rest, options: beam.Options) -> tuple[beam.Designs, jax.Array]:
-    """Designs with their out-edges [P, K]; of the last hidden layer, without padding after it."""
-    size, n_out = site.reachable.shape[0], rest.n_out
-
-    def find(site: Site) -> tuple[beam.Designs, jax.Array]:
-        designs = beam.search(site, options)
-        return designs, subnetwork.fit(out_edges(site, designs), size)
-
-    def at_the_end(site: Site) -> tuple[beam.Designs, jax.Array]:
-        model = linear.Model(site.model.gradient[:, :n_out], site.model.roots[:, :, :n_out])
-        few = {"weights_out": site.weights_out[:, :n_out], "reachable": site.reachable[:n_out]}
-        return find(site._replace(**few, model=model))
-
-    return jax.lax.cond(rest.layer == rest.weights.shape[0], at_the_end, find, site)
 
 
 def _candidates(
@@ -296,32 +279,3 @@ def _with_old_and_none(
         jnp.concatenate([kept_in, moves.kept_in]),
         jnp.concatenate([kept_out, moves.kept_out]),
     )
-
-
-def out_edges(site: Site, designs: beam.Designs) -> jax.Array:
-    """Out-edges of designs by greedy flips on the quadratic model, bool [P, K]; never none.
-
-    Each flip is the one that lowers the predicted objective most; the first is always made.
-    """
-    f = jax.nn.relu(designs.drive)  # [P, N]
-    weights = site.weights_out[designs.unit]  # [P, K]
-    slope = weights * matmul(f, site.model.gradient)
-    n, k = site.model.gradient.shape
-    gram = jnp.einsum(
-        "onk,onl->nkl", site.model.roots, site.model.roots, precision="highest"
-    ).reshape(n, k * k)
-    square = matmul(jnp.square(f), gram).reshape(-1, k, k)
-    square = square * weights[:, :, None] * weights[:, None, :]
-    own = jnp.diagonal(square, axis1=1, axis2=2)
-
-    def flip(_: int, kept: jax.Array) -> jax.Array:
-        inter = jnp.einsum("pkl,pl->pk", square, kept.astype(jnp.float32), precision="highest")
-        add = slope + 0.5 * own + inter + site.price
-        drop = 0.5 * own - slope - inter - site.price
-        change = jnp.where(kept, drop, add)
-        change = jnp.where(site.reachable[None, :], change, jnp.inf)
-        best = jnp.argmin(change, axis=1).astype(jnp.int32)
-        made = (jnp.min(change, axis=1) < 0) | ~jnp.any(kept, axis=1)
-        return kept ^ (made[:, None] & (jnp.arange(k, dtype=jnp.int32)[None, :] == best[:, None]))
-
-    return jax.lax.fori_loop(0, FLIPS, flip, jnp.zeros(weights.shape, bool))
