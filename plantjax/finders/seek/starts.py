@@ -13,6 +13,7 @@ from plantjax.finders.seek.subnetwork import Chain, Kept
 from plantjax.types import Apply, Batch, Finder, Key, Params
 
 PATHS, SAMPLES = 1024, 512  # number of random paths, and of samples to evaluate them
+ALIKE = 1e-3  # log errors that differ by less are equal but for rounding, as all paths of ReLU are
 
 
 def learned(
@@ -98,9 +99,14 @@ def safe(key: Key, goal: Goal, chain: Chain, data: Batch, k: jax.Array) -> Kept:
     errors = jax.vmap(judge, (1, 0))(
         jnp.concatenate([values, biases], axis=1), jnp.append(units[-1], outputs)
     )
-    path = units[:, jnp.argmin(errors[:PATHS])]
+    path = units[:, _first_best(errors[:PATHS])]
     nothing = jnp.zeros(chain.weights.shape, bool)
     layers = jnp.arange(n_layers, dtype=jnp.int32)
     best = nothing.at[layers, path[:-1], path[1:]].set(True)
-    constant = nothing.at[-1, -1, jnp.argmin(errors[PATHS:])].set(True)
+    constant = nothing.at[-1, -1, _first_best(errors[PATHS:])].set(True)
     return jnp.where(k >= n_layers, best, constant)
+
+
+def _first_best(errors: jax.Array) -> jax.Array:
+    """The index of the first error that is as good as the best, up to rounding."""
+    return jnp.argmax(errors <= jnp.min(errors) + ALIKE).astype(jnp.int32)
