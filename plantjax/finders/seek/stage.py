@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from plantjax import draws
 from plantjax.finders.seek import edges, loss, price, sampling, subnetwork, units
 from plantjax.finders.seek.loss import Aim, Goal
 from plantjax.finders.seek.price import Terms
@@ -108,7 +109,7 @@ def _move(key: Key, search: Search, chain: Chain, kept: Kept, effort: Effort) ->
     Loops of one or no step, so that a batch of which no cell needs one of them does not run it.
     """
     unit_key, slot_key, edge_key = jax.random.split(key, 3)
-    noise = jax.random.uniform(slot_key, (2, *subnetwork.hidden(chain.widths).shape), jnp.float32)
+    noise = draws.uniform(slot_key, [jnp.zeros(subnetwork.hidden(chain.widths).shape)] * 2)
 
     def edge_moves(kept: Kept, units: int) -> Kept:
         slots = subnetwork.slots(noise[0], kept, chain.widths, units)

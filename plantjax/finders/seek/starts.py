@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from plantjax import nets
+from plantjax import draws, nets
 from plantjax.finders.seek import sampling, subnetwork
 from plantjax.finders.seek.loss import Goal
 from plantjax.finders.seek.subnetwork import Chain, Kept
@@ -43,10 +43,9 @@ def learned(
     Returns:
       A live mask; it may be empty.
     """
-    part_key, find_key, slot_key = jax.random.split(key, 3)
+    slot_key, find_key = jax.random.split(key)
     nothing = jnp.zeros(chain.weights.shape, bool)
-    shape = subnetwork.hidden(chain.widths).shape
-    noise = [jax.random.uniform(part, shape, jnp.float32) for part in (part_key, slot_key)]
+    noise = draws.uniform(slot_key, [jnp.zeros(subnetwork.hidden(chain.widths).shape)] * 2)
     slots = subnetwork.slots(noise[0], nothing, chain.widths, pool)
     small = subnetwork.small(chain, slots)
     flat, unravel = ravel_pytree(subnetwork.unstack(small.weights, small.widths))
