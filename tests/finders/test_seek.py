@@ -13,7 +13,8 @@ from plantjax.sweeps import worlds
 from plantjax.types import Batch
 
 WIDTHS = (2, 9, 7, 3)
-WEIGHTS = subnetwork.stack(nets.init(jax.random.key(0), WIDTHS))
+PARAMS = nets.init(jax.random.key(0), WIDTHS)
+CHAIN = subnetwork.stack(PARAMS)
 X = jax.random.normal(jax.random.key(1), (64, 2))
 BRIEF = {
     **{
@@ -32,33 +33,53 @@ STAGES = 2 * 1 + 1 * 2 + (2 + 2)
 
 
 def random_mask(key, share):
-    kept = [
-        jax.random.bernoulli(jax.random.fold_in(key, i), share, w.shape)
-        for i, w in enumerate(WEIGHTS)
-    ]
-    return subnetwork.live(WEIGHTS, tuple(kept))
+    return jax.random.bernoulli(key, share, CHAIN.weights.shape) & subnetwork.real(WIDTHS)
 
 
-@pytest.mark.slow
+def live_mask(key, share):
+    return subnetwork.live(CHAIN, random_mask(key, share))
+
+
 def test_stacks_compute_what_the_chain_computes():
-    params = nets.init(jax.random.key(0), WIDTHS)
     kept = random_mask(jax.random.key(3), 0.5)
-    wanted = nets.apply(masks.apply(params, subnetwork.unstack(kept)), X)
-    np.testing.assert_allclose(subnetwork.run(WEIGHTS, kept, X), wanted, rtol=1e-5, atol=1e-6)
-    chex.assert_trees_all_equal(subnetwork.unstack(subnetwork.stack(params)), params)
+    wanted = nets.apply(masks.apply(PARAMS, subnetwork.unstack(kept, WIDTHS)), X)
+    np.testing.assert_allclose(subnetwork.run(CHAIN, kept, X), wanted, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_equal(subnetwork.unstack(CHAIN.weights, WIDTHS), PARAMS)
+    assert int(jnp.sum(CHAIN.weights != 0)) == subnetwork.real(WIDTHS).sum() == masks.size(PARAMS)
 
 
-def test_slots_hold_all_live_units_so_that_nothing_is_lost():
-    kept = random_mask(jax.random.key(5), 0.12)
-    busy = [int((subnetwork.edges(kept, layer) > 0).sum()) for layer in range(2)]
-    assert 0 < max(busy) < 9
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.2, 0.4])
+def test_live_stacks_are_live_masks(share):
     for seed in range(5):
-        places = subnetwork.slots(jax.random.key(seed), kept, max(busy))
-        small = subnetwork.gather(kept, places)
-        chex.assert_trees_all_equal(subnetwork.scatter(small, kept, places), kept)
-        wanted = subnetwork.run(WEIGHTS, kept, X)
-        found = subnetwork.run(subnetwork.gather(WEIGHTS, places), small, X)
-        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+        kept = random_mask(jax.random.key(seed), share)
+        wanted = masks.live(PARAMS, subnetwork.unstack(kept, WIDTHS))
+        found = subnetwork.live(CHAIN, kept)
+        chex.assert_trees_all_equal(subnetwork.unstack(found, WIDTHS), wanted)
+        assert not (found & ~subnetwork.real(WIDTHS)).any()
+
+
+@pytest.mark.parametrize("units", [6, 20])
+def test_slots_hold_all_live_units_so_that_nothing_is_lost(units):
+    """The widths differ, so slots are padded if there are more than a layer has units."""
+    kept = live_mask(jax.random.key(5), 0.12)
+    assert 0 < (subnetwork.edges(kept, 9) > 0).sum(axis=1).max() <= 6
+
+    @jax.jit
+    def there_and_back(key):
+        noise = jax.random.uniform(key, (2, 9))
+        places = subnetwork.slots(noise, kept, WIDTHS, units)
+        small, part = subnetwork.small(CHAIN, places), subnetwork.gather(kept, places, CHAIN)
+        outputs = subnetwork.run(small, part, X)
+        padding = jnp.any(part & ~subnetwork.real(small.widths))
+        return places, outputs, subnetwork.scatter(part, places, CHAIN), padding
+
+    wanted = subnetwork.run(CHAIN, kept, X)
+    for seed in range(5):
+        places, outputs, back, padding = there_and_back(jax.random.key(seed))
+        assert len(set(places[1, :7].tolist())) == min(units, 7)
+        assert not padding
+        chex.assert_trees_all_equal(back, kept)
+        np.testing.assert_allclose(outputs, wanted, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -117,8 +138,9 @@ def test_below_one_path_a_constant_is_kept():
     params = nets.init(jax.random.key(0), (2, 8, 8, 4))
     data = task.sample(jax.random.key(1), 200)
     args = (loss.goal_of(task), subnetwork.stack(params), data)
+    safe = jax.jit(lambda k: starts.safe(jax.random.key(0), *args, k))
     for k, wanted in ((1, 1), (2, 1), (3, 3)):
-        kept = starts.safe(jax.random.key(0), *args, jnp.int32(k))
+        kept = safe(jnp.int32(k))
         assert int(subnetwork.count(kept)) == wanted
 
 

@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 from plantjax import losses, nets
-from plantjax.finders.seek import beam, edges, linear, loss, predictions, price, sampling, units
+from plantjax.finders.seek import (
+    beam,
+    designs,
+    edges,
+    linear,
+    loss,
+    predictions,
+    price,
+    sampling,
+    units,
+)
 from plantjax.finders.seek import subnetwork as sub
 from plantjax.finders.seek.loss import Aim, Sample
 from plantjax.finders.seek.price import Terms
@@ -17,7 +27,7 @@ from plantjax.finders.seek.search import Search
 from plantjax.types import Batch
 
 WIDTHS = (2, 9, 7, 3)
-WEIGHTS = sub.stack(nets.init(jax.random.key(0), WIDTHS))
+CHAIN = sub.stack(nets.init(jax.random.key(0), WIDTHS))
 N = 64
 X = jax.random.normal(jax.random.key(1), (N, 2))
 SHARE = jax.random.uniform(jax.random.key(9), (N,)) + 0.5
@@ -38,16 +48,13 @@ def searcher(name, value):
 
 
 def random_mask(key, share):
-    kept = [
-        jax.random.bernoulli(jax.random.fold_in(key, i), share, w.shape)
-        for i, w in enumerate(WEIGHTS)
-    ]
-    return sub.live(WEIGHTS, tuple(kept))
+    kept = jax.random.bernoulli(key, share, CHAIN.weights.shape) & sub.real(WIDTHS)
+    return sub.live(CHAIN, kept)
 
 
 def log_loss(name, kept):
     goal, sample = CASES[name]
-    return goal.log_loss(sub.run(WEIGHTS, kept, X), sample, AIM)
+    return goal.log_loss(sub.run(CHAIN, kept, X), sample, AIM)
 
 
 def test_the_loss_of_probabilities_goes_from_cross_entropy_to_error():
@@ -130,14 +137,22 @@ def test_the_cost_is_convex_and_the_price_follows_the_excess():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_model_has_the_gradient_and_moves_with_the_network(name):
+@pytest.mark.parametrize("layer", [1, 2, 3])
+def test_the_model_has_the_gradient_and_moves_with_the_network(name, layer):
     goal, sample = CASES[name]
     kept = random_mask(jax.random.key(3), 0.6)
-    first, *rest = sub.masked(WEIGHTS, kept)
-    drive = sub.matmul(sub.with_one(X), first)
-    at = jax.jit(lambda z: linear.model(goal, AIM, z, tuple(rest), sample))(drive)
-    value = jax.grad(lambda z: goal.log_loss(sub.through(tuple(rest), z), sample, AIM))
-    exact = jax.jit(value)(drive)
+    weights = sub.masked(CHAIN, kept)
+    drive = sub.matmul(sub.inputs(weights, X, layer - 1), weights[layer - 1])
+    at = jax.jit(
+        lambda z, layer: linear.model(goal, AIM, z, linear.Rest(weights, layer, 3), sample)
+    )(drive, jnp.int32(layer))
+
+    def outputs(z):
+        for kernel in weights[layer:]:
+            z = sub.matmul(sub.fed(jax.nn.relu(z), 10), kernel)
+        return z[:, :3]
+
+    exact = jax.jit(jax.grad(lambda z: goal.log_loss(outputs(z), sample, AIM)))(drive)
     np.testing.assert_allclose(at.gradient, exact, rtol=1e-3, atol=1e-6)
     a, b = 0.1 * jax.random.normal(jax.random.key(5), (2, *drive.shape))
     parts = linear.predicted(at, a) + linear.predicted(linear.moved(at, a), b)
@@ -147,24 +162,41 @@ def test_the_model_has_the_gradient_and_moves_with_the_network(name):
 def test_predictions_are_those_of_the_model_for_every_move():
     goal, sample = CASES["circle"]
     kept = random_mask(jax.random.key(3), 0.6)
-    first, second, third = sub.masked(WEIGHTS, kept)
-    fed = sub.with_one(X)
-    hidden = jax.nn.relu(fed @ first)
-    drive = sub.with_one(hidden) @ second
-    at = jax.jit(lambda z: linear.model(goal, AIM, z, (third,), sample))(drive)
-    unit = predictions.Lines(WEIGHTS[0][:, 4], WEIGHTS[1][4], kept[0][:, 4], kept[1][4])
-    flips = predictions.flips(3, jnp.int32(2))
-    new = jax.nn.relu(fed @ jnp.where(unit.kept_in[None] ^ flips, unit.weights_in[None], 0.0).T)
-    found = predictions.predict(at, unit, hidden[:, 4:5], new)
+    weights = sub.masked(CHAIN, kept)
+    fed = sub.inputs(weights, X, 0)
+    hidden = jax.nn.relu(fed @ weights[0])
+    drive = sub.fed(hidden, 10) @ weights[1]
+    rest = linear.Rest(weights, jnp.int32(2), 3)
+    at = jax.jit(lambda z: linear.model(goal, AIM, z, rest, sample))(drive)
+    real = sub.real(WIDTHS)
+    unit = predictions.Lines(
+        *(CHAIN.weights[0][:, 4], CHAIN.weights[1][4], kept[0][:, 4], kept[1][4]),
+        *(real[0][:, 4], real[1][4]),
+    )
+    changed, possible = predictions.flips(unit.kept_in, unit.real_in, jnp.int32(9))
+    assert possible.tolist() == [True, *([True] * 2 + [False] * 7 + [True]) * 2]
+    new = jax.nn.relu(fed @ jnp.where(changed, unit.weights_in[None], 0.0).T)
+    found = jax.jit(predictions.predict)(at, unit, hidden[:, 4:5], new)
     old_out = jnp.where(unit.kept_out, unit.weights_out, 0.0)
-    masks = unit.kept_out[None] ^ jnp.eye(8, 7, -1, dtype=bool)
+    masks = unit.kept_out[None] ^ jnp.eye(10, 9, -1, dtype=bool)
 
     def wanted(move, out):
         after = new[:, move][:, None] * jnp.where(masks[out], unit.weights_out, 0.0)[None]
         return linear.predicted(at, after - hidden[:, 4:5] * old_out[None])
 
-    every = jax.vmap(lambda move: jax.vmap(lambda out: wanted(move, out))(jnp.arange(8)))
-    np.testing.assert_allclose(found, every(jnp.arange(7)), rtol=1e-2, atol=1e-5)
+    every = jax.jit(jax.vmap(jax.vmap(wanted, (None, 0)), (0, None)))
+    exact = every(jnp.arange(21), jnp.arange(10))
+    np.testing.assert_allclose(found, exact, rtol=1e-2, atol=1e-5)
+
+
+def test_a_partner_is_the_bias_or_a_kept_entry_and_never_padding():
+    real = jnp.array([True, True, True, False, True])
+    for mask, wanted in (([0, 1, 1, 0, 0], {1, 2, 4}), ([0, 0, 0, 0, 0], {0, 1, 2, 4})):
+        noise = jax.random.uniform(jax.random.key(0), (200, 6))
+        drawn = jax.vmap(
+            lambda row, mask: predictions.partner(row[5], row[:5], mask, real), (0, None)
+        )(noise, jnp.array(mask, bool))
+        assert set(drawn.tolist()) == wanted
 
 
 def site_of(key, candidates, size, outs, allowed=True):
@@ -182,10 +214,11 @@ def site_of(key, candidates, size, outs, allowed=True):
         jnp.full(candidates, allowed),
         at,
         jnp.float32(0.002),
+        jnp.float32(size),
     )
 
 
-search = jax.jit(beam.search, static_argnums=2)
+search = jax.jit(beam.search, static_argnums=1)
 scores = jax.jit(beam.scores)
 
 
@@ -204,7 +237,7 @@ def test_the_beam_finds_the_best_of_all_sets_of_in_edges():
     gaps = []
     for seed in range(4):
         site = site_of(jax.random.key(seed), 12, 5, 4)
-        found = search(jax.random.key(seed), site, beam.Options(12, 3, 4))
+        found = search(site, beam.Options(12, 3, 4))
         names = [
             (int(u), tuple(np.flatnonzero(m)))
             for u, m in zip(found.unit, found.kept_in, strict=True)
@@ -227,7 +260,7 @@ def test_the_beam_uses_only_what_is_free_and_fed():
         usable=jnp.array([True, False, True, True]),
         allowed=jnp.array([True, False, False, True, False, False]),
     )
-    found = search(jax.random.key(1), site, beam.Options(6, 4, 5))
+    found = search(site, beam.Options(6, 4, 5))
     real = jnp.isfinite(found.score)
     assert set(found.unit[real].tolist()) == {0, 3}
     assert not found.kept_in[real, 1].any()
@@ -239,9 +272,9 @@ def test_out_edges_are_nearly_those_of_the_best_of_all_sets():
     every = jnp.array(list(itertools.product([False, True], repeat=4))[1:])
 
     @jax.jit
-    def gaps(site, key):
+    def gaps(site):
         """How much worse the flips are than the best of all sets, for every design."""
-        designs = beam.search(key, site, beam.Options(6, 2, 4))
+        found = beam.search(site, beam.Options(6, 2, 4))
 
         def value(mask, unit, drive):
             out = jnp.where(mask, site.weights_out[unit], 0.0)
@@ -252,22 +285,22 @@ def test_out_edges_are_nearly_those_of_the_best_of_all_sets():
             best = jnp.min(jax.vmap(lambda mask: value(mask, unit, drive))(every))
             return value(mask, unit, drive) - best
 
-        kept = units.out_edges(site, designs)
-        return jax.vmap(gap)(kept, designs.unit, designs.drive), jnp.any(kept, axis=1)
+        kept = designs.out_edges(site, found)
+        return jax.vmap(gap)(kept, found.unit, found.drive), jnp.any(kept, axis=1)
 
     for seed in range(8):
-        found, some = gaps(site_of(jax.random.key(seed), 6, 4, 4), jax.random.key(seed))
+        found, some = gaps(site_of(jax.random.key(seed), 6, 4, 4))
         same.extend((found < 1e-5).tolist())
         assert some.all()
     assert np.mean(same) >= 0.8
 
 
 def sweep_edges(key, search, kept):
-    return edges.sweep(key, search, WEIGHTS, kept, candidates=12)
+    return edges.sweep(key, search, CHAIN, kept, candidates=12)
 
 
 def sweep_units(key, search, kept):
-    return units.sweep(key, search, WEIGHTS, kept, units.Options(9, 5, beam.Options(6, 3, 3)))
+    return units.sweep(key, search, CHAIN, kept, units.Options(9, 5, beam.Options(6, 3, 3)))
 
 
 @pytest.mark.slow
@@ -286,19 +319,26 @@ def test_a_sweep_never_loses(sweep, name, value):
         kept = random_mask(jax.random.key(seed), 0.4)
         after = run(jax.random.key(seed), kept)
         gains.append(objective(kept) - objective(after))
-        chex.assert_trees_all_equal(after, sub.live(WEIGHTS, after))
+        chex.assert_trees_all_equal(after, sub.live(CHAIN, after))
     assert min(gains) >= -1e-4
     assert np.median(gains) > 0.02
 
 
 @pytest.mark.slow
-def test_redesign_keeps_to_its_slots_and_adds_units_to_an_empty_network():
+def test_redesign_keeps_to_its_slots_and_adds_units_to_a_thin_network():
     search = searcher("helix", 1e-4)
     options = units.Options(3, 9, beam.Options(6, 3, 3))
-    sweep = jax.jit(lambda key, kept: units.sweep(key, search, WEIGHTS, kept, options))
-    for share in (0.1, 0.9):
-        kept = sweep(jax.random.key(0), random_mask(jax.random.key(1), share))
-        assert all(1 <= int(jnp.any(part, axis=0).sum()) <= 3 for part in kept[:-1])
+    sweep = jax.jit(lambda key, kept: units.sweep(key, search, CHAIN, kept, options))
+    thin = jnp.zeros(CHAIN.weights.shape, bool).at[0, :2, 4].set(True)
+    thin = thin.at[1, 4, 2].set(True).at[2, 2, :3].set(True)
+    for kept in (thin, random_mask(jax.random.key(1), 0.9)):
+        before, after = [
+            [int(n) for n in jnp.any(mask[:-1], axis=1).sum(axis=1)]
+            for mask in (kept, sweep(jax.random.key(0), kept))
+        ]
+        assert max(after) <= 3
+        assert all(new >= min(old, 2) for new, old in zip(after, before, strict=True))
+        assert sum(after) > 2
 
 
 @pytest.mark.slow
@@ -308,8 +348,8 @@ def test_a_sweep_leaves_no_single_flip_of_the_outputs_that_gains_much():
     after = jax.jit(lambda key: sweep_edges(key, searcher("helix", 0.0), kept))(jax.random.key(0))
     value = log_loss("helix", after)
     flips = [
-        log_loss("helix", (*after[:-1], after[-1].at[i, j].set(~after[-1][i, j])))
-        for i in range(WIDTHS[-2] + 1)
+        log_loss("helix", after.at[-1, i, j].set(~after[-1, i, j]))
+        for i in (*range(WIDTHS[-2]), -1)
         for j in range(WIDTHS[-1])
     ]
     assert min(flips) > value - 0.02

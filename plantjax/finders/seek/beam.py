@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from plantjax.finders.seek.linear import Model
 from plantjax.finders.seek.subnetwork import matmul
-from plantjax.types import Key
 
 
 class Options(NamedTuple):
@@ -41,6 +41,7 @@ class Site(NamedTuple):
       allowed: candidates that are free [C].
       model: the quadratic model, without the old unit.
       price: of one parameter.
+      most: number of rows that are no padding, float; no set is larger.
     """
 
     fed: jax.Array
@@ -51,6 +52,7 @@ class Site(NamedTuple):
     allowed: jax.Array
     model: Model
     price: jax.Array
+    most: jax.Array
 
 
 class Designs(NamedTuple):
@@ -69,26 +71,23 @@ class Designs(NamedTuple):
     score: jax.Array
 
 
-def search(key: Key, site: Site, options: Options) -> Designs:
+def search(site: Site, options: Options) -> Designs:
     """The best sets of 1 to `levels` in-edges, `pool` of each size.
 
     Args:
-      key: consumed; it labels sets, so that equal ones are recognised.
       site: where the unit is put in, with C = breadth candidates.
       options: how broad to search.
 
     Returns:
       P = pool min(levels, R) designs.
     """
-    unit_key, edge_key = jax.random.split(key)
     n, size = site.fed.shape
     breadth = site.weights_in.shape[1]
-    unit_labels = jax.random.bits(unit_key, (breadth,), jnp.uint32)
-    edge_labels = jax.random.bits(edge_key, (size,), jnp.uint32)
+    unit_labels, edge_labels = _labels(breadth), _labels(breadth + size)[breadth:]
     curvature = jnp.sum(jnp.square(site.model.roots), axis=0)  # [N, K]
     fed, weights_in = site.fed.T, site.weights_in.T  # samples last, so that rows are contiguous
 
-    def step(beam: Designs, level: jax.Array) -> tuple[Designs, Designs]:
+    def grow(level: jax.Array, beam: Designs) -> Designs:
         terms = weights_in[beam.unit][:, :, None] * fed[None]  # [B, R, N]
         drive = jnp.reshape(beam.drive[:, None, :] + terms, (-1, n))
         unit = jnp.repeat(beam.unit, size)
@@ -103,7 +102,13 @@ def search(key: Key, site: Site, options: Options) -> Designs:
         old, edge = chosen // size, chosen % size
         unit = beam.unit[old]
         drive = beam.drive[old] + weights_in[unit, edge][:, None] * fed[edge]
-        beam = Designs(unit, kept_in[chosen], drive, score)
+        return Designs(unit, kept_in[chosen], drive, score)
+
+    def stop(_: jax.Array, beam: Designs) -> Designs:
+        return beam._replace(score=jnp.full_like(beam.score, jnp.inf))
+
+    def step(beam: Designs, level: jax.Array) -> tuple[Designs, Designs]:
+        beam = jax.lax.cond(level <= site.most, grow, stop, level, beam)
         return beam, jax.tree.map(lambda leaf: leaf[: options.pool], beam)
 
     empty = Designs(
@@ -125,6 +130,12 @@ def scores(site: Site, curvature: jax.Array, activations: jax.Array, unit: jax.A
     each = jnp.where(site.reachable[None, :], each + site.price, 0.0)
     gains = jnp.minimum(each, 0.0)
     return 0.5 * jnp.min(each, axis=1) + 0.5 * jnp.sum(gains, axis=1)
+
+
+def _labels(n: int) -> jax.Array:
+    """Fixed random numbers, uint32 [n]; sets whose sums of them are equal are taken for equal."""
+    numbers = np.random.default_rng(0).integers(0, 2**32, n, np.uint32)
+    return jnp.asarray(numbers)
 
 
 def _distinct(score: jax.Array, labels: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:

@@ -10,16 +10,20 @@ import jax.numpy as jnp
 
 from plantjax.finders.seek.linear import Model
 from plantjax.finders.seek.subnetwork import matmul
-from plantjax.types import Key
 
 
 class Lines(NamedTuple):
-    """The parameters of one unit, into it [I + 1] and out of it [K], and which are kept."""
+    """The parameters of one unit, into it [R] and out of it [K], and which are kept.
+
+    Some of them may be padding; `real_in` and `real_out` tell which are not.
+    """
 
     weights_in: jax.Array
     weights_out: jax.Array
     kept_in: jax.Array
     kept_out: jax.Array
+    real_in: jax.Array
+    real_out: jax.Array
 
 
 def predict(model: Model, unit: Lines, before: jax.Array, after: jax.Array) -> jax.Array:
@@ -47,22 +51,39 @@ def predict(model: Model, unit: Lines, before: jax.Array, after: jax.Array) -> j
     return jnp.concatenate([none, none + one], axis=1)
 
 
-def flips(n: int, partner: jax.Array) -> jax.Array:
-    """No flip, every single flip, and every flip together with the partner: bool [2 n + 1, n]."""
+def flips(mask: jax.Array, real: jax.Array, partner: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The mask with no flip, every single flip, and every flip together with the partner.
+
+    Args:
+      mask: bool [R].
+      real: which entries may be flipped, [R].
+      partner: index of one of them.
+
+    Returns:
+      (masks [2 R + 1, R], which of them are possible [2 R + 1]).
+    """
+    n = mask.shape[0]
     single = jnp.eye(n, dtype=bool)
-    return jnp.concatenate([jnp.zeros((1, n), bool), single, single ^ single[partner][None, :]])
+    pair = single ^ (jnp.arange(n, dtype=jnp.int32) == partner)[None, :]
+    flipped = jnp.concatenate([jnp.zeros((1, n), bool), single, pair])
+    return mask[None, :] ^ flipped, jnp.concatenate([jnp.ones(1, bool), real, real])
 
 
-def partner(key: Key, mask: jax.Array) -> jax.Array:
-    """The index of the bias or, with probability 1/2, of a random kept entry."""
-    coin_key, pick_key = jax.random.split(key)
-    coin = jax.random.bernoulli(coin_key, jnp.float32(0.5))
-    return jnp.where(coin, mask.shape[0] - 1, random_kept(pick_key, mask))
+def partner(coin: jax.Array, noise: jax.Array, mask: jax.Array, real: jax.Array) -> jax.Array:
+    """The index of the bias or, if the coin is below 1/2, of a random kept entry."""
+    return jnp.where(coin < 0.5, random_kept(noise, mask, real), mask.shape[0] - 1)
 
 
-def random_kept(key: Key, mask: jax.Array) -> jax.Array:
-    """The index of a random True entry, or of any entry if none is True."""
-    return jnp.argmax(jnp.where(mask, 1.0, 0.0) + jax.random.uniform(key, mask.shape, jnp.float32))
+def random_kept(noise: jax.Array, mask: jax.Array, real: jax.Array) -> jax.Array:
+    """The index of a random True entry, or of any real entry if none is True.
+
+    Args:
+      noise: in [0, 1], [R].
+      mask: bool [R].
+      real: which entries are no padding, [R].
+    """
+    first = jnp.where(mask, 2.0, jnp.where(real, 1.0, -1.0))
+    return jnp.argmax(first + noise).astype(jnp.int32)
 
 
 def sizes(kept: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ from plantjax.finders.seek import sampling, schedule, stage, subnetwork
 from plantjax.finders.seek.loss import Goal
 from plantjax.finders.seek.schedule import Table
 from plantjax.finders.seek.stage import Effort, Point, Step
-from plantjax.finders.seek.subnetwork import Stack
+from plantjax.finders.seek.subnetwork import Chain, Kept
 from plantjax.types import Batch, Key, Metrics
 
 Tree = TypeVar("Tree")
@@ -31,27 +31,27 @@ class _State(NamedTuple):
     place: jax.Array  # int, the start that runs
     now: Point
     best: _Runner  # of this leg
-    answer: Stack  # the best mask within the budget
+    answer: Kept  # the best mask within the budget
     error: jax.Array  # its log error
 
 
 def run(
     key: Key,
     goal: Goal,
-    weights: Stack,
+    chain: Chain,
     data: Batch,
     k: jax.Array,
-    begun: Stack,
-    safe: Stack,
+    begun: Kept,
+    safe: Kept,
     table: Table,
     effort: Effort,
-) -> tuple[Stack, Metrics]:
+) -> tuple[Kept, Metrics]:
     """Runs all stages, and returns the best mask within the budget.
 
     Args:
       key: consumed.
       goal: what to lower.
-      weights: the mother.
+      chain: the mother.
       data: training samples.
       k: int32, the budget.
       begun: live masks to start from, [restarts, ...].
@@ -70,7 +70,7 @@ def run(
         state = _begin(state, row)
         step = Step(wanted * row.swell, row.noise, row.high, row.rate)
         now, value = stage.run(
-            jax.random.fold_in(key, index), goal, weights, data, state.now, step, effort
+            jax.random.fold_in(key, index), goal, chain, data, state.now, step, effort
         )
         size = subnetwork.count(now.kept)
         excess = jnp.maximum(size - k, 0).astype(jnp.float32) / wanted
@@ -87,14 +87,13 @@ def run(
         told = {"errors": jnp.exp(value), "live": size, "prices": now.price / wanted}
         return state._replace(pool=_choose(row.store, stored, state.pool)), told
 
-    def entry(kept: Stack) -> _Runner:
-        return _Runner(stage.start(goal, weights, data, kept, effort.price), jnp.float32(jnp.inf))
+    def entry(kept: Kept) -> _Runner:
+        return _Runner(stage.start(goal, chain, data, kept, effort), jnp.float32(jnp.inf))
 
     pool = jax.lax.map(entry, begun)
     first = _at(pool, jnp.int32(0))
     order = jnp.arange(pool.value.shape[0], dtype=jnp.int32)
-    outputs = subnetwork.run(weights, safe, data.x)
-    error = goal.log_error(outputs, sampling.whole(data))
+    error = goal.log_error(stage.outputs(chain, safe, data, effort), sampling.whole(data))
     state = _State(pool, order, jnp.int32(0), first.point, first, safe, error)
     stages = jnp.arange(table.load.shape[0], dtype=jnp.int32)
     state, told = jax.lax.scan(body, state, (stages, table))

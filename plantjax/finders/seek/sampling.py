@@ -24,16 +24,16 @@ def draw(key: Key, data: Batch, chances: jax.Array, n: int) -> Sample:
       n: how many samples to draw.
 
     Returns:
-      n samples in random order, with weights 1 / (N chances); so a weighted sum over them divided
-      by n is an unbiased estimate of the mean over all N.
+      n samples in random order, equal ones side by side, with weights 1 / (N chances); so a
+      weighted sum over them divided by n is an unbiased estimate of the mean over all N.
     """
-    order_key, start_key, shuffle_key = jax.random.split(key, 3)
     total = chances.shape[0]
-    order = jax.random.permutation(order_key, total)
+    noise = jax.random.uniform(key, (total + 1,), jnp.float32)
+    order = jnp.argsort(noise[:total])
     ends = jnp.cumsum(chances[order]) * n
-    ticks = jnp.arange(n, dtype=jnp.float32) + jax.random.uniform(start_key, dtype=jnp.float32)
+    ticks = jnp.arange(n, dtype=jnp.float32) + noise[total]
     found = jnp.clip(jnp.searchsorted(ends, ticks, side="right"), 0, total - 1)
-    chosen = jax.random.permutation(shuffle_key, order[found])
+    chosen = order[found]
     return Sample(data.x[chosen], data.y[chosen], 1.0 / (total * chances[chosen]))
 
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from plantjax.finders.seek import price, sampling
 from plantjax.finders.seek.loss import Goal, Sample
 from plantjax.finders.seek.price import Terms
-from plantjax.types import Key
 
 
 @dataclass(frozen=True)
@@ -60,21 +59,25 @@ class Search:
 
     def best(
         self,
-        key: Key,
+        noise: jax.Array,
         outputs_of: Callable[[jax.Array, int | None], jax.Array],
         moves: jax.Array,
         totals: jax.Array,
+        allowed: jax.Array,
     ) -> jax.Array:
         """The index of the best move: first on some samples, the finalists on all, with noise.
 
         Args:
-          key: consumed.
+          noise: in (0, 1), for Gumbel noise; [finalists].
           outputs_of: `(move, n) -> outputs [n, O]` on the first n samples, or on all if n is None.
           moves: [M]; the first, to change nothing, is always a finalist.
           totals: number of live parameters after each, [M].
+          allowed: which moves may be made, [M]; the first always.
         """
-        early = self.values(outputs_of, self.first_samples)(moves, totals).at[0].set(-jnp.inf)
+        early = self.values(outputs_of, self.first_samples)(moves, totals)
+        early = jnp.where(allowed, early, jnp.inf).at[0].set(-jnp.inf)
         _, finalists = jax.lax.top_k(-early, min(self.finalists, early.shape[0]))
         late = self.values(outputs_of, None)(moves[finalists], totals[finalists])
-        late = late - self.terms.noise * jax.random.gumbel(key, late.shape, jnp.float32)
+        gumbel = -jnp.log(-jnp.log(jnp.clip(noise[: late.shape[0]], 1e-7, 1.0 - 1e-7)))
+        late = jnp.where(allowed[finalists], late - self.terms.noise * gumbel, jnp.inf)
         return finalists[jnp.argmin(late)]

@@ -18,7 +18,7 @@ from plantjax.finders import common
 from plantjax.finders.concrete_ticket import concrete_ticket
 from plantjax.finders.seek import loss, options, race, schedule, starts, subnetwork, teacher
 from plantjax.finders.seek.options import Options
-from plantjax.finders.seek.subnetwork import Stack
+from plantjax.finders.seek.subnetwork import Chain, Kept
 from plantjax.nets.chains import with_layers
 from plantjax.types import Apply, Batch, Finder, Found, Key, Params, Task
 
@@ -145,29 +145,28 @@ class _Seek:
             data = Batch(data.x, many.y[: data.x.shape[0]])
         else:
             many = data
-        weights = _unit_scale(subnetwork.stack(params))
+        chain = _unit_scale(subnetwork.stack(params))
         goal = loss.goal_of(self.task, self.focus)
         k = masks.number_kept(density, masks.size(params))
-        beginner = concrete_ticket(
-            self.task,
-            loss="robust",
-            search_epochs=self.search_epochs,
-            batch_size=min(self.batch_size, data.x.shape[0]),
-        )
         wide = k.astype(jnp.float32) * self.widen
 
-        def begin(key: Key) -> Stack:
+        def beginner(apply: Apply) -> Finder:
+            batch_size = min(self.batch_size, data.x.shape[0])
+            numbers = {"search_epochs": self.search_epochs, "batch_size": batch_size}
+            return concrete_ticket(self.task, apply=apply, loss="robust", **numbers)
+
+        def begin(key: Key) -> Kept:
             slots = self.options.effort.wide_units
-            return starts.learned(key, beginner, weights, data, wide, self.pool, slots)
+            return starts.learned(key, beginner, chain, data, wide, self.pool, slots)
 
         plan = self.options.plan
         begun = jax.lax.map(begin, jax.random.split(start_key, plan.restarts))
-        safe = starts.safe(path_key, goal, weights, many, k)
+        safe = starts.safe(path_key, goal, chain, many, k)
         table = schedule.table(plan, self.options.noise)
         best, told = race.run(
-            race_key, goal, weights, many, k, begun, safe, table, self.options.effort
+            race_key, goal, chain, many, k, begun, safe, table, self.options.effort
         )
-        mask = with_layers(params, nets.layers(subnetwork.unstack(best)))
+        mask = with_layers(params, nets.layers(subnetwork.unstack(best, chain.widths)))
         return Found(mask, whole, told)
 
 
@@ -176,12 +175,11 @@ def _single(tree: Any) -> Any:
     return jax.tree.map(lambda a: a.astype(jnp.float32) if checks.is_float(a) else a, tree)
 
 
-def _unit_scale(weights: Stack) -> Stack:
+def _unit_scale(chain: Chain) -> Chain:
     """Scales every kernel to unit size, and biases with them; outputs change by one factor."""
-    scaled, total = [], jnp.float32(1.0)
-    for layer in weights:
-        size = jnp.sqrt(jnp.mean(jnp.square(layer[:-1])))
-        factor = 1.0 / checks.divisor(size)
-        total = total * factor
-        scaled.append(jnp.concatenate([layer[:-1] * factor, layer[-1:] * total], axis=0))
-    return tuple(scaled)
+    kernels, biases = chain.weights[:, :-1], chain.weights[:, -1:]
+    entries = jnp.asarray(subnetwork.real(chain.widths)[:, :-1].sum(axis=(1, 2)), jnp.float32)
+    size = jnp.sqrt(jnp.sum(jnp.square(kernels), axis=(1, 2)) / entries)
+    factor = (1.0 / checks.divisor(size))[:, None, None]
+    weights = jnp.concatenate([kernels * factor, biases * jnp.cumprod(factor, axis=0)], axis=1)
+    return Chain(weights, chain.widths)

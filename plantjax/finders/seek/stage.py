@@ -5,11 +5,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from plantjax import draws
 from plantjax.finders.seek import edges, loss, price, sampling, subnetwork, units
 from plantjax.finders.seek.loss import Aim, Goal
 from plantjax.finders.seek.price import Terms
 from plantjax.finders.seek.search import Search
-from plantjax.finders.seek.subnetwork import Stack
+from plantjax.finders.seek.subnetwork import Chain, Kept, Slots
 from plantjax.types import Batch, Key
 
 
@@ -31,7 +32,7 @@ class Effort(NamedTuple):
 class Point(NamedTuple):
     """A place of a search: a live mask, the log scale of its logits, the price of all k."""
 
-    kept: Stack
+    kept: Kept
     log_scale: jax.Array
     price: jax.Array
 
@@ -55,11 +56,10 @@ class Step(NamedTuple):
 LOW = 0.6  # slope of the cost below the budget
 
 
-def start(goal: Goal, weights: Stack, data: Batch, kept: Stack, price: float) -> Point:
+def start(goal: Goal, chain: Chain, data: Batch, kept: Kept, effort: Effort) -> Point:
     """The point where a search from a mask begins."""
-    outputs = subnetwork.run(weights, kept, data.x)
-    log_scale = loss.first_scale(goal, outputs, sampling.whole(data))
-    return Point(kept, log_scale, jnp.float32(price))
+    log_scale = loss.first_scale(goal, outputs(chain, kept, data, effort), sampling.whole(data))
+    return Point(kept, log_scale, jnp.float32(effort.price))
 
 
 def few(k: jax.Array, effort: Effort) -> jax.Array:
@@ -68,14 +68,14 @@ def few(k: jax.Array, effort: Effort) -> jax.Array:
 
 
 def run(
-    key: Key, goal: Goal, weights: Stack, data: Batch, point: Point, step: Step, effort: Effort
+    key: Key, goal: Goal, chain: Chain, data: Batch, point: Point, step: Step, effort: Effort
 ) -> tuple[Point, jax.Array]:
     """One stage.
 
     Args:
       key: consumed.
       goal: what to lower.
-      weights: the mother.
+      chain: the mother.
       data: N training samples.
       point: where the search is.
       step: what the stage is told.
@@ -84,48 +84,63 @@ def run(
     Returns:
       (the next point, the log error of its mask on all samples).
     """
-    sample_key, move_key, slot_key = jax.random.split(key, 3)
+    sample_key, move_key = jax.random.split(key)
     aim = Aim(point.log_scale + effort.sharpen, jnp.float32(effort.power))
-    outputs = _outputs(slot_key, weights, point.kept, data, effort)
+    before = outputs(chain, point.kept, data, effort)
     n = min(effort.sweep_samples, data.x.shape[0])
     search = Search(
         goal,
-        sampling.draw(sample_key, data, goal.chances(outputs, data.y, aim), n),
+        sampling.draw(sample_key, data, goal.chances(before, data.y, aim), n),
         Terms(aim, point.price / step.budget, step.budget, jnp.float32(LOW), step.high, step.noise),
         min(effort.first_samples, n),
         effort.finalists,
     )
-    kept = _move(move_key, search, weights, point.kept, effort)
-    outputs, everything = _outputs(slot_key, weights, kept, data, effort), sampling.whole(data)
-    log_scale = loss.fit_scale(goal, outputs, everything, point.log_scale)
+    kept = _move(move_key, search, chain, point.kept, effort)
+    after, everything = outputs(chain, kept, data, effort), sampling.whole(data)
+    log_scale = loss.fit_scale(goal, after, everything, point.log_scale)
     size = subnetwork.count(kept).astype(jnp.float32)
     steered = price.steered(point.price, size, step.budget, step.rate)
-    return Point(kept, log_scale, steered), goal.log_error(outputs, everything)
+    return Point(kept, log_scale, steered), goal.log_error(after, everything)
 
 
-def _move(key: Key, search: Search, weights: Stack, kept: Stack, effort: Effort) -> Stack:
-    """Redesigns units and moves edges; if the budget is large, only edges, of more units."""
+def _move(key: Key, search: Search, chain: Chain, kept: Kept, effort: Effort) -> Kept:
+    """Redesigns units and moves edges; if the budget is large, only edges, of more units.
+
+    Loops of one or no step, so that a batch of which no cell needs one of them does not run it.
+    """
     unit_key, slot_key, edge_key = jax.random.split(key, 3)
+    noise = draws.uniform(slot_key, [jnp.zeros(subnetwork.hidden(chain.widths).shape)] * 2)
 
-    def edge_moves(kept: Stack, slots: int) -> Stack:
-        places = subnetwork.slots(slot_key, kept, slots)
-        small, small_kept = subnetwork.gather(weights, places), subnetwork.gather(kept, places)
+    def edge_moves(kept: Kept, units: int) -> Kept:
+        slots = subnetwork.slots(noise[0], kept, chain.widths, units)
+        slots = _shuffled(noise[1], slots, chain.widths)
+        small, small_kept = subnetwork.small(chain, slots), subnetwork.gather(kept, slots, chain)
         small_kept = edges.sweep(edge_key, search, small, small_kept, effort.candidates)
-        return subnetwork.scatter(small_kept, kept, places)
+        return subnetwork.scatter(small_kept, slots, chain)
 
-    def in_few(kept: Stack) -> Stack:
-        kept = units.sweep(unit_key, search, weights, kept, effort.redesign)
+    def in_few(_: jax.Array, kept: Kept) -> Kept:
+        kept = units.sweep(unit_key, search, chain, kept, effort.redesign)
         return edge_moves(kept, effort.units)
 
-    def in_many(kept: Stack) -> Stack:
+    def in_many(_: jax.Array, kept: Kept) -> Kept:
         return edge_moves(kept, effort.wide_units)
 
-    return jax.lax.cond(few(search.terms.budget, effort), in_few, in_many, kept)
+    steps = few(search.terms.budget, effort).astype(jnp.int32)
+    kept = jax.lax.fori_loop(0, steps, in_few, kept)
+    return jax.lax.fori_loop(0, 1 - steps, in_many, kept)
 
 
-def _outputs(key: Key, weights: Stack, kept: Stack, data: Batch, effort: Effort) -> jax.Array:
+def _shuffled(noise: jax.Array, slots: Slots, widths: tuple[int, ...]) -> Slots:
+    """The slots of every layer in random order, padding last."""
+    size = slots.shape[1]
+    rank = jnp.where(subnetwork.hidden(widths)[:, :size], noise[:, :size], 1.0)
+    return jnp.take_along_axis(slots, jnp.argsort(rank, axis=1), axis=1)
+
+
+def outputs(chain: Chain, kept: Kept, data: Batch, effort: Effort) -> jax.Array:
     """Outputs [N, O] of a mask, whose live units fit into the slots."""
-    places = subnetwork.slots(key, kept, max(effort.units, effort.wide_units))
-    return subnetwork.run(
-        subnetwork.gather(weights, places), subnetwork.gather(kept, places), data.x
-    )
+    most = max(effort.units, effort.wide_units)
+    noise = jnp.zeros(subnetwork.hidden(chain.widths).shape)
+    slots = subnetwork.slots(noise, kept, chain.widths, most)
+    small = subnetwork.small(chain, slots)
+    return subnetwork.run(small, subnetwork.gather(kept, slots, chain), data.x)

@@ -1,34 +1,40 @@
 """Starts of a search by discrete moves: sparse networks of few units, and a fallback."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
+from plantjax import draws, nets
 from plantjax.finders.seek import sampling, subnetwork
-from plantjax.finders.seek.loss import Goal, Sample
-from plantjax.finders.seek.subnetwork import Stack
-from plantjax.types import Batch, Finder, Key
+from plantjax.finders.seek.loss import Goal
+from plantjax.finders.seek.subnetwork import Chain, Kept
+from plantjax.types import Apply, Batch, Finder, Key, Params
 
 PATHS, SAMPLES = 1024, 512  # number of random paths, and of samples to evaluate them
+ALIKE = 1e-3  # log errors that differ by less are equal but for rounding, as all paths of ReLU are
 
 
 def learned(
     key: Key,
-    finder: Finder,
-    weights: Stack,
+    make: Callable[[Apply], Finder],
+    chain: Chain,
     data: Batch,
     k: jax.Array,
     pool: int,
     units: int,
-) -> Stack:
+) -> Kept:
     """The mask of another finder in a random part of the mother, cut to its busiest units.
 
+    The other finder gets all parameters in one array, which compiles in much less time than a tree.
     A part of half the width has a quarter of the parameters, so the other finder takes a third of
     the time, and starts differ more from one another.
 
     Args:
       key: consumed.
-      finder: the other finder.
-      weights: the mother.
+      make: `(apply) -> the other finder`.
+      chain: the mother.
       data: training samples.
       k: number of parameters to look for, float.
       pool: number of random units per hidden layer that the part has.
@@ -37,21 +43,26 @@ def learned(
     Returns:
       A live mask; it may be empty.
     """
-    part_key, find_key, slot_key = jax.random.split(key, 3)
-    nothing = tuple(jnp.zeros(layer.shape, bool) for layer in weights)
-    part = subnetwork.slots(part_key, nothing, pool)
-    small = subnetwork.gather(weights, part)
-    density = jnp.minimum(k / sum(layer.size for layer in small), 1.0)
-    found = finder(find_key, subnetwork.unstack(small), data, density).mask
-    kept = subnetwork.scatter(subnetwork.stack(found), nothing, part)
-    kept = subnetwork.live(weights, kept)
-    places = subnetwork.slots(slot_key, kept, units)
-    return subnetwork.live(
-        weights, subnetwork.scatter(subnetwork.gather(kept, places), kept, places)
-    )
+    slot_key, find_key = jax.random.split(key)
+    nothing = jnp.zeros(chain.weights.shape, bool)
+    noise = draws.uniform(slot_key, [jnp.zeros(subnetwork.hidden(chain.widths).shape)] * 2)
+    slots = subnetwork.slots(noise[0], nothing, chain.widths, pool)
+    small = subnetwork.small(chain, slots)
+    flat, unravel = ravel_pytree(subnetwork.unstack(small.weights, small.widths))
+
+    def apply(params: Params, x: jax.Array) -> jax.Array:
+        return nets.apply(unravel(params["flat"]), x)
+
+    density = jnp.minimum(k / flat.size, 1.0)
+    found = make(apply)(find_key, {"flat": flat}, data, density).mask["flat"]
+    kept = subnetwork.stacked(unravel(found.astype(flat.dtype))) > 0
+    kept = subnetwork.live(chain, subnetwork.scatter(kept, slots, chain))
+    slots = subnetwork.slots(noise[1], kept, chain.widths, units)
+    kept = subnetwork.scatter(subnetwork.gather(kept, slots, chain), slots, chain)
+    return subnetwork.live(chain, kept)
 
 
-def safe(key: Key, goal: Goal, weights: Stack, data: Batch, k: jax.Array) -> Stack:
+def safe(key: Key, goal: Goal, chain: Chain, data: Batch, k: jax.Array) -> Kept:
     """The best of many random paths from an input to an output; a constant if k is below L.
 
     A path has one weight per layer. With fewer parameters than layers only biases of outputs can be
@@ -60,7 +71,7 @@ def safe(key: Key, goal: Goal, weights: Stack, data: Batch, k: jax.Array) -> Sta
     Args:
       key: consumed.
       goal: what to lower.
-      weights: the mother.
+      chain: the mother.
       data: training samples.
       k: int32, the budget.
 
@@ -68,40 +79,33 @@ def safe(key: Key, goal: Goal, weights: Stack, data: Batch, k: jax.Array) -> Sta
       A mask that keeps L parameters, or one.
     """
     sample = sampling.first(sampling.whole(data), SAMPLES)
-    fits = k >= len(weights)
-    path = _best_path(key, goal, weights, sample)
-    kept = [line & fits for line in path]
-    biases = jnp.diag(weights[-1][-1])  # one output at a time
-    losses = jax.vmap(lambda row: _constant(goal, row, sample))(biases)
-    best = jnp.arange(losses.shape[0], dtype=jnp.int32) == jnp.argmin(losses).astype(jnp.int32)
-    kept[-1] = kept[-1].at[-1].set(best & ~fits)
-    return tuple(kept)
+    n_layers, n_out = len(chain.widths) - 1, chain.widths[-1]
+    sizes = jnp.asarray(chain.widths, jnp.float32)[:, None]
+    drawn = sizes * jax.random.uniform(key, (n_layers + 1, PATHS), jnp.float32)
+    units = jnp.minimum(drawn, sizes - 1).astype(jnp.int32)  # [L + 1, PATHS]
+    lines = jax.vmap(lambda layer, i, j: layer[i, j])(chain.weights, units[:-1], units[1:])
 
+    def step(values: jax.Array, line: jax.Array) -> tuple[jax.Array, None]:
+        return jax.nn.relu(values) * line[None, :], None
 
-def _best_path(key: Key, goal: Goal, weights: Stack, sample: Sample) -> Stack:
-    sizes = [layer.shape[0] - 1 for layer in weights] + [weights[-1].shape[1]]
-    units = [
-        jax.random.randint(jax.random.fold_in(key, index), (PATHS,), 0, size, jnp.int32)
-        for index, size in enumerate(sizes)
-    ]
-    values = sample.x[:, units[0]]  # [N, PATHS]
-    for index, layer in enumerate(weights):
-        line = layer[units[index], units[index + 1]]
-        values = (jax.nn.relu(values) if index else values) * line[None, :]
+    values, _ = jax.lax.scan(step, sample.x[:, units[0]] * lines[:1], lines[1:])  # [N, PATHS]
+    biases = jnp.broadcast_to(chain.weights[-1, -1, :n_out][None, :], (values.shape[0], n_out))
+    outputs = jnp.arange(n_out, dtype=jnp.int32)
 
     def judge(column: jax.Array, output: jax.Array) -> jax.Array:
-        outputs = jnp.where(
-            jnp.arange(sizes[-1], dtype=jnp.int32)[None, :] == output, column[:, None], 0.0
-        )
-        return goal.log_error(outputs, sample)
+        return goal.log_error(jnp.where(outputs[None, :] == output, column[:, None], 0.0), sample)
 
-    best = jnp.argmin(jax.vmap(judge, (1, 0))(values, units[-1]))
-    return tuple(
-        jnp.zeros(layer.shape, bool).at[units[index][best], units[index + 1][best]].set(True)
-        for index, layer in enumerate(weights)
+    errors = jax.vmap(judge, (1, 0))(
+        jnp.concatenate([values, biases], axis=1), jnp.append(units[-1], outputs)
     )
+    path = units[:, _first_best(errors[:PATHS])]
+    nothing = jnp.zeros(chain.weights.shape, bool)
+    layers = jnp.arange(n_layers, dtype=jnp.int32)
+    best = nothing.at[layers, path[:-1], path[1:]].set(True)
+    constant = nothing.at[-1, -1, _first_best(errors[PATHS:])].set(True)
+    return jnp.where(k >= n_layers, best, constant)
 
 
-def _constant(goal: Goal, row: jax.Array, sample: Sample) -> jax.Array:
-    outputs = jnp.broadcast_to(row[None, :], (sample.x.shape[0], row.shape[0]))
-    return goal.log_error(outputs, sample)
+def _first_best(errors: jax.Array) -> jax.Array:
+    """The index of the first error that is as good as the best, up to rounding."""
+    return jnp.argmax(errors <= jnp.min(errors) + ALIKE).astype(jnp.int32)

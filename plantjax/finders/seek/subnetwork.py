@@ -1,90 +1,197 @@
 """Small dense networks inside a large sparse one: its live units, and some dead ones.
 
-A sparse ticket has few live units. Weights and masks are stacked per layer [I + 1, O], with the
-bias as last row. Then a few units per hidden layer, the slots, are gathered: the live ones first,
-then random dead ones. Searches run in the network of these slots, whose shape does not depend on
-the density.
+A sparse ticket has few live units. A few units per hidden layer, the slots, are gathered: the live
+ones first, then random dead ones. Searches run in the network of these slots, whose shape does not
+depend on the density.
+
+All layers have one shape: they are stacked into one array, and padded with zeros. So a sweep is a
+loop over layers, whose body compiles once, however deep the network is. Padding is never kept.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from plantjax import masks, nets
-from plantjax.types import Key, Params
+from plantjax import nets
+from plantjax.types import Params
 
-Stack: TypeAlias = tuple[jax.Array, ...]
-"""One array [I + 1, O] per layer, kernel above bias: weights (float) or a mask (bool)."""
+Kept: TypeAlias = jax.Array
+"""The mask of a chain, bool [L, R, C], shaped like its weights."""
 
-Slots: TypeAlias = tuple[jax.Array, ...]
-"""Indices of units, int [U], per hidden layer."""
+Slots: TypeAlias = jax.Array
+"""Indices of units, int32 [L - 1, S], S per hidden layer."""
 
+_Two: TypeAlias = tuple[jax.Array, jax.Array]
 
-def stack(params: Params) -> Stack:
-    """Joins kernel and bias of every layer of a chain."""
-    return tuple(
-        jnp.concatenate([layer["kernel"], layer["bias"][None, :]], axis=0)
-        for layer in nets.layers(params)
-    )
+_NOWHERE = 2**30  # an index out of bounds: gathered as 0, and never scattered
 
 
-def unstack(stacked: Stack) -> Params:
-    """Turns a stack into a chain with plantjax's layer names."""
+@partial(jax.tree_util.register_dataclass, data_fields=["weights"], meta_fields=["widths"])
+@dataclass(frozen=True)
+class Chain:
+    """A chain of L dense layers in one array.
+
+    Attributes:
+      weights: [L, R, C], kernels [I, O] in the upper left, biases [O] in the last row, else 0.
+      widths: (I, ..., O), static; R - 1 is the largest but the last, C the largest but the first.
+    """
+
+    weights: jax.Array
+    widths: tuple[int, ...]
+
+
+def stack(params: Params) -> Chain:
+    """Stacks the layers of a chain."""
+    widths = nets.widths(params)
+    return Chain(stacked(params), widths)
+
+
+def stacked(params: Params) -> jax.Array:
+    """The arrays of a chain, or of its mask, as one [L, R, C]."""
+    widths = nets.widths(params)
+    rows, columns = max(widths[:-1]), max(widths[1:])
+    layers = []
+    for layer in nets.layers(params):
+        n_in, n_out = layer["kernel"].shape
+        kernel = jnp.pad(layer["kernel"], ((0, rows - n_in), (0, columns - n_out)))
+        bias = jnp.pad(layer["bias"], (0, columns - n_out))
+        layers.append(jnp.concatenate([kernel, bias[None, :]], axis=0))
+    return jnp.stack(layers)
+
+
+def unstack(array: jax.Array, widths: tuple[int, ...]) -> Params:
+    """The chain of an array [L, R, C], with plantjax's layer names."""
     return {
-        nets.layer_name(index): {"kernel": layer[:-1], "bias": layer[-1]}
-        for index, layer in enumerate(stacked)
+        nets.layer_name(index): {
+            "kernel": array[index, :n_in, :n_out],
+            "bias": array[index, -1, :n_out],
+        }
+        for index, (n_in, n_out) in enumerate(pairwise(widths))
     }
 
 
-def live(weights: Stack, kept: Stack) -> Stack:
-    """The live part of a mask, see `masks.live`."""
-    return stack(masks.live(unstack(weights), unstack(kept)))
+def real(widths: tuple[int, ...]) -> np.ndarray:
+    """Which entries of a stack are parameters, no padding; bool [L, R, C]."""
+    rows, columns = np.arange(max(widths[:-1]) + 1), np.arange(max(widths[1:]))
+    n_in, n_out = np.array(widths[:-1])[:, None], np.array(widths[1:])[:, None]
+    is_row = (rows[None, :] < n_in) | (rows[None, :] == rows[-1])
+    return is_row[:, :, None] & (columns[None, :] < n_out)[:, None, :]
 
 
-def count(kept: Stack) -> jax.Array:
+def masked(chain: Chain, kept: Kept) -> jax.Array:
+    """The weights with pruned ones set to zero."""
+    return jnp.where(kept, chain.weights, 0.0)
+
+
+def count(kept: jax.Array) -> jax.Array:
     """Number of kept parameters, int32."""
-    return sum((jnp.sum(layer, dtype=jnp.int32) for layer in kept), start=jnp.int32(0))
+    return jnp.sum(kept, dtype=jnp.int32)
 
 
-def edges(kept: Stack, layer: int) -> jax.Array:
-    """Kept in-edges, biases and out-edges of every unit of a hidden layer, int32 [U]."""
-    into = jnp.sum(kept[layer], axis=0, dtype=jnp.int32)
-    return into + jnp.sum(kept[layer + 1][:-1], axis=1, dtype=jnp.int32)
+def live(chain: Chain, kept: Kept) -> Kept:
+    """The live part of a mask, see `masks.live`."""
+    n_layers, rows, columns = kept.shape
+
+    def up(
+        fed: jax.Array, item: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        layer, biases = item
+        reached = jnp.any(layer[:-1] & fed[:, None], axis=0) | biases
+        return fit(reached, rows - 1), (fed, reached)
+
+    def down(read: jax.Array, item: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        layer, fed, reached = item
+        used = layer & (read & reached)[None, :]
+        return fit(jnp.any(used[:-1], axis=1), columns), used & jnp.append(fed, True)[:, None]
+
+    positive = kept[:, -1] & (chain.weights[:, -1] > 0)
+    _, (fed, reached) = jax.lax.scan(up, jnp.ones(rows - 1, bool), (kept, positive))
+    reached = reached.at[n_layers - 1].set(True)
+    items = (kept, fed, reached)
+    return jax.lax.scan(down, jnp.ones(columns, bool), items, reverse=True)[1]
 
 
-def slots(key: Key, kept: Stack, units: int) -> Slots:
-    """Chooses up to `units` slots per hidden layer, most edges first; ties are random."""
-    chosen = []
-    for layer in range(len(kept) - 1):
-        width = kept[layer].shape[1]
-        noise = jax.random.uniform(jax.random.fold_in(key, layer), (width,), jnp.float32)
-        priority = edges(kept, layer).astype(jnp.float32) + noise
-        chosen.append(jax.lax.top_k(priority, min(units, width))[1])
-    return tuple(chosen)
+def edges(kept: Kept, units: int) -> jax.Array:
+    """Kept in-edges, biases and out-edges of the units of hidden layers, int32 [L - 1, units]."""
+    into = jnp.sum(kept[:-1, :, :units], axis=1, dtype=jnp.int32)
+    return into + jnp.sum(kept[1:, :units], axis=2, dtype=jnp.int32)
 
 
-def gather(stacked: Stack, chosen: Slots) -> Stack:
-    """The part of a stack that belongs to the slots."""
-    return tuple(
-        layer[rows(stacked, chosen, i)[:, None], columns(stacked, chosen, i)[None, :]]
-        for i, layer in enumerate(stacked)
-    )
+def hidden(widths: tuple[int, ...]) -> np.ndarray:
+    """Which units of hidden layers are real, bool [L - 1, W] for W in the widest of them."""
+    inner = np.array(widths[1:-1], int)
+    return np.arange(max(inner, default=0))[None, :] < inner[:, None]
 
 
-def scatter(small: Stack, like: Stack, chosen: Slots) -> Stack:
+def slots(noise: jax.Array, kept: Kept, widths: tuple[int, ...], units: int) -> Slots:
+    """Chooses up to `units` slots per hidden layer, most edges first.
+
+    Args:
+      noise: in [0, 1), decides ties; [L - 1, W] for W in the widest hidden layer.
+      kept: a mask.
+      widths: of the chain.
+      units: number of slots; a layer of fewer units has all of them, and padding behind.
+    """
+    priority = edges(kept, noise.shape[1]).astype(jnp.float32) + noise
+    priority = jnp.where(hidden(widths), priority, -1.0)
+    return jax.lax.top_k(priority, min(units, noise.shape[1]))[1]
+
+
+def narrow(widths: tuple[int, ...], units: int) -> tuple[int, ...]:
+    """The widths of the network of up to `units` slots per hidden layer."""
+    return (widths[0], *(min(units, width) for width in widths[1:-1]), widths[-1])
+
+
+def rows(chosen: Slots, chain: Chain) -> jax.Array:
+    """Indices of the slots' rows of every layer, and of its bias; int32 [L, max(I, S) + 1]."""
+    n_in, size = chain.widths[0], max(chain.widths[0], chosen.shape[1])
+    index = jnp.arange(size, dtype=jnp.int32)
+    first = jnp.where(index < n_in, index, _NOWHERE)[None, :]
+    inputs = jnp.concatenate([first, fit(chosen, size, _NOWHERE)])
+    return fit(inputs, size + 1, chain.weights.shape[1] - 1)
+
+
+def columns(chosen: Slots, chain: Chain) -> jax.Array:
+    """Indices of the slots' columns of every layer, int32 [L, max(S, O)]."""
+    n_out, size = chain.widths[-1], max(chain.widths[-1], chosen.shape[1])
+    index = jnp.arange(size, dtype=jnp.int32)
+    last = jnp.where(index < n_out, index, _NOWHERE)[None, :]
+    return jnp.concatenate([fit(chosen, size, _NOWHERE), last])
+
+
+def gather(array: jax.Array, chosen: Slots, chain: Chain) -> jax.Array:
+    """The part of a mask or of weights [L, R, C] that belongs to the slots."""
+    return jax.vmap(pick)(array, rows(chosen, chain), columns(chosen, chain))
+
+
+def pick(layer: jax.Array, into: jax.Array, out: jax.Array) -> jax.Array:
+    """The entries of a layer [R, C] at some rows and columns; 0 at those that do not exist."""
+    return layer.at[into[:, None], out[None, :]].get(mode="fill", fill_value=0)
+
+
+def small(chain: Chain, chosen: Slots) -> Chain:
+    """The network of the slots."""
+    return Chain(gather(chain.weights, chosen, chain), narrow(chain.widths, chosen.shape[1]))
+
+
+def scatter(part: Kept, chosen: Slots, chain: Chain) -> Kept:
     """Puts a mask of the slots back into the large network, and prunes everything else."""
-    result = []
-    for i, (part, layer) in enumerate(zip(small, like, strict=True)):
-        into = rows(like, chosen, i)[:, None], columns(like, chosen, i)[None, :]
-        result.append(jnp.zeros_like(layer).at[into].set(part))
-    return tuple(result)
+
+    def put(layer: jax.Array, into: jax.Array, out: jax.Array) -> jax.Array:
+        empty = jnp.zeros(chain.weights.shape[1:], bool)
+        return empty.at[into[:, None], out[None, :]].set(layer, mode="drop")
+
+    return jax.vmap(put)(part, rows(chosen, chain), columns(chosen, chain))
 
 
-def with_one(hidden: jax.Array) -> jax.Array:
-    """Appends a column of ones, which feeds the biases: [N, I] to [N, I + 1]."""
-    return jnp.concatenate([hidden, jnp.ones_like(hidden[:, :1])], axis=1)
+def fed(values: jax.Array, rows: int) -> jax.Array:
+    """What R rows of a layer are fed: values [N, C], padded or cut, and a one for the bias."""
+    return fit(fit(values, rows - 1), rows, 1)
 
 
 def matmul(left: jax.Array, right: jax.Array) -> jax.Array:
@@ -92,42 +199,44 @@ def matmul(left: jax.Array, right: jax.Array) -> jax.Array:
     return jnp.matmul(left, right, precision="highest")
 
 
-def through(weights: Stack, values: jax.Array) -> jax.Array:
-    """Runs the (masked) layers that follow pre-activations `values` [N, O_0]."""
-    for layer in weights:
-        values = matmul(with_one(jax.nn.relu(values)), layer)
-    return values
+def forward(weights: jax.Array, values: jax.Array) -> jax.Array:
+    """Pre-activations [N, C] after a masked layer [R, C], from those before it [N, ...]."""
+    hidden = fit(jax.nn.relu(values), weights.shape[0] - 1)
+    return matmul(hidden, weights[:-1]) + weights[-1][None, :]
 
 
-def run(weights: Stack, kept: Stack, x: jax.Array) -> jax.Array:
+def inputs(weights: jax.Array, x: jax.Array, layer: jax.Array | int) -> jax.Array:
+    """What a layer of the masked network [L, R, C] is fed, with a column of ones; [N, R]."""
+    size = weights.shape[1]
+
+    def step(index: jax.Array, values: jax.Array) -> jax.Array:
+        return fed(jax.nn.relu(matmul(values, weights[index])), size)
+
+    return jax.lax.fori_loop(0, layer, step, fed(x, size))
+
+
+def through(weights: jax.Array, values: jax.Array, layer: jax.Array | int, n_out: int) -> jax.Array:
+    """Outputs [N, O] of the masked layers from `layer` on, at the pre-activations [N, C] before it.
+
+    The last layer is outside of the loop, as it has fewer units than the array has columns.
+    """
+    last = weights.shape[0]
+    values = jax.lax.fori_loop(layer, last - 1, lambda i, z: forward(weights[i], z), values)
+    end = partial(forward, weights[-1, :, :n_out])
+    return jax.lax.cond(layer < last, end, lambda values: values[:, :n_out], values)
+
+
+def run(chain: Chain, kept: Kept, x: jax.Array) -> jax.Array:
     """Outputs [N, O] of the masked network."""
-    last = len(weights) - 1
-    fed = with_one(inputs(weights, kept, x, last))
-    return matmul(fed, jnp.where(kept[last], weights[last], 0.0))
+    weights = masked(chain, kept)
+    first = matmul(x, weights[0, : x.shape[1]]) + weights[0, -1][None, :]
+    return through(weights, first, 1, chain.widths[-1])
 
 
-def inputs(weights: Stack, kept: Stack, x: jax.Array, layer: int) -> jax.Array:
-    """Inputs of a layer of the masked network, [N, I]."""
-    for part in masked(weights[:layer], kept[:layer]):
-        x = jax.nn.relu(matmul(with_one(x), part))
-    return x
-
-
-def masked(weights: Sequence[jax.Array], kept: Sequence[jax.Array]) -> Stack:
-    """Sets pruned weights to zero."""
-    return tuple(jnp.where(m, w, 0.0) for w, m in zip(weights, kept, strict=True))
-
-
-def rows(stacked: Stack, chosen: Slots, layer: int) -> jax.Array:
-    """Indices of the slots' rows of a layer, and of its bias."""
-    inputs = stacked[layer].shape[0] - 1
-    if layer == 0:
-        return jnp.arange(inputs + 1, dtype=jnp.int32)
-    return jnp.append(chosen[layer - 1], inputs)
-
-
-def columns(stacked: Stack, chosen: Slots, layer: int) -> jax.Array:
-    """Indices of the slots' columns of a layer."""
-    if layer < len(chosen):
-        return chosen[layer]
-    return jnp.arange(stacked[layer].shape[1], dtype=jnp.int32)
+def fit(values: jax.Array, size: int, fill: int = 0) -> jax.Array:
+    """Cuts the last axis to a size, or fills it up."""
+    missing = size - values.shape[-1]
+    if missing <= 0:
+        return values[..., :size]
+    padding = [(0, 0)] * (values.ndim - 1) + [(0, missing)]
+    return jnp.pad(values, padding, constant_values=fill)

@@ -10,6 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from plantjax import losses, masks, nets, training
 from plantjax.types import Batch, Key, Params
@@ -51,7 +52,8 @@ def relabelled(key: Key, data: Batch, classes: int, members: int) -> Batch:
 
 def _train(key: Key, data: Batch, classes: int) -> Params:
     init_key, train_key = jax.random.split(key)
-    params = nets.init(init_key, (data.x.shape[1], WIDTH, WIDTH, classes))
+    flat, unravel = ravel_pytree(nets.init(init_key, (data.x.shape[1], WIDTH, WIDTH, classes)))
+    params = {"flat": flat}  # one array compiles in less time than a tree
     batch = min(BATCH, data.x.shape[0])
     steps = EPOCHS * (data.x.shape[0] // batch)
     trained, _ = training.fit(
@@ -59,13 +61,13 @@ def _train(key: Key, data: Batch, classes: int) -> Params:
         params,
         masks.full(params),
         data,
-        apply=nets.apply,
+        apply=lambda params, x: nets.apply(unravel(params["flat"]), x),
         loss=partial(losses.robust_cross_entropy, power=POWER),
         optimizer=optax.adamw(optax.cosine_decay_schedule(RATE, steps), weight_decay=DECAY),
         epochs=EPOCHS,
         batch_size=batch,
     )
-    return trained
+    return unravel(trained["flat"])
 
 
 def _jittered(key: Key, x: jax.Array) -> jax.Array:
