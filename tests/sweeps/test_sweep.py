@@ -396,9 +396,9 @@ def test_fresh_samples_judge_all_networks_as_well():
     np.testing.assert_allclose(found["pruned/fresh"], 1e-4, rtol=0.03)  # the variance of the noise
     np.testing.assert_allclose(found["pruned/fresh_error"], 1e-4 * (2 / 20_500) ** 0.5, rtol=0.4)
     np.testing.assert_allclose(found["dead/fresh"], 5 / 48, rtol=0.03)
-    assert not np.array_equal(found["trained/fresh"], found["pruned/fresh"])
-    assert (found["trained/fresh_error"] > 0).all()
     share = swept("circle", 1_000)
+    assert not np.array_equal(share["trained/fresh"], share["pruned/fresh"])
+    assert (share["trained/fresh_error"] > 0).all()
     spread = np.sqrt(share["pruned/fresh"] * (1 - share["pruned/fresh"]) / 1_000)
     np.testing.assert_allclose(share["pruned/fresh_error"], spread, rtol=0.4)
     frame = metrics.to_frame(share)

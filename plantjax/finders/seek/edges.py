@@ -80,9 +80,8 @@ def sweep(key: Key, search: Search, chain: Chain, kept: Kept, candidates: int) -
 
 
 def _empty(shape: tuple[int, ...], size: int, search: Search) -> _Noise:
-    return _Noise(
-        jnp.zeros(shape), jnp.zeros((*shape, size)), jnp.zeros((*shape, search.finalists))
-    )
+    shapes = shape, (*shape, size), (*shape, search.finalists)
+    return _Noise(*(jnp.zeros(shape, jnp.float32) for shape in shapes))
 
 
 def _visit_layer(

@@ -109,7 +109,7 @@ def _move(key: Key, search: Search, chain: Chain, kept: Kept, effort: Effort) ->
     Loops of one or no step, so that a batch of which no cell needs one of them does not run it.
     """
     unit_key, slot_key, edge_key = jax.random.split(key, 3)
-    noise = draws.uniform(slot_key, [jnp.zeros(subnetwork.hidden(chain.widths).shape)] * 2)
+    noise = draws.uniform(slot_key, [subnetwork.hidden(chain.widths)] * 2)
 
     def edge_moves(kept: Kept, units: int) -> Kept:
         slots = subnetwork.slots(noise[0], kept, chain.widths, units)
@@ -140,7 +140,7 @@ def _shuffled(noise: jax.Array, slots: Slots, widths: tuple[int, ...]) -> Slots:
 def outputs(chain: Chain, kept: Kept, data: Batch, effort: Effort) -> jax.Array:
     """Outputs [N, O] of a mask, whose live units fit into the slots."""
     most = max(effort.units, effort.wide_units)
-    noise = jnp.zeros(subnetwork.hidden(chain.widths).shape)
+    noise = jnp.zeros(subnetwork.hidden(chain.widths).shape, jnp.float32)
     slots = subnetwork.slots(noise, kept, chain.widths, most)
     small = subnetwork.small(chain, slots)
     return subnetwork.run(small, subnetwork.gather(kept, slots, chain), data.x)

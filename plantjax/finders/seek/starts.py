@@ -45,7 +45,7 @@ def learned(
     """
     slot_key, find_key = jax.random.split(key)
     nothing = jnp.zeros(chain.weights.shape, bool)
-    noise = draws.uniform(slot_key, [jnp.zeros(subnetwork.hidden(chain.widths).shape)] * 2)
+    noise = draws.uniform(slot_key, [subnetwork.hidden(chain.widths)] * 2)
     slots = subnetwork.slots(noise[0], nothing, chain.widths, pool)
     small = subnetwork.small(chain, slots)
     flat, unravel = ravel_pytree(subnetwork.unstack(small.weights, small.widths))

@@ -103,7 +103,7 @@ def sweep(key: Key, search: Search, chain: Chain, kept: Kept, options: Options) 
         return kept
     visits = min(options.visits, width)
     shapes = (n_hidden, width), (2, width), (visits, width), (visits, search.finalists)
-    empty = _Noise(*(jnp.zeros((n_hidden, *shape)) for shape in shapes))
+    empty = _Noise(*(jnp.zeros((n_hidden, *shape), jnp.float32) for shape in shapes))
 
     def visit(kept: Kept, item: tuple[jax.Array, jax.Array, _Noise]) -> tuple[Kept, None]:
         return _visit_layer(*item, search, chain, kept, options), None
