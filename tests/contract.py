@@ -30,8 +30,8 @@ BRIEF = {
 REGISTRIES = {"finder": finders.FINDERS, "reference": finders.REFERENCES}
 HOW = ("quick", "thorough")
 """Quick cases search under vmap; thorough ones jitted and eagerly as well."""
-THOROUGH = ("circle", "relu")
-"""The tasks of thorough cases: one of classes, one of values."""
+THOROUGH, VALUES = "circle", "relu"
+"""The task of thorough cases, which has classes, and one of values."""
 ELSEWHERE = ("edge_popup", "oracle_random")
 """Run on all other tasks too, which differ in their sizes and losses only."""
 DEAR = (
@@ -60,25 +60,23 @@ def representatives():
 def cases():
     """Every finder and reference of the registries, on the tasks where it can differ.
 
-    The quick tests run each function once on Circle. The slow tests run each thoroughly on Circle
-    and ReLU, all other finders, which only change its options, on ReLU, and some on all tasks.
+    The quick tests run each function once on Circle. The slow tests run each thoroughly there, all
+    finders on ReLU, and some on all tasks.
     """
     first, found = representatives(), []
     for task in tasks.TASKS:
         for kind, registry in REGISTRIES.items():
             for name in registry:
-                runs = name in first if task in THOROUGH else name in ELSEWHERE
-                if runs and task in THOROUGH:
+                if task == THOROUGH and name in first:
                     found.append((task, kind, name, "thorough"))
-                elif runs or task == "relu":
-                    found.append((task, kind, name, "quick"))
-                if runs and task == "circle" and name not in DEAR:
+                    found += [] if name in DEAR else [(task, kind, name, "quick")]
+                elif task == VALUES or (task != THOROUGH and name in ELSEWHERE):
                     found.append((task, kind, name, "quick"))
     return [
         pytest.param(
             case,
             id="-".join((case[0], *case[2:])),
-            marks=[] if case[0] == "circle" and case[3] == "quick" else [pytest.mark.slow],
+            marks=[] if case[0] == THOROUGH and case[3] == "quick" else [pytest.mark.slow],
         )
         for case in found
     ]

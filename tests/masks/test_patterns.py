@@ -143,13 +143,15 @@ def test_unknown_patterns_are_refused(scope):
 
 CIRCLE = tasks.TASKS["circle"]
 SCOPED = [
-    name for name in sorted({*finders.FINDERS} - {"aligned"}) if "scope" in names.options(name)
+    name
+    for name in sorted((contract.representatives() & {*finders.FINDERS}) - {"aligned"})
+    if "scope" in names.options(name)
 ]
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[] if n == "magnitude" else [pytest.mark.slow]) for n in SCOPED],
+    [pytest.param(n, marks=[] if n == "random" else [pytest.mark.slow]) for n in SCOPED],
 )
 def test_every_finder_that_selects_takes_patterns(name):
     params, data = nets.init(KEY, (2, 8, 8, 4)), CIRCLE.sample(KEY, 64)
