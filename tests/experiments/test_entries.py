@@ -44,16 +44,8 @@ def largest(params: Mapping[str, np.ndarray], kept: int) -> Arrays:
 @pytest.fixture(scope="module")
 def worlds(cache: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("worlds") / "worlds"
-    words = [
-        "--tasks",
-        "relu",
-        "--first-seed",
-        "0",
-        "--seeds",
-        str(len(SEEDS)),
-        "--densities",
-        *DENSITIES,
-    ]
+    words = ["--tasks", "relu", "--first-seed", "0", "--seeds", str(len(SEEDS))]
+    words += ["--densities", *DENSITIES]
     leaderboard.main(["worlds", str(folder), *words, *SHAPE])
     return folder
 

@@ -28,7 +28,7 @@ def find(site: Site, rest: Rest, options: beam.Options) -> tuple[beam.Designs, j
 
     def search(site: Site) -> tuple[beam.Designs, jax.Array]:
         found = beam.search(site, options)
-        return found, subnetwork.fit(out_edges(site, found), size)
+        return found, subnetwork.resized(out_edges(site, found), size)
 
     def at_the_end(site: Site) -> tuple[beam.Designs, jax.Array]:
         model = linear.Model(site.model.gradient[:, :n_out], site.model.roots[:, :, :n_out])

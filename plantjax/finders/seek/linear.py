@@ -70,7 +70,7 @@ def _linearised(following: jax.Array, rest: Rest) -> tuple[jax.Array, jax.Array]
         layer = n_layers - 1 - step
         kernel = rest.weights[layer][:-1]
         below = jnp.einsum("onk,rk->onr", slopes, kernel, precision="highest")
-        return jnp.where(active[layer][None], subnetwork.fit(below, width), 0.0)
+        return jnp.where(active[layer][None], subnetwork.resized(below, width), 0.0)
 
     active = jnp.zeros((n_layers, *following.shape), bool)
     values, active = jax.lax.fori_loop(rest.layer, n_layers, up, (following, active))

@@ -102,12 +102,12 @@ def live(chain: Chain, kept: Kept) -> Kept:
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         layer, biases = item
         reached = jnp.any(layer[:-1] & fed[:, None], axis=0) | biases
-        return fit(reached, rows - 1), (fed, reached)
+        return resized(reached, rows - 1), (fed, reached)
 
     def down(read: jax.Array, item: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
         layer, fed, reached = item
         used = layer & (read & reached)[None, :]
-        return fit(jnp.any(used[:-1], axis=1), columns), used & jnp.append(fed, True)[:, None]
+        return resized(jnp.any(used[:-1], axis=1), columns), used & jnp.append(fed, True)[:, None]
 
     positive = kept[:, -1] & (chain.weights[:, -1] > 0)
     _, (fed, reached) = jax.lax.scan(up, jnp.ones(rows - 1, bool), (kept, positive))
@@ -152,8 +152,8 @@ def rows(chosen: Slots, chain: Chain) -> jax.Array:
     n_in, size = chain.widths[0], max(chain.widths[0], chosen.shape[1])
     index = jnp.arange(size, dtype=jnp.int32)
     first = jnp.where(index < n_in, index, _NOWHERE)[None, :]
-    inputs = jnp.concatenate([first, fit(chosen, size, _NOWHERE)])
-    return fit(inputs, size + 1, chain.weights.shape[1] - 1)
+    inputs = jnp.concatenate([first, resized(chosen, size, _NOWHERE)])
+    return resized(inputs, size + 1, chain.weights.shape[1] - 1)
 
 
 def columns(chosen: Slots, chain: Chain) -> jax.Array:
@@ -161,7 +161,7 @@ def columns(chosen: Slots, chain: Chain) -> jax.Array:
     n_out, size = chain.widths[-1], max(chain.widths[-1], chosen.shape[1])
     index = jnp.arange(size, dtype=jnp.int32)
     last = jnp.where(index < n_out, index, _NOWHERE)[None, :]
-    return jnp.concatenate([fit(chosen, size, _NOWHERE), last])
+    return jnp.concatenate([resized(chosen, size, _NOWHERE), last])
 
 
 def gather(array: jax.Array, chosen: Slots, chain: Chain) -> jax.Array:
@@ -191,7 +191,7 @@ def scatter(part: Kept, chosen: Slots, chain: Chain) -> Kept:
 
 def fed(values: jax.Array, rows: int) -> jax.Array:
     """What R rows of a layer are fed: values [N, C], padded or cut, and a one for the bias."""
-    return fit(fit(values, rows - 1), rows, 1)
+    return resized(resized(values, rows - 1), rows, 1)
 
 
 def matmul(left: jax.Array, right: jax.Array) -> jax.Array:
@@ -201,7 +201,7 @@ def matmul(left: jax.Array, right: jax.Array) -> jax.Array:
 
 def forward(weights: jax.Array, values: jax.Array) -> jax.Array:
     """Pre-activations [N, C] after a masked layer [R, C], from those before it [N, ...]."""
-    hidden = fit(jax.nn.relu(values), weights.shape[0] - 1)
+    hidden = resized(jax.nn.relu(values), weights.shape[0] - 1)
     return matmul(hidden, weights[:-1]) + weights[-1][None, :]
 
 
@@ -233,7 +233,7 @@ def run(chain: Chain, kept: Kept, x: jax.Array) -> jax.Array:
     return through(weights, first, 1, chain.widths[-1])
 
 
-def fit(values: jax.Array, size: int, fill: int = 0) -> jax.Array:
+def resized(values: jax.Array, size: int, fill: int = 0) -> jax.Array:
     """Cuts the last axis to a size, or fills it up."""
     missing = size - values.shape[-1]
     if missing <= 0:

@@ -188,7 +188,7 @@ def _visiting_order(noise: jax.Array, alive: jax.Array, real: jax.Array, visits:
 def _usable(small: Chain, kept: Kept, layer: jax.Array) -> jax.Array:
     """Which in-edges of a layer come from a live unit or an input, or are the bias; bool [R]."""
     size = kept.shape[1] - 1
-    units = subnetwork.fit(jnp.any(kept[layer - 1], axis=0), size)
+    units = subnetwork.resized(jnp.any(kept[layer - 1], axis=0), size)
     inputs = jnp.arange(size, dtype=jnp.int32) < small.widths[0]
     return jnp.append(jnp.where(layer == 0, inputs, units), True)
 
@@ -196,7 +196,7 @@ def _usable(small: Chain, kept: Kept, layer: jax.Array) -> jax.Array:
 def _reachable(small: Chain, kept: Kept, layer: jax.Array) -> jax.Array:
     """Which units of the layer after a hidden one lead to an output; bool [K]."""
     size = kept.shape[2]
-    units = subnetwork.fit(jnp.any(kept[layer + 2][:-1], axis=1), size)
+    units = subnetwork.resized(jnp.any(kept[layer + 2][:-1], axis=1), size)
     outputs = jnp.arange(size, dtype=jnp.int32) < small.widths[-1]
     return jnp.where(layer + 2 == kept.shape[0], outputs, units)
 
