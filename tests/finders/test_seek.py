@@ -29,7 +29,7 @@ BRIEF = {
     },
     **{"breadth": 6, "in_edges": 3, "redesigned": 4, "teachers": 0},
 }
-STAGES = 2 * 1 + 1 * 2 + (2 + 2)
+STAGES = 2 * 1 + 1 * 3 + (2 + 2)
 
 
 def random_mask(key, share):
@@ -105,15 +105,15 @@ def test_only_live_parameters_are_kept_and_never_more_than_the_budget(task):
 
 
 def test_the_schedule_is_a_race_and_then_cycles():
-    plan = schedule.Plan(5, 3, 3, 2, 7)
+    plan = schedule.Plan(7, 3, 3, 2, 7)
     table = schedule.table(plan, noise=0.01)
-    assert len(table.load) == 5 * 3 + 2 * 6 + 1 * 12 + 2 * (2 + 7)
+    assert len(table.load) == 7 * 3 + 2 * 9 + 1 * 27 + 2 * (2 + 7)
     begins = np.flatnonzero(table.load >= 0)
-    np.testing.assert_array_equal(table.load[begins], [0, 1, 2, 3, 4, 0, 1, 0, 0, 0])
+    np.testing.assert_array_equal(table.load[begins], [0, 1, 2, 3, 4, 5, 6, 0, 1, 0, 0, 0])
     np.testing.assert_array_equal(begins[1:] - 1, np.flatnonzero(table.store)[:-1])
-    np.testing.assert_array_equal(np.flatnonzero(table.rank), [0, 15, 27, 39, 48])
+    np.testing.assert_array_equal(np.flatnonzero(table.rank), [0, 21, 39, 66, 75])
     np.testing.assert_allclose(table.noise[:3], [0.01, 0.01 / 6**0.5, 0.01 / 6], rtol=1e-5)
-    assert (np.flatnonzero(table.swell > 1) == [39, 40, 48, 49]).all()
+    assert (np.flatnonzero(table.swell > 1) == [66, 67, 75, 76]).all()
     assert len(schedule.table(schedule.Plan(1, 1, 1, 0, 1), noise=0.01).load) == 1
 
 

@@ -18,16 +18,16 @@ class Options(NamedTuple):
 
 
 ACCURACY: dict[str, Any] = {
-    **{"restarts": 24, "sweeps": 4, "rungs": 4, "cycles": 2, "cycle_sweeps": 12},
-    **{"units": 16, "wide_units": 32, "redesigned": 14, "breadth": 24, "in_edges": 5},
-    **{"sweep_samples": 2048, "first_samples": 512},
+    **{"restarts": 45, "sweeps": 2, "rungs": 4, "cycles": 2, "cycle_sweeps": 12},
+    **{"units": 16, "wide_units": 32, "redesigned": 14, "breadth": 40, "in_edges": 5},
+    **{"sweep_samples": 2048, "first_samples": 256},
     **{"sharpen": 1.5, "power": 1.0, "focus": 0.8, "noise": 0.006, "price": 1.0},
     **{"teachers": 2, "pool": 50, "search_epochs": 40, "batch_size": 128},
 }
 MSE: dict[str, Any] = {
-    **{"restarts": 10, "sweeps": 10, "rungs": 4, "cycles": 2, "cycle_sweeps": 20},
-    **{"units": 32, "wide_units": 64, "redesigned": 16, "breadth": 24, "in_edges": 4},
-    **{"sweep_samples": 1024, "first_samples": 384},
+    **{"restarts": 15, "sweeps": 7, "rungs": 3, "cycles": 2, "cycle_sweeps": 20},
+    **{"units": 32, "wide_units": 64, "redesigned": 16, "breadth": 64, "in_edges": 4},
+    **{"sweep_samples": 1024, "first_samples": 192},
     **{"sharpen": 0.0, "power": 0.0, "focus": 0.0, "noise": 0.012, "price": 3.0},
     **{"teachers": 0, "pool": 50, "search_epochs": 40, "batch_size": 64},
 }
@@ -66,7 +66,7 @@ def filled(task: Task, given: dict[str, Any]) -> dict[str, Any]:
 def build(found: dict[str, Any], candidates: int, finalists: int) -> Options:
     """The options in groups."""
     plan = Plan(**{name: found[name] for name in Plan._fields})
-    search = beam.Options(found["breadth"], found["in_edges"], pool=10)
+    search = beam.Options(found["breadth"], found["in_edges"], pool=5)
     effort = Effort(
         units=found["units"],
         wide_units=found["wide_units"],

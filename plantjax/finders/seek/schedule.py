@@ -1,9 +1,9 @@
 """The schedule of a search: a race of starts, in which ever fewer go on ever longer.
 
 A race is a table of stages, so that one compiled stage serves all of them. A leg is a number of
-stages with one start. All starts run a short one; the better half of them runs one of twice as many
-stages, and so on (successive halving). The best of all then runs cycles, each of which swells above
-the budget and comes down to it again.
+stages with one start. All starts run a short one; the best third of them runs one of three times as
+many stages, and so on (successive halving, by thirds). The best of all then runs cycles, each of
+which swells above the budget and comes down to it again.
 
 Source: Jamieson and Talwalkar 2016, https://arxiv.org/abs/1502.07943 (successive halving).
 """
@@ -49,6 +49,7 @@ class Table(NamedTuple):
     rate: jax.Array
 
 
+KEPT = 3  # one of so many starts goes on, for so many times as many stages
 HIGH, STEEP = 1.6, 2.5  # slope above the budget; the same at the end of cycles
 RATE = 0.05
 SWELL, DISCOUNT, SWOLLEN = 1.08, 0.9, 2  # budget and price of a cycle's first stages, and how many
@@ -76,9 +77,9 @@ def table(plan: Plan, noise: float) -> Table:
             )
 
     for rung in range(plan.rungs):
-        sweeps = plan.sweeps * 2**rung
+        sweeps = plan.sweeps * KEPT**rung
         first, last = (noise / 1.5, noise / 12) if rung else (noise, noise / 6)
-        for start in range(max(plan.restarts // 2**rung, 1)):
+        for start in range(max(plan.restarts // KEPT**rung, 1)):
             leg(start, start == 0, _falling(first, last, sweeps), 0, HIGH)
     for _ in range(plan.cycles):
         falling = _falling(noise / 1.5, noise / 15, plan.cycle_sweeps)

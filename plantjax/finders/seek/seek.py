@@ -67,8 +67,8 @@ def seek(
       restarts: number of starts, each a concrete ticket with a key of its own.
       sweeps: number of sweeps of every start. A sweep redesigns units and then visits the edges of
         all units.
-      rungs: number of rungs of the race. On each one the better half of the last one's starts makes
-        twice as many sweeps.
+      rungs: number of rungs of the race. On each one the best third of the last one's starts makes
+        three times as many sweeps.
       cycles: the best start of all is led a little above k and back so often.
       cycle_sweeps: number of sweeps that lead it back.
       units: largest number of live units per hidden layer if k is small (14 units at most).
