@@ -106,6 +106,8 @@ def prepare(platform: str, present: bool = False) -> None:
         "CUDA_VISIBLE_DEVICES": "-1",
         "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",
         "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # any; else it is looked for, and missed aloud
+        "TPU_WORKER_HOSTNAMES": "localhost",
     }
     jax.config.update("jax_platforms", "cpu")
 

@@ -1,7 +1,7 @@
 """The leaderboard as one HTML file that loads nothing: ranks, scores, costs, profiles and filters.
 
-`python experiments/leaderboard.py page RESULTS` writes it from a results folder, a table, or the
-release's table.
+`python experiments/leaderboard.py page RESULTS` writes it from results folders and tables, or from
+the release's table.
 """
 
 import itertools
@@ -34,6 +34,8 @@ FINDERS_PAGE = HERE.parent.parent / "docs" / "finders.md"
 ALL, OTHERS = "all", "Others"
 LEVELS = np.linspace(0.0, 1.0, 51)
 """The values of tau of a profile."""
+CELL = ("task", "depth", "width", "finder", "ruling", "tuned", "density_name", "seed", "stage")
+"""Columns that tell one row of a table from the others."""
 LINES = 6
 """Finders in a panel of profiles."""
 Row = dict[str, Any]
@@ -43,8 +45,9 @@ Row = dict[str, Any]
 class Settings:
     """Write the leaderboard as an HTML page of one file."""
 
-    source: tyro.conf.Positional[Path | None] = None
-    """A results folder, or a table of results (default: the release's table)."""
+    sources: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Results folders or tables, as one; of equal cells the last one's are taken (default: the
+    release's table)."""
     out: Path = Path("leaderboard.html")
     """The page."""
     docs: str = "docs/finders.md"
@@ -53,12 +56,26 @@ class Settings:
     """Write the release's table, plantjax/results/results.csv.gz, as well."""
 
 
-def read(source: Path | None) -> pd.DataFrame:
-    """The table, with how it was made in its `attrs`.
+def read(sources: Sequence[Path]) -> pd.DataFrame:
+    """The table of all sources, with how they were made in its `attrs`.
+
+    Args:
+      sources: results folders or tables, or none for the release's; a cell that several have is
+        that of the last one.
 
     Raises:
       ValueError: if there are no results.
     """
+    parts = [_read(source) for source in sources] or [_read(None)]
+    cells = [name for name in CELL if all(name in part for part in parts)]
+    table = pd.concat(parts).drop_duplicates(cells, keep="last", ignore_index=True)
+    for name in parts[0].attrs:
+        words = dict.fromkeys(str(part.attrs.get(name, "not recorded")) for part in parts)
+        table.attrs[name] = "; ".join(words)
+    return table
+
+
+def _read(source: Path | None) -> pd.DataFrame:
     try:
         if source is None or not source.is_dir():
             return results.load(source)
@@ -69,7 +86,7 @@ def read(source: Path | None) -> pd.DataFrame:
         versions = config["versions"].items()
         table.attrs["versions"] = ", ".join(f"{name} {number}" for name, number in versions)
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"SOURCE must be results of plantjax: {error}") from None
+        raise ValueError(f"SOURCES must be results of plantjax: {error}") from None
     return table
 
 
@@ -248,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings = cli.parse(Settings, argv, "leaderboard.py page")
         if not settings.out.absolute().parent.is_dir() or settings.out.is_dir():
             raise ValueError(f"--out must be a file in a folder that exists, got {settings.out}.")
-        table = read(settings.source)
+        table = read(settings.sources)
         content = page(table, settings.docs)
     with chunks.replacing(settings.out) as file:
         file.write(content.encode())

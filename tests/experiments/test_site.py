@@ -103,8 +103,22 @@ def test_publishing_writes_the_table_that_makes_the_same_page(tmp_path, monkeypa
     assert results.load(asset).attrs["command"] == f"python {COMMAND}"
 
 
+def test_parts_become_one_table_in_which_later_cells_go_before_earlier(tmp_path):
+    folders = [tmp_path / name for name in ("a", "b")]
+    for folder in folders:
+        folder.mkdir()
+    table, other = (made(folder) for folder in folders)
+    table[table["task"] == "xor"].to_csv(folders[0] / "results.csv", index=False)
+    other.assign(value=0.625).to_csv(folders[1] / "results.csv", index=False)
+    first, whole = site.read(folders[:1]), site.read(folders)
+    assert len(whole) == len(other) == 2 * len(first)
+    assert set(whole["value"]) == {0.625}
+    assert set(site.read(folders[::-1])["value"]) == {0.5, 0.625, 0.75, 1.0}
+    assert whole.attrs["command"] == f"python {COMMAND}"
+
+
 def test_bad_input_is_one_line(tmp_path):
-    with pytest.raises(InputError, match="SOURCE must be results of plantjax"):
+    with pytest.raises(InputError, match="SOURCES must be results of plantjax"):
         site.main([str(tmp_path)])
     made(tmp_path).drop(columns="dead_value").to_csv(tmp_path / "results.csv", index=False)
     with pytest.raises(InputError, match="must have the column dead_value"):
