@@ -1,8 +1,8 @@
 """Plant sparse tickets in large random networks, and let pruning algorithms seek them.
 
-One folder or file for each public name, from what stands alone to what uses it: types, targets,
-nets, data, tasks, masks, plant, audit, scores, training, recovery, metrics, finders, theory,
-interchange, sweeps, results. `plantjax.jobs`, which runs a sweep in a results folder, is imported
+From what stands alone to what uses it: types, targets, nets, data, tasks, masks (`compact`),
+planting (`plant`), audit, scores, training, recovery, metrics, finders, theory, interchange, sweeps
+(`evaluate`), results. `plantjax.jobs`, which runs a sweep in a results folder, is imported
 by itself: it needs the extra "experiments".
 """
 

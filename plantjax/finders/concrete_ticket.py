@@ -34,9 +34,9 @@ def concrete_ticket(
     """Learns the logits alpha of gates z = sigmoid(logit(u) / tau + alpha) of frozen parameters.
 
     u ~ U(0, 1) for every gate and step, and tau = 2/3. alpha starts at logit(density), so that the
-    count sum sigmoid(alpha) starts at density n. The price of the count balances two gradients, by
-    our reading of the authors' code: while the count is above 1.1 density n the price aims at
-    |task gradient| / |count gradient|, else at 0. It starts at this aim and closes 1% of the
+    count sum sigmoid(alpha) starts at density n. The penalty weight of the count balances two
+    gradients, by our reading of the authors' code: above 1.1 density n parameters it goes to
+    |task gradient| / |count gradient|, else to 0. It starts there and closes 1% of the
     distance to it per step. The mask keeps the highest alpha.
 
     Args:
@@ -45,7 +45,7 @@ def concrete_ticket(
       scope: as in `bernoulli_gates`.
       search_epochs: as in `bernoulli_gates`.
       batch_size: as in `bernoulli_gates`.
-      search_learning_rate: learning rate of Adam, which falls to a tenth after 88% of the run.
+      search_learning_rate: first learning rate of Adam, divided by 10 after 88% of the run.
       optimizer: optax optimizer to use instead.
       loss: as in `bernoulli_gates`.
       target: "labels": the search loss; "dense": distance to the outputs of the unmasked network.

@@ -18,10 +18,11 @@ def forensic(
 ) -> Finder:
     """Keeps the parameters that look most as if they had been planted, whatever the data.
 
-    The score is `audit.evidence`: how much more often detectors of twins, even kinks, one-sided
-    signs and unusual norms find something than in the same network with its entries in random
-    order. Ties, such as parameters without evidence, are broken at random. It tells what
-    recall alone is worth, and is no pruning algorithm.
+    The score is `audit.evidence`: how much more often detectors find something than in the same
+    network with its entries in random order. They look for twins (units whose weights point in the
+    same direction), evenly spaced kinks, units with weights of one sign, and unusual norms. Ties,
+    such as parameters without evidence, are broken at random. This is no pruning algorithm: it
+    shows how much of a ticket can be told without data, so that recall alone proves little.
 
     Args:
       task: only used for checks, and for scope "oracle".

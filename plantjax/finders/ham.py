@@ -30,7 +30,7 @@ def ham(
     optimizer: optax.GradientTransformation | None = None,
     prunable: Prunable | None = None,
 ) -> Finder:
-    """Trains on a mask that is chosen before, with `mirrored` around the optimizer.
+    """Trains with a fixed mask, chosen before training, with `mirrored` around the optimizer.
 
     Weak training continues from the trained parameters.
 

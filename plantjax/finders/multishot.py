@@ -86,11 +86,13 @@ def multishot(
 
     Returns:
       A Finder. `Found.params` are the parameters from which one more level would start.
-      `Found.info` holds per level "kept_density", "live_density" (of chains), "collapsed" (number
-      of layers without a kept weight) and "loss" (mean of its last epoch), each [L].
+      `Found.info` holds per level "kept_density", "live_density" (only where the wiring is known),
+      "collapsed" (number of layers without a kept weight), "not_finite" (share of scores) and
+      "loss" (mean of its last epoch), each [L].
 
     Raises:
-      ValueError: if a name is unknown or a number is out of range; rounds must be in [1, P].
+      ValueError: if a name is unknown or a number is out of range; rounds must be at least 1, and
+        at most the number of parameters.
 
     Source: Frankle and Carbin 2019, https://arxiv.org/abs/1803.03635; paper, section 4.2,
     https://arxiv.org/abs/2111.11153

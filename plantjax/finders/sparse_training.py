@@ -28,14 +28,16 @@ def sparse_training(
     fraction: float = 0.3,
     prunable: Prunable | None = None,
 ) -> Finder:
-    """Trains a sparse network whose mask changes during training, for weak tickets only.
+    """Trains a sparse network whose mask changes during training.
+
+    The result is a trained network, so there is no strong ticket.
 
     At every change, in step t of T, each layer drops the share fraction / 2 (1 + cos(pi t / (stop
     T))) of its kept parameters, those of the smallest |w|, and grows as many others: at random
     (SET), or where the dense gradient is largest (RigL).
 
     The first mask is random with the layer counts of the allocation; `optim.rewire` changes it.
-    Pruned parameters may come back at zero, so the mask is not a ticket of the mother as it stands.
+    Pruned parameters may come back at zero, so the mask is no ticket of the untrained mother.
     Weak training continues from the trained parameters.
 
     Args:
