@@ -50,7 +50,7 @@ def compare(
 
     >>> import jax, plantjax as pj
     >>> mother = pj.nets.init(jax.random.key(0), (1, 9, 1))
-    >>> planted = pj.plant(jax.random.key(1), pj.targets.relu(depth=3), mother)
+    >>> planted = jax.jit(pj.plant)(jax.random.key(1), pj.targets.relu(depth=3), mother)
     >>> metrics = jax.jit(pj.recovery.compare)(planted.params, pj.masks.full(mother), planted)
     >>> float(metrics["recall"]), int(metrics["collapsed"])
     (1.0, 0)

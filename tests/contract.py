@@ -13,6 +13,7 @@ import pytest
 
 from plantjax import finders, masks, nets, tasks
 from plantjax.finders import names
+from plantjax.scores import SCORES
 from plantjax.sweeps import worlds
 from plantjax.types import Finder, Found
 from shared import at, flat
@@ -29,16 +30,22 @@ BRIEF = {
 """Options that keep a search short; each finder takes those that it knows, see `brief`."""
 REGISTRIES = {"finder": finders.FINDERS, "reference": finders.REFERENCES}
 HOW = ("quick", "thorough")
-"""Quick cases search under vmap; thorough ones jitted and eagerly as well."""
-THOROUGH, VALUES = "circle", "relu"
-"""The task of thorough cases, which has classes, and one of values."""
+"""Quick cases search under vmap, thorough ones jitted as well, and those of EAGER eagerly."""
+CLASSES, VALUES = "circle", "relu"
+"""Each function meets both: a quick case on the one with classes, a thorough one on values."""
+NOT_ALONE = ("genetic", "forensic", "aligned")
+"""Too long to compile twice, so that thorough cases do not search outside of vmap."""
+EAGER = ("random", "random_uniform", "edge_popup", "phew", "planted", "oracle_random")
 ELSEWHERE = ("edge_popup", "oracle_random")
 """Run on all other tasks too, which differ in their sizes and losses only."""
 DEAR = (
     *("seek", "genetic", "set", "edge_popup_levels", "hard_concrete"),
-    *("continuous_sparsification", "iterand"),
+    *("continuous_sparsification", "iterand", "aligned"),
+    *("multishot_random", "gem_miner", "concrete_ticket"),  # have quick tests of their own
 )
 """Too long to compile for the quick tests."""
+TWICE = {f"multishot_{score}" for score in SCORES} - {"multishot_random", "multishot_synflow"}
+"""Levels and these scores have cases, but not together."""
 
 
 def function_of(make):
@@ -60,23 +67,24 @@ def representatives():
 def cases():
     """Every finder and reference of the registries, on the tasks where it can differ.
 
-    The quick tests run each function once on Circle. The slow tests run each thoroughly there, all
-    finders on ReLU, and some on all tasks.
+    Each function has a quick case on Circle and a thorough one on ReLU; names that only change its
+    options have a quick one on ReLU, and some names have one on every other task.
     """
     first, found = representatives(), []
     for task in tasks.TASKS:
         for kind, registry in REGISTRIES.items():
             for name in registry:
-                if task == THOROUGH and name in first:
-                    found.append((task, kind, name, "thorough"))
-                    found += [] if name in DEAR else [(task, kind, name, "quick")]
-                elif task == VALUES or (task != THOROUGH and name in ELSEWHERE):
+                if name in TWICE:
+                    continue
+                if task == VALUES:
+                    found.append((task, kind, name, "thorough" if name in first else "quick"))
+                elif name in (first if task == CLASSES else ELSEWHERE):
                     found.append((task, kind, name, "quick"))
     return [
         pytest.param(
             case,
             id="-".join((case[0], *case[2:])),
-            marks=[] if case[0] == THOROUGH and case[3] == "quick" else [pytest.mark.slow],
+            marks=[] if case[0] == CLASSES and case[2] not in DEAR else [pytest.mark.slow],
         )
         for case in found
     ]
@@ -93,8 +101,8 @@ class Case(NamedTuple):
     vmapped: Found  # leaves [D, ...]
     reverse: Found  # the same for the densities in reverse
     traces: list[int]  # of the vmapped and the jitted search
-    jitted: list[Found]  # [D], in thorough cases only
-    eager: list[Found]  # in thorough cases, at densities[1] only
+    jitted: list[Found]  # [D], in thorough cases
+    eager: list[Found]  # in thorough cases of EAGER, at densities[1] only
 
 
 @functools.cache
@@ -132,11 +140,12 @@ def make_case(task, kind, name, how):
     vmapped = jax.device_get(vmapped_search(densities, *arguments))
     reverse = jax.device_get(vmapped_search(densities[::-1], *arguments))
     traced, jitted, eager = [len(traces)], [], []
-    if how == "thorough":
+    if how == "thorough" and name not in NOT_ALONE:
         jitted_search = jax.jit(search)
         jitted = [jax.device_get(jitted_search(density, *arguments)) for density in densities]
         traced.append(len(traces) - 1)
-        eager = [jax.device_get(search(densities[1], *arguments))]
+        if name in EAGER:
+            eager = [jax.device_get(search(densities[1], *arguments))]
     return Case(task, finder, world, densities, before, vmapped, reverse, traced, jitted, eager)
 
 

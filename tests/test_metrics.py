@@ -72,7 +72,6 @@ def further(monkeypatch):
         monkeypatch.setitem(METRICS, name, metric)
 
 
-@pytest.mark.slow
 def test_metrics_are_finite_numbers_of_every_cell_and_columns_of_both_stages():
     table = sweeps.to_frame(results(), LABELS)
     for name in METRICS:

@@ -10,16 +10,12 @@ import numpy as np
 import pytest
 
 from plantjax import masks, nets, plant
-from plantjax.tasks import PAPER_TASKS, TASKS
+from plantjax.tasks import TASKS
 
 SEEDS, WIDTH, SAMPLES = 100, 50, 500
-QUICK = [("circle", 4, "norm"), ("helix", 3, "norm"), ("circle", 3, "paper")]
-SLOW = [
-    *((name, depth, "norm") for name in PAPER_TASKS for depth in (5, 10)),
-    *((name, 5, "norm") for name in TASKS if name not in PAPER_TASKS),
-    *((name, 5, "paper") for name in PAPER_TASKS),
-]
-RULED = [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
+CASES = [("circle", 4, "norm"), ("helix", 3, "norm"), ("circle", 3, "paper")]
+SLOW = [("circle", 10, "norm"), ("relu", 5, "norm"), ("teacher", 5, "norm"), ("helix", 5, "paper")]
+RULED = [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
 
 
 def mother_widths(target, width: int) -> tuple[int, ...]:
@@ -27,111 +23,102 @@ def mother_widths(target, width: int) -> tuple[int, ...]:
     return (first, *[width] * len(hidden), last)
 
 
-@cache
-def mothers(name: str, depth: int, scheme: str = "he"):
-    """Mothers [SEEDS, ...] from a program of their own, so that they have the same bits for all."""
+def he(widths, *batch: int):
+    """Mothers [*batch, ...] by numpy: weights and biases of about one size."""
+    rng = np.random.default_rng(0)
+    return {
+        nets.layer_name(i): {
+            "kernel": ((2 / n_in) ** 0.5 * rng.normal(size=(*batch, n_in, n_out))).astype("f4"),
+            "bias": (0.5 * rng.normal(size=(*batch, n_out))).astype("f4"),
+        }
+        for i, (n_in, n_out) in enumerate(pairwise(widths))
+    }
+
+
+def mothers(name: str, depth: int, scheme: str):
+    """Mothers [SEEDS, ...] of a scheme, by numpy if it is "he"."""
     widths = mother_widths(TASKS[name].target(depth), WIDTH)
+    if scheme == "he":
+        return he(widths, SEEDS)
     keys = jax.random.split(jax.random.key(depth), SEEDS)
-    return jax.jit(jax.vmap(lambda key: nets.init(jax.random.split(key, 3)[0], widths, scheme)))(
-        keys
-    )
+    return jax.device_get(jax.jit(jax.vmap(lambda key: nets.init(key, widths, scheme)))(keys))
 
 
 @cache
 def program(name: str, depth: int, rule: str):
-    """Plants in mothers [SEEDS, ...]; returns (planted, outputs, wanted outputs, values)."""
-    task = TASKS[name]
-    target = task.target(depth)
+    """Plants in mothers [SEEDS, ...]; returns (planted, outputs, wanted outputs)."""
+    task, target = TASKS[name], TASKS[name].target(depth)
 
-    def one(key, mother):
-        _, plant_key, data_key = jax.random.split(key, 3)
-        hidden = plant(plant_key, target, mother, rule, task.metric == "accuracy")
-        data = task.sample(data_key, SAMPLES)
-        outputs = nets.apply(masks.apply(hidden.params, hidden.mask), data.x)
-        wanted = nets.apply(target, data.x)
-        values = [task.evaluate(f, data.y)[task.metric] for f in (outputs, wanted)]
-        return hidden, outputs, wanted, values
+    def one(key, mother, x):
+        hidden = plant(key, target, mother, rule, task.metric == "accuracy")
+        outputs = nets.apply(masks.apply(hidden.params, hidden.mask), x)
+        return hidden, outputs, nets.apply(target, x)
 
     return jax.jit(jax.vmap(one))
 
 
 @cache
 def planted(name: str, depth: int, rule: str = "norm", scheme: str = "he"):
-    """(mothers, planted, outputs, wanted outputs, values) of SEEDS seeds."""
+    """(mothers, planted, outputs, wanted outputs) of SEEDS seeds."""
     drawn = mothers(name, depth, scheme)
     keys = jax.random.split(jax.random.key(depth), SEEDS)
-    return jax.device_get((drawn, *program(name, depth, rule)(keys, drawn)))
+    x = np.random.default_rng(1).uniform(-1, 1, (SEEDS, SAMPLES, TASKS[name].n_in)).astype("f4")
+    return jax.device_get((drawn, *program(name, depth, rule)(keys, drawn, x)))
 
 
 @pytest.mark.parametrize(("name", "depth", "rule"), RULED)
-def test_the_planted_mask_computes_the_target(name: str, depth: int, rule: str) -> None:
-    _, hidden, outputs, wanted, (value, target_value) = planted(name, depth, rule)
+def test_the_planted_mask_computes_the_target_and_the_rest_is_untouched(
+    name: str, depth: int, rule: str
+) -> None:
+    mother, hidden, outputs, wanted = planted(name, depth, rule)
+    target = TASKS[name].target(depth)
+    computes_the_target(name, hidden, outputs, wanted)
+    for layer in mother:
+        for leaf in ("kernel", "bias"):
+            before, after = mother[layer][leaf], hidden.params[layer][leaf]
+            mask = hidden.mask[layer][leaf]
+            counts = mask.reshape(SEEDS, -1).sum(axis=1)
+            np.testing.assert_array_equal(counts, int((target[layer][leaf] != 0).sum()))
+            np.testing.assert_array_equal(np.where(mask, 0, after), np.where(mask, 0, before))
+            assert (after[mask] != 0).all()
+        kernel, mask = hidden.params[layer]["kernel"], hidden.mask[layer]["kernel"]
+        signs = np.where(mask, np.sign(kernel), 0)
+        for sign in (-1, 1):
+            number = (np.sign(target[layer]["kernel"]) == sign).sum()
+            np.testing.assert_array_equal((signs == sign).sum(axis=(1, 2)), number)
+    if name == "circle" and depth > 3:  # its first layer has no biases
+        np.testing.assert_array_equal(hidden.params["layer_00"]["bias"], mother["layer_00"]["bias"])
+
+
+def computes_the_target(name: str, hidden, outputs, wanted) -> None:
     error = np.abs(outputs / hidden.scale[:, None, :] - wanted).max()
     assert error <= 1e-4 * np.ptp(wanted)
+    assert (hidden.scale > 0).all()
     if TASKS[name].metric == "accuracy":
-        assert np.abs(value - target_value).max() <= 0.005
+        assert (np.argmax(outputs, axis=2) == np.argmax(wanted, axis=2)).mean(axis=1).min() > 0.995
         np.testing.assert_array_equal(
             hidden.scale, np.repeat(hidden.scale[:, :1], TASKS[name].n_out, axis=1)
         )
-    else:
-        np.testing.assert_allclose(value, target_value, rtol=0.05)
-    assert (np.asarray(hidden.scale) > 0).all()
-
-
-@pytest.mark.parametrize(("name", "depth", "rule"), RULED)
-def test_counts_are_those_of_the_target(name: str, depth: int, rule: str) -> None:
-    _, hidden, *_ = planted(name, depth, rule)
-    target = TASKS[name].target(depth)
-    for layer in target:
-        for leaf in ("kernel", "bias"):
-            found = np.asarray(hidden.mask[layer][leaf]).reshape(SEEDS, -1).sum(axis=1)
-            np.testing.assert_array_equal(found, int((target[layer][leaf] != 0).sum()))
 
 
 @pytest.mark.parametrize(
     ("name", "depth", "rule"),
-    [
-        ("circle", 3, "norm"),
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)
-            for case in (("circle", 5, "paper"), ("helix", 5, "norm"), ("relu", 4, "paper"))
-        ),
-    ],
+    [("circle", 3, "norm"), pytest.param("circle", 5, "paper", marks=pytest.mark.slow)],
 )
 def test_a_mother_as_wide_as_the_target_works(name: str, depth: int, rule: str) -> None:
     target = TASKS[name].target(depth)
-    mother = nets.init(jax.random.key(0), nets.widths(target))
+    mother = he(nets.widths(target))
     hidden = plant(jax.random.key(1), target, mother, rule, shared_scale=False)
-    x = jax.random.uniform(jax.random.key(2), (500, TASKS[name].n_in), minval=-1.0)
+    x = np.random.default_rng(2).uniform(-1, 1, (500, TASKS[name].n_in)).astype("f4")
     outputs = nets.apply(masks.apply(hidden.params, hidden.mask), x) / hidden.scale[None, :]
     wanted = nets.apply(target, x)
     assert float(jnp.abs(outputs - wanted).max()) <= 1e-4 * float(jnp.ptp(wanted))
 
 
-@pytest.mark.parametrize("scheme", nets.SCHEMES)
+@pytest.mark.parametrize("scheme", sorted({*nets.SCHEMES} - {"he"}))
 def test_other_mothers(scheme: str) -> None:
-    _, hidden, outputs, wanted, _ = planted("circle", 4, scheme=scheme)
-    error = np.abs(outputs / hidden.scale[:, None, :] - wanted).max()
-    assert error <= 1e-4 * np.ptp(wanted)
-
-
-@pytest.mark.parametrize(("name", "depth", "rule"), RULED)
-def test_the_rest_of_the_mother_is_untouched(name: str, depth: int, rule: str) -> None:
-    mother, hidden, *_ = planted(name, depth, rule)
-    target = TASKS[name].target(depth)
-    for layer in mother:
-        for leaf in ("kernel", "bias"):
-            before, after = mother[layer][leaf], hidden.params[layer][leaf]
-            mask = hidden.mask[layer][leaf]
-            np.testing.assert_array_equal(np.where(mask, 0, after), np.where(mask, 0, before))
-            assert (np.asarray(after)[np.asarray(mask)] != 0).all()
-        kernel, mask = hidden.params[layer]["kernel"], hidden.mask[layer]["kernel"]
-        signs = np.where(mask, np.sign(kernel), 0)
-        wanted = np.sign(target[layer]["kernel"])
-        for sign in (-1, 1):
-            assert (signs[0] == sign).sum() == (wanted == sign).sum()
-    if name == "circle" and depth > 3:  # its first layer has no biases
-        np.testing.assert_array_equal(hidden.params["layer_00"]["bias"], mother["layer_00"]["bias"])
+    _, hidden, outputs, wanted = planted("circle", 4, scheme=scheme)
+    computes_the_target("circle", hidden, outputs, wanted)
 
 
 def test_the_norm_rule_keeps_the_norm_of_what_it_replaces() -> None:
@@ -214,9 +201,7 @@ def test_cosines_are_those_of_what_the_target_keeps() -> None:
     np.testing.assert_array_equal(mask, [[True, False], [True, False], [False, False]])
 
 
-@pytest.mark.parametrize(
-    ("name", "depth"), [("circle", 4), pytest.param("helix", 5, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("name", "depth"), [("circle", 4), ("helix", 3)])
 def test_planted_weights_are_hidden_among_the_others(
     name: str, depth: int, record_property
 ) -> None:
@@ -266,7 +251,7 @@ def test_dead_target_neurons_are_left_out() -> None:
             "bias": jnp.array([0.0, 0.0]),
         },
     }
-    mother = nets.init(jax.random.key(0), (1, 6, 2))
+    mother = he((1, 6, 2))
     hidden = plant(jax.random.key(1), target, mother, shared_scale=False)
     assert [int(hidden.mask["layer_00"][leaf].sum()) for leaf in ("kernel", "bias")] == [1, 1]
     assert [int(hidden.mask["layer_01"][leaf].sum()) for leaf in ("kernel", "bias")] == [2, 0]
@@ -283,7 +268,7 @@ def test_dead_target_neurons_are_left_out() -> None:
 
 def test_the_leaves_of_the_mother_may_have_other_names() -> None:
     target = TASKS["helix"].target(3)
-    mother = nets.init(jax.random.key(0), mother_widths(target, 30))
+    mother = he(mother_widths(target, 30))
     renamed = {"params": {f"Dense_{i}": layer for i, layer in enumerate(mother.values())}}
     hidden, other = (plant(jax.random.key(1), target, tree) for tree in (mother, renamed))
     chex.assert_trees_all_equal_structs(other.params, renamed)
@@ -299,7 +284,8 @@ def test_unfed_biases_in_a_mother_without_biases() -> None:
         "layer_00": {"kernel": jnp.array([[0.0, 0.0, 1.0]]), "bias": jnp.array([2.0, 3.0, 0.0])},
         "layer_01": {"kernel": jnp.ones((3, 1)), "bias": jnp.array([0.0])},
     }
-    mother = nets.init(jax.random.key(0), (1, 5, 1), "he_zero_bias")
+    mother = he((1, 5, 1))
+    mother = {name: part | {"bias": np.zeros_like(part["bias"])} for name, part in mother.items()}
     x = jnp.linspace(-1.0, 1.0, 9)[:, None]
     places = set()
     for key in jax.random.split(jax.random.key(1), 10):
@@ -313,7 +299,7 @@ def test_unfed_biases_in_a_mother_without_biases() -> None:
 @pytest.mark.parametrize("size", [2.0**-80, 2.0**80])
 def test_the_size_of_the_target_does_not_matter(size: float) -> None:
     target = TASKS["helix"].target(3)
-    mother = nets.init(jax.random.key(0), mother_widths(target, 30))
+    mother = he(mother_widths(target, 30))
     other = target | {"layer_00": jax.tree.map(lambda p: size * p, target["layer_00"])}
     hidden, sized = (plant(jax.random.key(1), tree, mother) for tree in (target, other))
     chex.assert_trees_all_equal(hidden.mask["layer_00"], sized.mask["layer_00"])
@@ -322,8 +308,8 @@ def test_the_size_of_the_target_does_not_matter(size: float) -> None:
 
 @pytest.mark.slow
 def test_eager_jitted_and_vmapped_planting_agree() -> None:
-    target = TASKS["circle"].target(5)
-    mother = nets.init(jax.random.key(0), mother_widths(target, 25))
+    target = TASKS["circle"].target(3)
+    mother = he(mother_widths(target, 25))
     eager = plant(jax.random.key(1), target, mother)
     jitted = jax.jit(plant, static_argnames=("rule", "shared_scale"))(
         jax.random.key(1), target, mother
@@ -358,10 +344,10 @@ def test_mothers_that_do_not_fit(widths, message: str) -> None:
 
 def test_bad_rule_and_parameters() -> None:
     target = TASKS["relu"].target(3)
-    mother = nets.init(jax.random.key(0), (1, 3, 1))
+    mother = he((1, 3, 1))
     with pytest.raises(ValueError, match="rule must be one of norm, paper, got 'best'"):
         plant(jax.random.key(0), target, mother, "best")
-    broken = jax.tree.map(lambda p: p.at[0].set(jnp.nan), mother)
+    broken = jax.tree.map(lambda p: np.full_like(p, np.nan), mother)
     with pytest.raises(ValueError, match=r"mother\[layer_00/bias\] must be finite"):
         plant(jax.random.key(0), target, broken)
     with pytest.raises(ValueError, match="params must be a chain of dense layers"):

@@ -12,10 +12,9 @@ from jax.flatten_util import ravel_pytree
 
 from plantjax import losses, masks, nets, optim, training
 from plantjax.types import Batch
-from shared import at
+from shared import at, net
 
-OPTIMIZERS = {  # with a state, with weight decay, with noise
-    "momentum": optax.sgd(0.1, momentum=0.9, nesterov=True),
+OPTIMIZERS = {  # with a state and weight decay, with noise
     "adamw": optax.adamw(1e-2, weight_decay=0.5),
     "noisy_sgd": optax.noisy_sgd(0.1, eta=0.1, key=jax.random.key(0)),
 }
@@ -53,9 +52,9 @@ def test_numpy_arrays_train_like_those_of_jax():
     chex.assert_trees_all_equal((found, same), (wanted, losses))
 
 
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
-def test_half_precision_is_trained_in_single(dtype):
+def test_half_precision_is_trained_in_single():
     """Adam's epsilon and second moments of small gradients would be zero in float16."""
+    dtype = jnp.float16
     low = jax.tree.map(lambda leaf: leaf.astype(dtype), (LINEAR, DATA))
 
     def apply(params, x):
@@ -108,12 +107,12 @@ def fit_adam_64(key, params, mask, data, learning_rate, epochs, batch_size):
     return {"bias": theta[2:], "slope": theta[:2, None]}, np.array(means)
 
 
-@pytest.mark.parametrize("kept", [masks.full(LINEAR), HALF], ids=["full", "half"])
-def test_equals_a_loop_in_numpy(kept):
-    key = jax.random.key(3)
-    found = jitted_fit(optimizer=optax.adam(0.05), epochs=4, batch_size=5)(key, LINEAR, kept, DATA)
-    wanted = fit_adam_64(key, LINEAR, kept, DATA, 0.05, epochs=4, batch_size=5)
-    chex.assert_trees_all_close(jax.device_get(found), wanted, rtol=1e-5)
+def test_equals_a_loop_in_numpy():
+    key, train = jax.random.key(3), jitted_fit(optimizer=optax.adam(0.05), epochs=4, batch_size=5)
+    for kept in (masks.full(LINEAR), HALF):
+        found = train(key, LINEAR, kept, DATA)
+        wanted = fit_adam_64(key, LINEAR, kept, DATA, 0.05, epochs=4, batch_size=5)
+        chex.assert_trees_all_close(jax.device_get(found), wanted, rtol=1e-5)
 
 
 def guarded(mask):
@@ -130,7 +129,8 @@ def guarded(mask):
 @pytest.fixture(scope="module")
 def mother():
     """A small network, a mask of it, and the network with NaN where it is pruned."""
-    params = jax.jit(lambda key: nets.init(key, (2, 16, 16, 1)))(jax.random.key(0))
+    params = jax.tree.map(jnp.asarray, net((2, 16), (16, 16), (16, 1)))
+    params = jax.tree.map(lambda leaf: 0.3 * leaf, params)
     rng = np.random.default_rng(1)
     mask = jax.tree.map(lambda p: jnp.asarray(rng.random(p.shape) < 0.7), params)
     poisoned = jax.tree.map(lambda p, m: jnp.where(m, p, jnp.nan), params, mask)
@@ -170,10 +170,9 @@ def test_losses_are_one_number_an_epoch_and_fall(mother):
     assert values[-1] < 0.5 * values[0]
 
 
-@pytest.mark.parametrize("batch_size", [3, 4, 22])
-def test_the_last_partial_batch_is_dropped(batch_size):
+def test_the_last_partial_batch_is_dropped():
     """Samples beyond the last full batch of the epoch's permutation are not even looked at."""
-    key = jax.random.key(4)
+    key, batch_size = jax.random.key(4), 4
     order = jax.random.permutation(jax.random.fold_in(key, 0), 22)
     used = 22 // batch_size * batch_size
     train = jitted_fit(epochs=1, batch_size=batch_size)
@@ -244,7 +243,7 @@ def recorded_run():
     return jax.device_get(trained), np.asarray(values), seen
 
 
-@pytest.mark.parametrize("steps", [0, 5, 11])
+@pytest.mark.parametrize("steps", [0, 11])
 def test_so_many_steps_are_the_first_of_the_full_run(steps):
     end, values, seen = recorded_run()
     assert len(seen) == 15
@@ -352,14 +351,13 @@ def test_bad_options_of_minimize_are_refused(options, message):
         minimize(lambda params, carry, batch, step: (params["w"], carry), **options)
 
 
-@pytest.mark.parametrize("name", ["polyak", "plateau", "lbfgs"])
+@pytest.mark.parametrize("name", ["polyak", "lbfgs"])
 def test_optimizers_that_need_the_loss_fit_as_well(name):
     inputs = np.hstack([X[:, :1], np.ones((22, 1), np.float32)])
     wanted, rest, *_ = np.linalg.lstsq(inputs, np.asarray(DATA.y), rcond=None)
     least = float(rest[0]) / 22
     optimizer = {
         "polyak": optax.polyak_sgd(1.0, f_min=least),
-        "plateau": optax.chain(optax.sgd(0.3), optax.contrib.reduce_on_plateau(patience=5)),
         "lbfgs": optax.lbfgs(memory_size=2),
     }[name]
     params, values = fit(jax.random.key(0), LINEAR, HALF, DATA, optimizer, epochs=12, batch_size=22)

@@ -38,10 +38,9 @@ def evidence(key: Key, params: Params) -> Params:
       ValueError: if a parameter is not a finite float.
 
     >>> import jax, plantjax as pj
-    >>> mother = pj.nets.init(jax.random.key(0), (2, 80, 4))
-    >>> planted = pj.plant(jax.random.key(1), pj.targets.circle(depth=3), mother)
-    >>> found = pj.audit.evidence(jax.random.key(2), planted.params)["layer_01"]["kernel"]
-    >>> bool((found[planted.mask["layer_01"]["kernel"]] > 1.0).all())
+    >>> kernel = jax.random.normal(jax.random.key(0), (40, 8)).at[:12].set(0.5)
+    >>> found = jax.jit(pj.audit.evidence)(jax.random.key(1), {"kernel": kernel})["kernel"]
+    >>> bool((found[:12] > 1.0).all())
     True
     """
     checks.finite("params", params)

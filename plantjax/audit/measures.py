@@ -83,11 +83,10 @@ def leaks(
     Raises:
       ValueError: if a parameter is not a finite float.
 
-    >>> import jax, plantjax as pj
-    >>> mother = pj.nets.init(jax.random.key(0), (2, 40, 4))
-    >>> planted = pj.plant(jax.random.key(1), pj.targets.circle(depth=3), mother)
-    >>> found = pj.audit.leaks(planted, {"twins": pj.audit.twins})
-    >>> float(found["twins/layer_01/kernel/auc"])
+    >>> import jax.numpy as jnp, plantjax as pj
+    >>> params, mask = {"w": jnp.array([3.0, 1.0, 2.0])}, {"w": jnp.array([True, False, False])}
+    >>> planted = pj.types.Planted(params, mask, scale=jnp.ones(1))
+    >>> float(pj.audit.leaks(planted, {"large": pj.audit.large})["large/w/auc"])
     1.0
     """
     checks.mask("planted.mask", planted.mask, "planted.params", planted.params)
@@ -131,7 +130,8 @@ def audit(
 
     >>> import jax, plantjax as pj
     >>> def draw(key):
-    ...     return pj.sweeps.make_world(key, pj.TASKS["relu"], 3, 20, samples=10).planted
+    ...     w = jax.random.normal(key, (9,))
+    ...     return pj.types.Planted({"w": w}, {"w": w > 0.5}, scale=jax.numpy.ones(1))
     >>> keys = jax.random.split(jax.random.key(0), 3)
     >>> pj.audit.audit(draw, keys, {"large": pj.audit.large})["large/auc"].shape
     (3,)

@@ -69,10 +69,10 @@ def rewire(
     smallest positive and the largest negative weights; here it has RigL's schedule, as in the RigL
     paper.
 
-    >>> import jax.numpy as jnp, optax, plantjax as pj
+    >>> import jax, jax.numpy as jnp, optax, plantjax as pj
     >>> params = {"w": jnp.arange(8.0)}
     >>> optimizer = rewire(optax.adam(0.1), density=0.5, end=75)
-    >>> float(pj.optim.density(optimizer.init(params)))
+    >>> float(pj.optim.density(jax.jit(optimizer.init)(params)))
     0.5
     """
     if (density is None) == (mask is None):

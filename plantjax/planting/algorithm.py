@@ -72,7 +72,7 @@ def plant(
     >>> import jax, plantjax
     >>> target = plantjax.targets.relu(depth=4)
     >>> mother = plantjax.nets.init(jax.random.key(0), (1, 50, 50, 1))
-    >>> planted = plantjax.plant(jax.random.key(1), target, mother)
+    >>> planted = jax.jit(plantjax.plant)(jax.random.key(1), target, mother)
     >>> int(plantjax.masks.count(planted.mask))
     3
     """

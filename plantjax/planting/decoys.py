@@ -38,12 +38,13 @@ def add_decoys(key: Key, planted: Planted, copies: int = 1) -> Planted:
       ValueError: if copies is negative or the network is not a chain.
 
     >>> import jax, plantjax as pj
-    >>> mother = pj.nets.init(jax.random.key(0), (2, 80, 4))
-    >>> planted = pj.plant(jax.random.key(1), pj.targets.circle(depth=3), mother)
-    >>> more = pj.planting.add_decoys(jax.random.key(2), planted, copies=2)
-    >>> changed = more.params["layer_01"]["kernel"] != planted.params["layer_01"]["kernel"]
-    >>> int(changed.sum()), float(more.verify(pj.targets.circle(depth=3), pj.nets.apply)) < 1e-5
-    (160, True)
+    >>> mother = pj.nets.init(jax.random.key(0), (1, 9, 1))
+    >>> planted = jax.jit(pj.plant)(jax.random.key(1), pj.targets.relu(depth=3), mother)
+    >>> more = jax.jit(pj.planting.add_decoys, static_argnums=2)(jax.random.key(2), planted, 2)
+    >>> int((more.params["layer_00"]["kernel"] != planted.params["layer_00"]["kernel"]).sum())
+    2
+    >>> float(more.verify(pj.targets.relu(depth=3), pj.nets.apply)) < 1e-5
+    True
     """
     checks.integer("copies", copies, 0)
     nets.layers(planted.params)  # raises unless it is a chain

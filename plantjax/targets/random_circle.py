@@ -46,7 +46,8 @@ def random_circle(key: Key, depth: int, knots: int = 10) -> Params:
       ValueError: if depth or knots is too small.
 
     >>> import jax, plantjax as pj
-    >>> pj.nets.widths(pj.targets.random_circle(jax.random.key(0), depth=6))
+    >>> draw = lambda key: pj.targets.random_circle(key, depth=6)
+    >>> pj.nets.widths(jax.eval_shape(draw, jax.random.key(0)))
     (2, 4, 2, 3, 20, 4)
     """
     checks.integer("depth", depth, 3)

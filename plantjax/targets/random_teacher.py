@@ -47,9 +47,9 @@ def random_teacher(
       ValueError: if a number is too small.
 
     >>> import jax, plantjax as pj
-    >>> target = pj.targets.random_teacher(jax.random.key(0), depth=5)
-    >>> pj.nets.widths(target), int((target["layer_01"]["kernel"] != 0).sum())
-    ((5, 8, 8, 8, 2), 32)
+    >>> draw = lambda key: pj.targets.random_teacher(key, depth=5)
+    >>> pj.nets.widths(jax.eval_shape(draw, jax.random.key(0)))
+    (5, 8, 8, 8, 2)
     """
     for name, value, least in (("depth", depth, 3), ("n_in", n_in, 1), ("width", width, 1)):
         checks.integer(name, value, least)

@@ -63,7 +63,8 @@ def random_helix(key: Key, depth: int, knots: int = 30) -> Params:
       ValueError: if depth is below 3 or knots below 2.
 
     >>> import jax, plantjax as pj
-    >>> pj.nets.widths(pj.targets.random_helix(jax.random.key(0), depth=5))
+    >>> draw = lambda key: pj.targets.random_helix(key, depth=5)
+    >>> pj.nets.widths(jax.eval_shape(draw, jax.random.key(0)))
     (1, 1, 30, 3, 3)
     """
     checks.integer("depth", depth, 3)
@@ -132,7 +133,8 @@ def random_product(key: Key, depth: int, knots: int = 10) -> Params:
       ValueError: if depth or knots is below 3.
 
     >>> import jax, plantjax as pj
-    >>> pj.nets.widths(pj.targets.random_product(jax.random.key(0), depth=5))
+    >>> draw = lambda key: pj.targets.random_product(key, depth=5)
+    >>> pj.nets.widths(jax.eval_shape(draw, jax.random.key(0)))
     (2, 4, 2, 18, 1)
     """
     checks.integer("depth", depth, 3)

@@ -6,15 +6,17 @@ import pytest
 import audit
 from plantjax.jobs.job import InputError
 
+FEW = ("large", "twins")
 SMOKE = ["--tasks", "relu", "--depth", "3", "--width", "8", "--seeds", "2"]
 
 
-def test_a_case_is_computed_once_and_its_table_has_every_detector(tmp_path, capsys):
+def test_a_case_is_computed_once_and_its_table_has_every_detector(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(audit, "DETECTORS", {name: audit.DETECTORS[name] for name in FEW})
     for _ in range(2):
         audit.main([*SMOKE, "--out", str(tmp_path)])
     assert capsys.readouterr().out.count("relu he norm 0 ...") == 1
     table = pd.read_csv(tmp_path / "audit.csv")
-    assert set(table["detector"]) == set(audit.DETECTORS)
+    assert set(table["detector"]) == set(FEW)
     assert set(table["rule"]) == {"norm", "paper"}
     assert (table["recall"] >= 0).all()
     text = (tmp_path / "audit.md").read_text()

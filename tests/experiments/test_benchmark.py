@@ -73,6 +73,7 @@ def test_a_selection_names_its_rivals() -> None:
         assert all((np.asarray(a) == np.asarray(b)).all() for a, b in leaves)
 
 
+@pytest.mark.slow
 def test_peers_in_jax_train_as_the_library_does() -> None:
     """In one batch the order of the samples does not matter."""
     batch, epochs = jax_peers.BATCH_SIZE, 3

@@ -23,7 +23,7 @@ from ranking.plan import BUDGETS
 from tuning import published
 
 PLUGIN = scripting.ROOT / "examples" / "own_plugin.py"
-SMOKE = ["--budget", "smoke", "--tasks", "xor", "--finders", "magnitude", "largest"]
+SMOKE = ["--budget", "smoke", "--tasks", "xor", "--finders", "largest"]
 SMOKE += ["--controls", "shuffled", "--rulings", "published", "--plugin", str(PLUGIN)]
 
 
@@ -157,7 +157,7 @@ def test_a_run_writes_page_tables_and_figure(finished: Path) -> None:
 def test_the_page_tells_what_it_rests_on(finished: Path) -> None:
     text = (finished / "LEADERBOARD.md").read_text()
     assert (
-        "experiments/leaderboard.py --budget smoke --tasks xor --finders magnitude largest "
+        "experiments/leaderboard.py --budget smoke --tasks xor --finders largest "
         "--controls shuffled --rulings published --plugin "
     ) in text
     first = release_seed()
@@ -166,7 +166,7 @@ def test_the_page_tells_what_it_rests_on(finished: Path) -> None:
     assert config["device"] in text
     assert f"jax {config['versions']['jax']}" in text
     assert list(config["settings"]["plugin"]) == [PLUGIN.name]
-    for name in ("magnitude", "magnitude+shuffled", "largest+shuffled", "oracle_random"):
+    for name in ("largest", "largest+shuffled", "oracle_random"):
         assert f"| `{name}` |" in text
     assert "\n**xor**: accuracy; 2 mothers, " in text
     tables = [line for line in text.splitlines() if line.startswith("|")]

@@ -233,7 +233,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(times: int, finished: Finished, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", ["-u seek.py --help", "seek.py --list", "seek.py --densities 2"])
+@pytest.mark.parametrize("words", ["-u seek.py --help", "seek.py --densities 2"])
 def test_a_reader_that_leaves_hears_nothing(words: str) -> None:
     """Whether output is buffered or not, and errors as well."""
     reader, writer = os.pipe()

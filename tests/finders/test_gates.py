@@ -274,7 +274,7 @@ def test_the_highest_logits_are_kept_and_the_native_counted():
 @pytest.mark.parametrize("task", [CIRCLE, RELU])
 def test_a_dense_target_is_what_the_mother_computes(task):
     params, batch = nets.init(KEY, (task.n_in, 12, task.n_out)), task.sample(KEY, 20)
-    run = functools.partial(nets.apply, params)
+    run = jax.jit(functools.partial(nets.apply, params))
     dense = run(batch.x)
     other = jax.random.normal(KEY, dense.shape)
     criterion = finders.concrete_ticket(task, target="dense").search.plain.criterion

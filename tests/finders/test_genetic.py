@@ -97,6 +97,12 @@ def test_what_is_told_is_what_the_mask_scores():
         assert found.info["live_kept"][index] == masks.count(masks.live(params, mask))
 
 
+@functools.cache
+def small_search():
+    """A search in a network of 7 parameters."""
+    return jax.jit(finders.genetic(RELU, generations=30, population=10).search)
+
+
 @pytest.mark.slow
 def test_the_optimum_of_a_small_network_is_found():
     """All 35 masks of 4 of 7 parameters are scored; the search must find the best."""
@@ -110,8 +116,7 @@ def test_the_optimum_of_a_small_network_is_found():
         mask = [jnp.asarray(p.reshape(leaf.shape)) for p, leaf in zip(parts, leaves, strict=True)]
         outputs = nets.apply(masks.apply(params, jax.tree.unflatten(structure, mask)), data.x)
         scores.append(-float(RELU.evaluate(outputs, data.y)["mse"]))
-    finder = finders.genetic(RELU, generations=30, population=10)
-    found = jax.jit(finder.search)(KEY, params, data, 4 / 7)
+    found = small_search()(KEY, params, data, 4 / 7)
     np.testing.assert_allclose(found.info["best"][-1], max(scores), rtol=1e-5)
 
 
@@ -133,9 +138,8 @@ def test_networks_that_are_no_chain_are_judged_by_their_counts():
 
 @pytest.mark.slow
 def test_outputs_that_are_not_finite_lose():
-    params = jax.tree.map(lambda leaf: leaf.at[..., 0].set(3e38), nets.init(KEY, (1, 4, 1)))
-    finder = finders.genetic(RELU, generations=1, population=4)
-    found = jax.jit(finder.search)(KEY, params, RELU.sample(KEY, 50), 1.0)
+    params = jax.tree.map(lambda leaf: leaf.at[..., 0].set(3e38), nets.init(KEY, (1, 2, 1)))
+    found = small_search()(KEY, params, RELU.sample(KEY, 50), 1.0)
     assert found.info["best"][-1] == jnp.finfo(jnp.float32).min
 
 

@@ -72,13 +72,13 @@ def test_phases_alternate_and_the_last_one_is_sparse():
     assert (np.asarray(params["w"])[np.array(kept[-1]) == 0] == 0).all()
 
 
-@pytest.mark.parametrize(("steps", "phases"), [(1, 2), (3, 4), (7, 6), (5, 2)])
+@pytest.mark.parametrize(("steps", "phases"), [(1, 2), (7, 6), (5, 2)])
 def test_the_end_is_sparse_however_many_steps(steps, phases):
     params = {"w": jnp.arange(1.0, 5.0)}
     rule = alternating(optax.sgd(0.0), KEY, 0.5, phases, steps, masks.select, None)
-    state = rule.init(params)
+    update, state = jax.jit(rule.update), rule.init(params)
     for _ in range(steps):
-        _, state = rule.update(params, state, params)
+        _, state = update(params, state, params)
     assert optim.mask(state)["w"].tolist() == [False, False, True, True]
 
 
@@ -130,27 +130,21 @@ def test_units_of_a_permuted_twin_are_found_and_masks_carried_over():
         np.testing.assert_array_equal(np.asarray(order)[live], np.asarray(wanted)[live])
         assert sorted(order.tolist()) == list(range(order.size))
     np.testing.assert_allclose(correlation, np.mean(np.concatenate(alive)), rtol=1e-3)
-    mask = masks.select(KEY, PARAMS, 0.4)
+    rng = np.random.default_rng(0)
+    mask = jax.tree.map(lambda leaf: rng.random(leaf.shape) < 0.4, PARAMS)
     moved = carried(mask, orders)
     outputs = (nets.apply(masks.apply(p, m), DATA.x) for p, m in ((twin, moved), (PARAMS, mask)))
     np.testing.assert_allclose(*outputs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["iterand", "ac_dc", "sign_in", "ham", "aligned"])
+@pytest.mark.parametrize("name", ["sign_in", "ham"])
 def test_they_find_exact_masks_of_networks_that_learn(name):
-    options = {"search_learning_rate": 0.03} if name in ("sign_in", "ham") else {}
-    result = found(name, 0.4, **options)
+    result = found(name, 0.4, search_learning_rate=0.03)
     assert flat(result.mask).sum() == int(0.4 * SIZE + 0.5)
-    pruned = ~flat(result.mask)
-    if name in ("ac_dc", "sign_in", "ham"):
-        assert (flat(result.params)[pruned] == 0).all()
-    if "losses" in result.info:
-        assert result.info["losses"][-1] < result.info["losses"][0]
-    if name in ("sign_in", "ham"):
-        assert 0 < result.info["flipped"] < 0.5
-    if name == "aligned":
-        assert result.info["correlation"] > 0.3
+    assert (flat(result.params)[~flat(result.mask)] == 0).all()
+    assert result.info["losses"][-1] < result.info["losses"][0]
+    assert 0 < result.info["flipped"] < 0.5
 
 
 @pytest.mark.parametrize(

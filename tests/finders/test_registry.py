@@ -205,15 +205,14 @@ def test_finders_take_numpy_arrays_and_compute_in_single_precision():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["concrete_ticket", "bernoulli_gates", "seek", "rigl"])
-def test_masks_do_not_depend_on_how_numbers_are_stored(name):
+def test_masks_do_not_depend_on_how_numbers_are_stored():
     """bfloat16 parameters that float32 holds exactly, in numpy arrays."""
-    task, options = tasks.TASKS["circle"], contract.brief(name)
+    task, options = tasks.TASKS["circle"], contract.brief("rigl")
     params = nets.init(jax.random.key(0), (2, 8, 4))
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
     wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
     data = task.sample(jax.random.key(1), 100)
-    finder = names.make(task, name, **options)
+    finder = names.make(task, "rigl", **options)
     found = finder(jax.random.key(2), params, jax.tree.map(np.asarray, data), 0.3)
     wanted = finder(jax.random.key(2), jax.tree.map(np.asarray, wide), data, 0.3)
     chex.assert_trees_all_equal(found.mask, wanted.mask)

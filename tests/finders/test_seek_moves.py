@@ -1,5 +1,6 @@
 """The seeker's parts against brute force: loss, samples, price, predictions, beam, both sweeps."""
 
+import functools
 import itertools
 
 import chex
@@ -136,16 +137,24 @@ def test_the_cost_is_convex_and_the_price_follows_the_excess():
     assert price.steered(*arguments, jnp.float32(0.0)) == 2.0
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("layer", [1, 2, 3])
+@functools.cache
+def modelled(name):
+    """The model of a drive, compiled for all layers."""
+    goal, sample = CASES[name]
+    return jax.jit(
+        lambda z, weights, layer: linear.model(goal, AIM, z, linear.Rest(weights, layer, 3), sample)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"), [("circle", 1), ("circle", 2), ("circle", 3), ("helix", 2)]
+)
 def test_the_model_has_the_gradient_and_moves_with_the_network(name, layer):
     goal, sample = CASES[name]
     kept = random_mask(jax.random.key(3), 0.6)
     weights = sub.masked(CHAIN, kept)
     drive = sub.matmul(sub.inputs(weights, X, layer - 1), weights[layer - 1])
-    at = jax.jit(
-        lambda z, layer: linear.model(goal, AIM, z, linear.Rest(weights, layer, 3), sample)
-    )(drive, jnp.int32(layer))
+    at = modelled(name)(drive, weights, jnp.int32(layer))
 
     def outputs(z):
         for kernel in weights[layer:]:
@@ -160,14 +169,12 @@ def test_the_model_has_the_gradient_and_moves_with_the_network(name, layer):
 
 
 def test_predictions_are_those_of_the_model_for_every_move():
-    goal, sample = CASES["circle"]
     kept = random_mask(jax.random.key(3), 0.6)
     weights = sub.masked(CHAIN, kept)
     fed = sub.inputs(weights, X, 0)
     hidden = jax.nn.relu(fed @ weights[0])
     drive = sub.fed(hidden, 10) @ weights[1]
-    rest = linear.Rest(weights, jnp.int32(2), 3)
-    at = jax.jit(lambda z: linear.model(goal, AIM, z, rest, sample))(drive)
+    at = modelled("circle")(drive, weights, jnp.int32(2))
     real = sub.real(WIDTHS)
     unit = predictions.Lines(
         *(CHAIN.weights[0][:, 4], CHAIN.weights[1][4], kept[0][:, 4], kept[1][4]),
@@ -303,9 +310,15 @@ def sweep_units(key, search, kept):
     return units.sweep(key, search, CHAIN, kept, units.Options(9, 5, beam.Options(6, 3, 3)))
 
 
+@functools.cache
+def sweeping(sweep, name, value):
+    return jax.jit(lambda key, kept: sweep(key, searcher(name, value), kept))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("sweep", [sweep_edges, sweep_units])
-@pytest.mark.parametrize(("name", "value"), [("circle", 0.02), ("helix", 0.0)])
+@pytest.mark.parametrize(
+    ("sweep", "name", "value"), [(sweep_edges, "helix", 0.0), (sweep_units, "circle", 0.02)]
+)
 def test_a_sweep_never_loses(sweep, name, value):
     """Log loss plus cost falls or stays, whatever the mask; and the mask is live."""
 
@@ -313,7 +326,7 @@ def test_a_sweep_never_loses(sweep, name, value):
         total = sub.count(kept).astype(jnp.float32)
         return log_loss(name, kept) + price.cost(terms(value), total)
 
-    run = jax.jit(lambda key, kept: sweep(key, searcher(name, value), kept))
+    run = sweeping(sweep, name, value)
     gains = []
     for seed in range(5):
         kept = random_mask(jax.random.key(seed), 0.4)
@@ -345,7 +358,7 @@ def test_redesign_keeps_to_its_slots_and_adds_units_to_a_thin_network():
 def test_a_sweep_leaves_no_single_flip_of_the_outputs_that_gains_much():
     """The last visits are the outputs': brute force over all their flips finds at most little."""
     kept = random_mask(jax.random.key(1), 0.5)
-    after = jax.jit(lambda key: sweep_edges(key, searcher("helix", 0.0), kept))(jax.random.key(0))
+    after = sweeping(sweep_edges, "helix", 0.0)(jax.random.key(0), kept)
     value = log_loss("helix", after)
     flips = [
         log_loss("helix", after.at[-1, i, j].set(~after[-1, i, j]))

@@ -81,13 +81,9 @@ def wanted_counts(density, n, schedule="exponential"):
     return [n, *np.floor(kept * n + 0.5)]
 
 
-@pytest.mark.parametrize(
-    ("score", "schedule"),
-    [("snip", "linear"), pytest.param("grasp", "exponential", marks=pytest.mark.slow)],
-)
-def test_rounds_are_nested_and_follow_the_schedule(score, schedule, world, seen):
-    rows, _ = trail(world, seen, score=f"spied_{score}", rounds=ROUNDS, schedule=schedule)
-    np.testing.assert_array_equal(rows.sum(axis=1), wanted_counts(0.1, rows.shape[1], schedule))
+def test_rounds_are_nested_and_follow_the_schedule(world, seen):
+    rows, _ = trail(world, seen, score="spied_snip", rounds=ROUNDS, schedule="linear")
+    np.testing.assert_array_equal(rows.sum(axis=1), wanted_counts(0.1, rows.shape[1], "linear"))
     assert rows[0].all()
     assert not (rows[1:] & ~rows[:-1]).any()
 
@@ -96,15 +92,6 @@ def test_allow_revive_lets_pruned_parameters_come_back(world, seen):
     rows, _ = trail(world, seen, score="spied_random", rounds=ROUNDS, allow_revive=True)
     np.testing.assert_array_equal(rows.sum(axis=1), wanted_counts(0.1, rows.shape[1]))
     assert (rows[1:] & ~rows[:-1]).any()
-
-
-@pytest.mark.slow
-def test_rounds_change_nothing_for_scores_that_do_not_change(world):
-    once, often = (
-        search(finders.singleshot(CIRCLE, score="magnitude", rounds=rounds), world, [0.03, 0.4])
-        for rounds in (1, ROUNDS)
-    )
-    chex.assert_trees_all_equal(once.mask, often.mask)
 
 
 def test_every_round_keeps_the_highest_scores_of_the_masked_network(world, seen):
@@ -122,32 +109,15 @@ def test_every_round_keeps_the_highest_scores_of_the_masked_network(world, seen)
         assert not (kept & ~mask).any()
 
 
-@pytest.mark.parametrize(
-    "scope",
-    ["layer", *(pytest.param(s, marks=pytest.mark.slow) for s in masks.SCOPES if s != "layer")],
-)
-def test_counts_are_exact_in_every_scope(scope, world):
+def test_counts_are_exact_in_a_scope(world):
     densities = np.float32([1e-4, 0.01, 0.1, 1 / 3, 0.5, 0.999, 1.0])
-    found = search(finders.singleshot(CIRCLE, score="magnitude", scope=scope), world, densities)
-    groups = {
-        "global": [jax.tree.leaves(found.mask)],
-        "oracle": [jax.tree.leaves(found.mask)],
-        "layer": [jax.tree.leaves(layer) for layer in found.mask.values()],
-        "local": [[leaf] for leaf in jax.tree.leaves(found.mask)],
-        "channel": [
-            [leaf[..., c] for leaf in jax.tree.leaves(layer)]
-            for layer in found.mask.values()
-            for c in range(layer["bias"].shape[-1])
-        ],
-    }
-    kept = flat(jax.tree.leaves(found.mask))
-    n = kept.shape[1]
+    found = search(finders.singleshot(CIRCLE, score="magnitude", scope="layer"), world, densities)
+    layers = [flat(jax.tree.leaves(layer)) for layer in found.mask.values()]
+    sizes = [layer.shape[1] for layer in layers]
+    n = sum(sizes)
     wanted = np.clip(np.floor(densities * np.float32(n) + np.float32(0.5)), 1, n)
-    np.testing.assert_array_equal(kept.sum(axis=1), wanted)
-    if scope in ("layer", "local"):
-        counts = np.stack([flat(group).sum(axis=1) for group in groups[scope]], axis=1)
-        sizes = [flat(group).shape[1] for group in groups[scope]]
-        assert counts.tolist() == [shares(int(k), sizes) for k in wanted]
+    counts = np.stack([layer.sum(axis=1) for layer in layers], axis=1)
+    assert counts.tolist() == [shares(int(k), sizes) for k in wanted]
 
 
 @pytest.mark.slow

@@ -143,12 +143,6 @@ def test_select_within_against_brute_force(scope, flat):
                 assert_best(kept[group], flat[group], k, within[group])
 
 
-def test_eager_and_vmapped_selection_are_bit_equal():
-    vmapped = select(CASES["zeros"], DENSITIES, "layer")[DENSITIES.index(0.25)]
-    eager = masks.select(KEY, unflatten(CASES["zeros"]), 0.25, "layer")
-    chex.assert_trees_all_equal(eager, unflatten(vmapped))
-
-
 @PROPERTY
 @given(
     flat=arrays(np.float32, N, elements=st.floats(width=32, allow_nan=True)),
@@ -331,11 +325,10 @@ def test_there_is_a_threshold_for_every_group(scope):
     assert near.shape == first.shape
 
 
-@pytest.mark.parametrize("scope", ["layer", "channel"])
-def test_former_thresholds_change_nothing(scope):
-    search = jax.jit(functools.partial(masks.reselect, scope=scope))
+def test_former_thresholds_change_nothing():
+    search = jax.jit(functools.partial(masks.reselect, scope="channel"))
     tree = unflatten(CASES["distinct"])
-    mask, near = search(KEY, tree, 0.3, masks.unknown(TREE, scope))
+    mask, near = search(KEY, tree, 0.3, masks.unknown(TREE, "channel"))
     chex.assert_trees_all_equal(search(KEY, tree, 0.3, near)[0], mask)
 
 
@@ -343,7 +336,7 @@ def test_a_channel_needs_no_bias():
     assert masks.unknown({"dense": {"kernel": jnp.ones((2, 3))}}, "channel").shape == (3,)
 
 
-@pytest.mark.parametrize("scope", ["global", "layer", "channel"])
+@pytest.mark.parametrize("scope", ["global", "channel"])
 def test_what_is_not_prunable_is_kept_and_not_counted(scope):
     tree = unflatten(CASES["distinct"])
     search = functools.partial(masks.select, scope=scope, prunable=kernels_only)

@@ -84,7 +84,7 @@ def test_top_against_brute_force(values, k, within, seed):
     np.testing.assert_array_equal(everything, brute_force(values, priority, k, np.ones(N, bool)))
 
 
-@pytest.mark.parametrize("n", [1, 1000, 50_000])
+@pytest.mark.parametrize("n", [1, 50_000])
 def test_top_of_many_sizes(n):
     rng = np.random.default_rng(n)
     values = np.round(rng.normal(size=n), 2).astype(np.float32)  # many ties
@@ -155,15 +155,14 @@ def test_arrays_are_ranked_apart(values, k):
         np.testing.assert_array_equal(other, one)
 
 
-@pytest.mark.parametrize("kind", ["random", "tied", "infinite"])
-def test_accelerators_mark_the_same(monkeypatch, kind):
+def test_accelerators_mark_the_same(monkeypatch):
     """They search digit by digit, in a fixed number of passes."""
-    key, sizes = jax.random.key(5), (1, 40, 300)
-    drawn = [jax.random.normal(jax.random.fold_in(key, n), (4, n)) for n in sizes]
-    changes = {"random": lambda a: a, "tied": jnp.round, "infinite": lambda a: jnp.exp(60 * a)}
-    values = [changes[kind](array) for array in drawn]
-    within = [array < 1.0 for array in drawn]
-    k = jnp.array([[0, 0, 0], [1, 7, 100], [1, 40, 300], [0, 1, 299]], jnp.int32)
+    key, sizes, rng = jax.random.key(5), (1, 40, 300), np.random.default_rng(5)
+    drawn = [rng.normal(size=(4, n)).astype("f4") for n in sizes]
+    with np.errstate(over="ignore"):  # random, tied and infinite values
+        values = [np.concatenate([a, np.round(a), np.exp(60 * a)]) for a in drawn]
+    within = [array < 1.0 for array in values]
+    k = np.tile(np.int32([[0, 0, 0], [1, 7, 100], [1, 40, 300], [0, 1, 299]]), (3, 1))
     near = jnp.full(3, 1 << 31, jnp.uint32)
 
     def marks():

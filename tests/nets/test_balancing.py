@@ -2,7 +2,6 @@
 
 import functools
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +18,6 @@ NETWORKS = {
     "vgg": convnets.Network(convnets.VGG(3, blocks=((4, 5), (6,)))),
     "normed": convnets.Network(convnets.VGG(3, batch_norm=True, blocks=((4,), (6,)))),
     "pad": convnets.Network(convnets.ResNet(3, stages=((3, 1), (5, 1)))),
-    "project": convnets.Network(convnets.ResNet(3, stages=((3, 1), (5, 1)), shortcut="project")),
 }
 
 
@@ -81,13 +79,8 @@ def test_synflow_of_a_chain_neither_overflows_nor_vanishes(size):
     np.testing.assert_allclose(found / found.max(), wanted / wanted.max(), rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [
-        ("normed", 1e14),
-        *(pytest.param(*c, marks=pytest.mark.slow) for c in (("pad", 1e7), ("project", 1e10))),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "size"), [("normed", 1e14), ("pad", 1e7)])
 def test_synflow_of_other_networks_does_not_overflow(name, size):
     network, params = NETWORKS[name], positive(name, size)
     assert not np.isfinite(jax.jit(network.flow)(params, jnp.ones((1, *IMAGE)))).all()
@@ -118,15 +111,23 @@ def test_networks_with_the_shapes_of_a_chain_may_have_shortcuts_or_tanh():
         )
 
 
+DEEP = 6
+
+
+def rectified(params, x):
+    return jax.nn.relu(nets.apply(params, x))
+
+
 @pytest.mark.parametrize("scanned", [False, True])
 def test_deep_networks_of_any_names_and_form_stay_in_range(scanned):
-    """20 layers whose outputs reach 1e60; in a scan they are one stacked layer."""
+    """Six layers whose outputs reach 1e60; in a scan they are one stacked layer."""
+    rng = np.random.default_rng(0)
     layers = [
-        {"w": 30.0 * jax.random.normal(jax.random.key(i), (20, 20)), "b": jnp.ones(20)}
-        for i in range(20)
+        {"w": np.float32(1e9 * rng.normal(size=(20, 20))), "b": np.ones(20, np.float32)}
+        for _ in range(DEEP)
     ]
     if scanned:
-        params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+        params = jax.tree.map(lambda *leaves: np.stack(leaves), *layers)
     else:
         params = {f"block{i}": layer for i, layer in enumerate(layers)}
 
@@ -136,29 +137,19 @@ def test_deep_networks_of_any_names_and_form_stay_in_range(scanned):
     def apply(p, x):
         if scanned:
             return jax.lax.scan(step, x, p)[0]
-        for i in range(len(layers)):
+        for i in range(DEEP):
             x, _ = step(x, p[f"block{i}"])
         return x
 
     named = {f"layer_{i:02d}": {"kernel": p["w"], "bias": p["b"]} for i, p in enumerate(layers)}
-    wanted = flat(scores_of(lambda p, x: jax.nn.relu(nets.apply(p, x)), named, (20,)))
+    wanted = flat(scores_of(rectified, named, (20,)))
     assert np.isfinite(wanted).all()
     found = scores_of(apply, params, (20,))
     if scanned:
-        found = {f"{i:02d}": jax.tree.map(lambda p, i=i: p[i], found) for i in range(20)}
+        found = {f"{i:02d}": jax.tree.map(lambda p, i=i: p[i], found) for i in range(DEEP)}
     else:
-        found = {f"{i:02d}": found[f"block{i}"] for i in range(20)}
+        found = {f"{i:02d}": found[f"block{i}"] for i in range(DEEP)}
     np.testing.assert_array_equal(flat(found), wanted)
-
-
-@pytest.mark.slow
-def test_a_chain_of_convolutions_with_its_own_apply_is_balanced():
-    """An overflow without: nothing tells the network's form but its trace."""
-    network, params = NETWORKS["vgg"], positive("vgg", 1e10)
-    assert not np.isfinite(network(params, jnp.ones((1, *IMAGE)))).all()
-    found = scores_of(lambda p, x: network(p, x), params)
-    chex.assert_trees_all_equal(found, scores_of(network, params))
-    assert np.isfinite(flat(found)).all()
 
 
 def vgg64(params, blocks, x):
@@ -199,15 +190,10 @@ def pruned64(params, blocks, image, density, rounds):
     return mask
 
 
-@pytest.mark.parametrize(
-    ("depth", "width", "image", "rounds"),
-    [
-        pytest.param(11, 0.03, (32, 32, 3), 10, marks=pytest.mark.slow),
-        pytest.param(19, 0.0625, (32, 32, 3), 100, marks=pytest.mark.slow),
-    ],
-)
-def test_masks_of_synflow_equal_those_in_float64(depth, width, image, rounds):
-    network = convnets.vgg(depth, width)
+@pytest.mark.slow
+def test_masks_of_synflow_equal_those_in_float64():
+    image, rounds = (32, 32, 3), 10
+    network = convnets.vgg(11, 0.03)
     params = network.init(jax.random.key(0), image)
     score, batch = SCORES["synflow"](network, None), Batch(jnp.zeros((1, *image)), None)
 

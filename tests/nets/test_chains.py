@@ -78,7 +78,7 @@ def test_parameters_are_uncorrelated():
     assert np.abs(correlation).max() < (5 + math.sqrt(2 * math.log(pairs))) / math.sqrt(MOTHERS)
 
 
-@pytest.mark.parametrize("scheme", nets.SCHEMES)
+@pytest.mark.parametrize("scheme", ["he", "looks_linear"])
 def test_initialisation_is_float32_and_determined_by_the_key(scheme):
     first, again, other = (nets.init(jax.random.key(s), (2, 7, 5, 3), scheme) for s in (0, 0, 1))
     chex.assert_trees_all_equal(first, again)

@@ -9,8 +9,7 @@ from plantjax.nets import convnets
 from plantjax.nets.patches import by_patches
 
 SHAPES = [
-    ((6, 5), (3, 3), (2, 2)),
-    ((8, 8), (2, 4), (1, 3)),
+    ((6, 5), (2, 4), (1, 3)),
     ((2, 1), (3, 5), (1, 1)),  # most taps see padding alone
     ((4, 6), (1, 1), (2, 2)),
 ]
@@ -60,10 +59,9 @@ def test_anything_else_is_refused(options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [convnets.vgg, convnets.resnet])
-def test_networks_run_either_way(make):
-    depth = 11 if make is convnets.vgg else 18  # has strides, and projections
-    networks = [make(depth, 0.0625, convolution=how) for how in convnets.CONVOLUTIONS]
+def test_networks_run_either_way():
+    """With strides, and projections."""
+    networks = [convnets.resnet(18, 0.0625, convolution=how) for how in convnets.CONVOLUTIONS]
     params = networks[0].init(jax.random.key(0), (9, 9, 2))
     x = jax.random.normal(jax.random.key(1), (2, 9, 9, 2))
     outputs = [network(params, x) for network in networks]

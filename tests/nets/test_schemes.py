@@ -12,7 +12,7 @@ KEY = jax.random.key(0)
 X = jax.random.normal(jax.random.key(1), (9, 3))
 
 
-@pytest.mark.parametrize("shape", [(6, 6), (8, 5), (4, 9), (3, 3, 2, 7)])
+@pytest.mark.parametrize("shape", [(8, 5), (4, 9), (3, 3, 2, 7)])
 def test_orthogonal_kernels_are_scaled_like_he(shape):
     drawn = jax.random.normal(KEY, shape)
     kernel = np.asarray(schemes.kernel(drawn, "orthogonal", False, False)).reshape(-1, shape[-1])
@@ -42,10 +42,9 @@ def test_looks_linear_layers_of_equal_width_keep_lengths():
     np.testing.assert_allclose(lengths[2], lengths[0], rtol=1e-4)
 
 
-@pytest.mark.parametrize("scheme", ["orthogonal", "looks_linear"])
-def test_tickets_are_planted_in_them(scheme):
+def test_tickets_are_planted_in_them():
     target = targets.circle(3)
-    mother = nets.init(KEY, (2, 25, 4), scheme)  # an odd width
+    mother = nets.init(KEY, (2, 25, 4), "looks_linear")  # an odd width
     planted = plant(KEY, target, mother)
     x = jax.random.normal(KEY, (50, 2))
     found = nets.apply(masks.apply(planted.params, planted.mask), x)

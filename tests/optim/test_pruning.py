@@ -30,16 +30,12 @@ WRAPPED = {
     "multi-steps outside": lambda prune: optax.MultiSteps(
         prune(optax.adam(0.01)), 2
     ).gradient_transformation(),
-    "if-finite inside": lambda prune: prune(optax.apply_if_finite(optax.adam(0.01), 5)),
     "if-finite outside": lambda prune: optax.apply_if_finite(prune(optax.adam(0.01)), 5),
     "factored": lambda prune: prune(optax.adafactor(0.01, min_dim_size_to_factor=4)),
-    "injected": lambda prune: optax.inject_hyperparams(
-        lambda learning_rate: prune(optax.adam(learning_rate))
-    )(learning_rate=0.01),
 }
 
 
-QUICK = ("adamw", "schedule-free", "multi-steps inside")
+QUICK = ("adamw",)
 
 
 def pruned(inner=None, **options):
@@ -88,14 +84,13 @@ def masks_of(states):
     )
 
 
-@pytest.mark.parametrize("schedule", ["cubic", "exponential", "one_shot"])
-def test_densities_follow_the_schedule_from_begin_to_end(schedule):
-    _, states = run(pruned(schedule=schedule, begin=3, every=4, end=13))
+def test_densities_follow_the_schedule_from_begin_to_end():
+    _, states = run(pruned(schedule="cubic", begin=3, every=4, end=13))
     kept = masks_of(states).sum(1)
     wanted, now = [], SIZE
     for number in range(1, 21):  # updates count from 1
         if number in (7, 11, 13):
-            density = schedules.SCHEDULES[schedule](0.1, number - 3, 10)
+            density = schedules.cubic(0.1, number - 3, 10)
             now = int(masks.number_kept(density, SIZE))
         wanted.append(now)
     np.testing.assert_array_equal(kept, wanted)
@@ -107,7 +102,7 @@ def test_magnitude_and_saliency_choose_what_they_say():
     wanted = {"magnitude": [1, 1, 0, 0], "saliency": [0, 0, 1, 1], "lamp": [1, 1, 0, 0]}
     for method, kept in wanted.items():
         optimizer = pruned(optax.sgd(0.1), density=0.5, method=method, end=1)
-        _, state = optimizer.update(gradient, optimizer.init(params), params)
+        _, state = jax.jit(optimizer.update)(gradient, optimizer.init(params), params)
         np.testing.assert_array_equal(optim.mask(state)["w"], np.array(kept, bool))
 
 
@@ -131,16 +126,11 @@ def test_random_pruning_differs_by_key_and_own_methods_are_taken():
     assert optim.mask(state)["w"].tolist() == [False, True]
 
 
-@pytest.mark.parametrize("scope", ["layer", "erk"])
-def test_scopes_and_allocations_set_the_numbers_of_layers(scope):
-    optimizer = pruned(scope=scope, density=0.25, end=2)
-    state = jax.tree.map(lambda leaf: leaf[-1], run(optimizer, 2)[1])
-    counts = masks.group_counts(optim.mask(state))
-    if scope == "layer":
-        wanted = masks.group_counts(masks.select(KEYS[0], PARAMS, 0.25, "layer"))
-    else:
-        wanted = masks.ALLOCATIONS[scope](PARAMS, 0.25)
-    np.testing.assert_array_equal(counts, wanted)
+def test_an_allocation_sets_the_numbers_of_layers():
+    optimizer = pruned(scope="erk", density=0.25, end=1)
+    _, state = jax.jit(optimizer.update)(PARAMS, optimizer.init(PARAMS), PARAMS)
+    wanted = jax.jit(masks.erk)(PARAMS, 0.25)
+    np.testing.assert_array_equal(masks.group_counts(optim.mask(state)), wanted)
 
 
 def test_clipping_sees_the_sparse_gradient_and_moments_of_the_pruned_are_zero():
@@ -170,9 +160,9 @@ def test_clipping_sees_the_sparse_gradient_and_moments_of_the_pruned_are_zero():
 def test_updates_that_are_not_finite_are_rejected_unless_it_is_the_pruned_that_are_not():
     optimizer = pruned(optax.apply_if_finite(optax.sgd(0.5), 5), density=0.5, end=1)
     params = {"w": jnp.array([2.0, 1.0])}
-    state = optimizer.init(params)
+    update, state = jax.jit(optimizer.update), optimizer.init(params)
     for gradient, wanted in (([1.0, jnp.nan], [1.5, 0.0]), ([jnp.nan, 0.0], [1.5, 0.0])):
-        updates, state = optimizer.update({"w": jnp.array(gradient)}, state, params)
+        updates, state = update({"w": jnp.array(gradient)}, state, params)
         params = optax.apply_updates(params, updates)
         np.testing.assert_array_equal(params["w"], wanted)
 
@@ -227,6 +217,7 @@ def test_sharded_parameters_give_the_same_masks():
     jax.tree.map(np.testing.assert_array_equal, optim.mask(state), optim.mask(alone))
 
 
+@pytest.mark.slow
 def test_it_resumes_from_a_checkpoint_bit_by_bit(tmp_path):
     checkpoint = pytest.importorskip("orbax.checkpoint")
     optimizer = WRAPPED["adamw"](lambda inner: pruned(inner))
@@ -243,42 +234,6 @@ def test_it_resumes_from_a_checkpoint_bit_by_bit(tmp_path):
     for _ in range(5, 12):
         resumed = compiled(resumed)
     jax.tree.map(np.testing.assert_array_equal, resumed, carry)
-
-
-def test_it_works_on_modules_of_flax_nnx():
-    from flax import nnx
-
-    class Net(nnx.Module):
-        def __init__(self, rngs):
-            self.first = nnx.Linear(2, 16, rngs=rngs)
-            self.norm = nnx.BatchNorm(16, rngs=rngs)
-            self.last = nnx.Linear(16, 4, rngs=rngs)
-
-        def __call__(self, x):
-            return self.last(nnx.relu(self.norm(self.first(x))))
-
-    net = Net(nnx.Rngs(0))
-    rule = pruned(optax.adamw(0.01), prunable=lambda path: not path.startswith("norm"))
-    optimizer = nnx.Optimizer(net, rule, wrt=nnx.Param)
-
-    @nnx.jit
-    def train(net, optimizer):
-        with jax.numpy_dtype_promotion("standard"):
-            gradient = nnx.grad(lambda net: cross_entropy(net(X), Y))(net)
-            optimizer.update(net, gradient)
-
-    for _ in range(10):
-        train(net, optimizer)
-    mask, state = optim.mask(optimizer.opt_state), nnx.as_pure(nnx.state(net, nnx.Param))
-    assert jax.tree.structure(mask) == jax.tree.structure(state)
-    kept = int(masks.number_kept(0.1, 48 + 68))
-    assert (
-        sum(int(jnp.sum(mask[name][leaf])) for name in ("first", "last") for leaf in mask[name])
-        == kept
-    )
-    assert mask["norm"]["scale"].all()
-    for name in ("first", "last"):
-        assert (np.asarray(state[name]["kernel"])[~np.asarray(mask[name]["kernel"])] == 0).all()
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,9 @@ def trained(optimizer, gradients, start=START):
     return jax.jit(lambda: jax.lax.scan(step, (start, optimizer.init(start)), gradients)[0])()
 
 
-@pytest.mark.parametrize("pruned", [100.0, np.nan])
-@pytest.mark.parametrize("name", INNER)
+@pytest.mark.parametrize(
+    ("name", "pruned"), [("adamw", 100.0), *((name, np.nan) for name in INNER)]
+)
 def test_kept_parameters_move_as_if_the_pruned_were_not_there(name, pruned):
     gradients = jnp.array([[0.5, -0.2, pruned], [0.1, 0.3, pruned], [0.2, 0.2, pruned]])
     params, state = trained(optim.keep_pruned(INNER[name], MASK), {"w": gradients})
@@ -49,7 +50,7 @@ def test_kept_parameters_move_as_if_the_pruned_were_not_there(name, pruned):
         assert averaged["w"][2] == 0.0
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (3,), (8,), (17,), (3, 9), (64, 1), (3, 3, 2, 5)])
+@pytest.mark.parametrize("shape", [(), (8,), (17,), (64, 1), (3, 3, 2, 5)])
 def test_masks_are_packed_into_bits(shape):
     mask = jax.random.bernoulli(jax.random.key(0), shape=(2, *shape))
     bits = jax.jit(jax.vmap(packing.pack))(mask)
@@ -139,7 +140,9 @@ def test_it_refuses_other_masks_and_needs_the_parameters():
         optimizer.update(other, optimizer.init(START), other)
 
 
-@pytest.mark.parametrize("name", ["lbfgs", "plateau", "polyak"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("lbfgs", marks=pytest.mark.slow), "plateau", "polyak"]
+)
 def test_line_searches_and_losses_are_those_of_the_sparse_network(name):
     rule = {
         "lbfgs": optax.lbfgs(memory_size=3),
@@ -176,7 +179,9 @@ def test_line_searches_and_losses_are_those_of_the_sparse_network(name):
         np.testing.assert_allclose(found["w"], [3.0, -2.0, 0.0], atol=0.01)
 
 
-@pytest.mark.parametrize("name", ["keep_pruned", "prune", "rewire"])
+@pytest.mark.parametrize(
+    "name", ["keep_pruned", "prune", pytest.param("rewire", marks=pytest.mark.slow)]
+)
 def test_it_works_in_the_optimizer_of_flax_nnx(name):
     from flax import nnx
 

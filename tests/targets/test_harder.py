@@ -134,20 +134,20 @@ def test_teachers_have_any_width_and_density_and_no_dead_unit(widths, density, s
 
 
 @pytest.mark.parametrize("name", HARDER)
-@pytest.mark.parametrize("depth", [5, *(pytest.param(d, marks=pytest.mark.slow) for d in (3, 8))])
-def test_targets_solve_their_tasks_without_noise(name, depth):
+def test_targets_solve_their_tasks_without_noise(name):
     task = tasks.TASKS[name]
-    x, y = task.sample(worlds.cell_key(task, 1), 4000, noise=0.0)
-    metrics = task.evaluate(nets.apply(task.target(depth), x), y)
-    if task.metric == "accuracy":
-        assert metrics["accuracy"] == 1
-    else:
-        assert metrics["mse_raw"] < (4e-5 if name == "product" else 1e-11)
-        assert np.var(y) > 0.05
+    x, y = jax.device_get(task.sample(worlds.cell_key(task, 1), 4000, noise=0.0))
+    for depth in (3, 5, 8):
+        outputs = run64(task.target(depth), x)
+        if task.metric == "accuracy":
+            np.testing.assert_array_equal(np.argmax(outputs, axis=1), y)
+        else:
+            assert np.mean((outputs - y) ** 2) < (4e-5 if name == "product" else 1e-11)
+            assert np.var(y) > 0.05
 
 
 @pytest.mark.parametrize("name", HARDER)
-@pytest.mark.parametrize("depth", [5, *(pytest.param(d, marks=pytest.mark.slow) for d in (3, 10))])
+@pytest.mark.parametrize("depth", [5, pytest.param(10, marks=pytest.mark.slow)])
 def test_every_parameter_of_a_target_is_live(name, depth):
     params = tasks.TASKS[name].target(depth)
     kept = masks.nonzero(params)
@@ -160,7 +160,6 @@ def test_further_tasks_take_one_line():
     more = [
         tasks.parity("parity", k=4, d=6),
         tasks.product("rough product", knots=5),
-        tasks.piecewise("wild", knots=25, seed=3),
         tasks.teacher("deep teacher", widths=(3, 6, 4, 1), density=0.2, seed=7),
     ]
     for task in more:

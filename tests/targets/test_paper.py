@@ -196,7 +196,7 @@ def test_bad_knots(target, depth, knots, least):
         target(depth, knots)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", ["circle", "teacher"])
 def test_callable_inside_jit(name):
     eager = TASKS[name].target(5)
     chex.assert_trees_all_equal(jax.jit(lambda: TASKS[name].target(5))(), eager)

@@ -564,10 +564,8 @@ TWO_OUT = params_of(([[0.1]], [0.0]), ([[0.5, 0.0]], [0.0, 0.3]))  # zeros in th
 @pytest.mark.parametrize(
     ("target", "width", "epsilon", "options"),
     [
-        (targets.relu(3), 40, 0.5, {}),
         (targets.relu(4), 40, 0.3, {"init": "normal", "last_layer": "trained"}),
         (TWO_OUT, 40, 0.95, {}),
-        (ONE, 80, 0.9, {"last_layer": "trained"}),
         (ONE, 80, 0.9, {"last_layer": "trained", "norm": "paper"}),
     ],
 )
@@ -589,10 +587,10 @@ def test_sampling_agrees_with_the_exact_probability_of_single_neurons(
 
 @pytest.mark.parametrize(
     ("neurons", "width"),
-    [(8, 16), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((4, 20), (20, 20)))],
+    [(8, 16), pytest.param(20, 20, marks=pytest.mark.slow)],
 )
 def test_the_bound_as_printed_exceeds_the_truth_for_equal_neurons(neurons, width):
-    target = alike(neurons, 0.5, {4: 0.3, 8: 0.1, 20: 0.02}[neurons])
+    target = alike(neurons, 0.5, {8: 0.1, 20: 0.02}[neurons])
     eps = theory.rescaled(target, 0.9).tolerances[0]
     # A mother neuron meets all of them or none, so as many as there are must be within eps.
     exact = binom.sf(neurons - 1, width, eps)
@@ -603,18 +601,9 @@ def test_the_bound_as_printed_exceeds_the_truth_for_equal_neurons(neurons, width
     assert printed > 2 * exact
 
 
-@pytest.mark.parametrize(
-    ("target", "mother", "epsilon", "options"),
-    [
-        (random_target(4, (2, 4, 3, 1), 0.1), (2, 12, 40, 1), 0.9, {"last_layer": "trained"}),
-        pytest.param(
-            *(random_target(5, (1, 3, 1, 2), 0.1), (1, 9, 9, 2), 0.9, {"init": "normal"}),
-            marks=pytest.mark.slow,
-        ),
-    ],
-)
-def test_the_rigorous_bound_never_exceeds_the_estimate(target, mother, epsilon, options):
-    found, rigorous, _ = estimate(target, mother, epsilon, **options)
+def test_the_rigorous_bound_never_exceeds_the_estimate():
+    target = random_target(4, (2, 4, 3, 1), 0.1)
+    found, rigorous, _ = estimate(target, (2, 12, 40, 1), 0.9, last_layer="trained")
     assert 0 < rigorous <= found.high
 
 
