@@ -68,7 +68,10 @@ def read(sources: Sequence[Path]) -> pd.DataFrame:
     """
     parts = [_read(source) for source in sources] or [_read(None)]
     cells = [name for name in CELL if all(name in part for part in parts)]
-    table = pd.concat(parts).drop_duplicates(cells, keep="last", ignore_index=True)
+    table = pd.concat(parts, ignore_index=True)
+    place = pd.Series(np.repeat(np.arange(len(parts)), [len(part) for part in parts]))
+    last = place.groupby([table[name] for name in cells], dropna=False).transform("max")
+    table = table[place == last].reset_index(drop=True)
     for name in parts[0].attrs:
         words = dict.fromkeys(str(part.attrs.get(name, "not recorded")) for part in parts)
         table.attrs[name] = "; ".join(words)

@@ -115,6 +115,8 @@ def test_parts_become_one_table_in_which_later_cells_go_before_earlier(tmp_path)
     assert set(whole["value"]) == {0.625}
     assert set(site.read(folders[::-1])["value"]) == {0.5, 0.625, 0.75, 1.0}
     assert whole.attrs["command"] == f"python {COMMAND}"
+    pd.concat([other, other]).to_csv(folders[1] / "results.csv", index=False)
+    assert len(site.read(folders)) == 2 * len(other)  # of one source nothing is left out
 
 
 def test_bad_input_is_one_line(tmp_path):

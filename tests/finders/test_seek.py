@@ -125,6 +125,21 @@ def test_below_one_path_a_constant_is_kept():
 
 
 @pytest.mark.slow
+def test_masks_of_classes_are_live_and_within_the_budget():
+    task = tasks.TASKS["circle"]
+    params, data = nets.init(jax.random.key(0), (2, 12, 12, 4)), task.sample(jax.random.key(1), 200)
+    search = jax.jit(seek(task, **BRIEF).search)
+    for k in (3, 20, 90):
+        found = search(jax.random.key(2), params, data, np.float32(k / masks.size(params)))
+        assert 1 <= int(masks.count(found.mask)) <= k
+        chex.assert_trees_all_equal(found.mask, masks.live(params, found.mask))
+        chex.assert_trees_all_equal(found.params, params)
+    outputs = nets.apply(masks.apply(params, found.mask), data.x)
+    wanted = 1.0 - task.evaluate(outputs, data.y)["accuracy"]
+    np.testing.assert_allclose(found.info["error"], wanted, rtol=0.02, atol=2e-3)
+
+
+@pytest.mark.slow
 def test_the_relu_ticket_is_found_and_no_budget_is_exceeded():
     task = tasks.TASKS["relu"]
     make = functools.partial(worlds.make_world, task=task, depth=4, width=20, samples=400)
