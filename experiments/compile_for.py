@@ -17,7 +17,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # read when JAX is imported
 
 import jax
-import jax.numpy as jnp
 import tyro
 from jax.sharding import Mesh
 from rich.console import Console
@@ -30,12 +29,11 @@ from plantjax import checks, sweeps
 from plantjax.finders import FINDERS
 from plantjax.jobs import chunks, cli, folder, terminal
 from plantjax.jobs.job import Operation, checking_input, job
-from plantjax.sweeps.compiling import Program, program
-from plantjax.sweeps.worlds import PRNG
+from plantjax.sweeps.compiling import Program, fitting, program
+from plantjax.sweeps.programs import example, resized
 from plantjax.tasks import TASKS
-from plantjax.types import Cell
 
-HEADS = ("program", "compile s", "MB", "+ results", "kernels in loops", "networks/s")
+HEADS = ("program", "networks", "compile s", "MB", "+ results", "kernels in loops", "networks/s")
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Settings(Operation):
     width: int = 100
     """Neurons per hidden layer."""
     networks: int = 512
-    """Networks of a program, on each chip."""
+    """Networks of a program, on each chip; fewer where those need over 4 GB besides results."""
     chips: int = 1
     """Chips that share the networks."""
     epochs: int = 10
@@ -81,33 +79,29 @@ class Settings(Operation):
 
 
 class Made(NamedTuple):
-    """A program that is traced and lowered, not yet compiled."""
+    """A program by its name, and the function that traces and lowers it for so many networks."""
 
     name: str
-    program: Program
-    seconds: float
+    at: Callable[[int], Program]
 
 
 def programs(settings: Settings, mesh: Mesh, done: set[str]) -> Iterator[Made]:
     """The programs of each task: world, evaluation, training, and a search for each finder."""
-    numbers = jax.ShapeDtypeStruct((settings.networks * settings.chips,), jnp.float32)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0, impl=PRNG), numbers.shape[0]))
-    cells = Cell(keys, numbers, numbers, numbers)
+    cells = jax.eval_shape(lambda: example(settings.chips))
 
     def made(name: str, function: Any, *arguments: Any) -> Made:
-        clock = time.perf_counter()
-        lowered = program(function, mesh, *arguments)
-        return Made(name, lowered, time.perf_counter() - clock)
+        def at(networks: int) -> Program:
+            return program(function, mesh, *resized(arguments, networks * settings.chips))
+
+        return Made(name, at)
 
     for task in settings.tasks:
         shape = (task, settings.depth, settings.width)
         first = sweeps.make_run(*shape, "magnitude", epochs=settings.epochs)
-        world = made(f"{task} world", first.world, cells)
-        drawn = world.program.out_info
-        search = program(first.search, mesh, cells, drawn)
-        found = search.out_info._replace(info={})
+        drawn = jax.eval_shape(jax.vmap(first.world), cells)
+        found = jax.eval_shape(jax.vmap(first.search), cells, drawn)._replace(info={})
         shared = [
-            world,
+            made(f"{task} world", first.world, cells),
             made(f"{task} evaluate", first.evaluate, drawn, found),
             made(f"{task} train", first.fit, cells, drawn, found),
         ]
@@ -125,10 +119,20 @@ def names(settings: Settings) -> list[str]:
 
 
 def measured(one: Made, settings: Settings) -> dict[str, Any]:
-    """Compiles a program; its row of the table."""
-    clock = time.perf_counter()
-    compiled = one.program.compile()
-    seconds = time.perf_counter() - clock
+    """Compiles a program for as many networks as fit; its row of the table."""
+    times: dict[int, tuple[float, float]] = {}
+
+    def at(networks: int) -> list[Program]:
+        clock = time.perf_counter()
+        lowered = one.at(networks)
+        traced = time.perf_counter()
+        lowered.compile()
+        times[networks] = traced - clock, time.perf_counter() - traced
+        return [lowered]
+
+    networks = fitting(settings.networks, at)
+    (lowered,) = at(networks) if networks not in times else (one.at(networks),)
+    compiled = lowered.compile()
     memory, text = compiled.memory_analysis(), compiled.as_text()
     assert text is not None
     assert memory is not None
@@ -136,8 +140,9 @@ def measured(one: Made, settings: Settings) -> dict[str, Any]:
     limits = {"rate": target.rate, "bandwidth": target.bandwidth, "launch": target.launch}
     return {
         "id": one.name,
-        "trace_seconds": one.seconds,
-        "compile_seconds": seconds,
+        "networks": networks,
+        "trace_seconds": times[networks][0],
+        "compile_seconds": times[networks][1],
         "temporary_bytes": int(memory.temp_size_in_bytes),
         "argument_bytes": int(memory.argument_size_in_bytes),
         "output_bytes": int(memory.output_size_in_bytes),
@@ -147,10 +152,10 @@ def measured(one: Made, settings: Settings) -> dict[str, Any]:
     }
 
 
-def ran(one: Made, settings: Settings, inputs: Inputs) -> dict[str, Any]:
+def ran(one: Made, networks: int, settings: Settings, inputs: Inputs) -> dict[str, Any]:
     """Runs a program: its time, and with --profile that of its kernels."""
     _, part = one.name.split()
-    run = partial(one.program, *inputs.of(part))
+    run = partial(one.at(networks), *inputs.of(part))
     row: dict[str, Any] = {"measured_seconds": running.seconds(run)}
     return row | ({"profile": running.profile(run)} if settings.profile else {})
 
@@ -170,14 +175,14 @@ def nested(loops: Sequence[dict[str, Any]]) -> str:
     return ", ".join(text + (f" ({count}*)" if count > 1 else "") for text, count in parts.items())
 
 
-def inputs_of(settings: Settings, mesh: Mesh) -> Callable[[str], Inputs]:
-    """The inputs of the programs of a task by its name, those of the last task kept."""
+def inputs_of(settings: Settings, mesh: Mesh) -> Callable[[str, int], Inputs]:
+    """The inputs of the programs of a task for so many networks, the last ones kept."""
 
     @lru_cache(maxsize=1)
-    def made(task: str) -> Inputs:
+    def made(task: str, networks: int) -> Inputs:
         shape = (task, settings.depth, settings.width)
         run = sweeps.make_run(*shape, "random", epochs=settings.epochs)
-        return Inputs(task, run, mesh, settings.networks * settings.chips)
+        return Inputs(task, run, mesh, networks * settings.chips)
 
     return made
 
@@ -189,15 +194,16 @@ def show(rows: Sequence[dict[str, Any]], settings: Settings, console: Console) -
         lines.append(
             [
                 row["id"],
+                str(row["networks"]),
                 f"{row['compile_seconds']:.1f}",
                 f"{row['temporary_bytes'] / 1e6:.0f}",
                 f"{row['output_bytes'] / 1e6:.0f}",
                 nested(row["loops"]),
-                f"{settings.networks / row['estimated_seconds']:.0f}",
+                f"{row['networks'] / row['estimated_seconds']:.0f}",
             ]
         )
         if settings.run:
-            lines[-1].append(f"{settings.networks / row['measured_seconds']:.0f}")
+            lines[-1].append(f"{row['networks'] / row['measured_seconds']:.0f}")
     heads = (*HEADS, "measured") if settings.run else HEADS
     terminal.show(console, terminal.table(heads, lines), terminal.listed(heads, lines))
     target = TARGETS[settings.target]
@@ -223,7 +229,9 @@ def run(settings: Settings, console: Console) -> None:
             bar.update(task, description=one.name)
             rows[one.name] = measured(one, settings)
             if settings.run:
-                rows[one.name] |= ran(one, settings, inputs(one.name.split()[0]))
+                networks = rows[one.name]["networks"]
+                given = inputs(one.name.split()[0], networks)
+                rows[one.name] |= ran(one, networks, settings, given)
             labels = {name: [json.dumps(value)] for name, value in rows[one.name].items()}
             folder.save(settings.out, chunks.Chunk(labels | {"id": [one.name]}, {}))
             bar.advance(task)

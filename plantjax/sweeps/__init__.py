@@ -2,8 +2,9 @@
 
 from plantjax.metrics import to_frame, to_levels
 from plantjax.sweeps.evaluation import evaluate
+from plantjax.sweeps.programs import default_batch
 from plantjax.sweeps.runs import RESCALES, Run, assemble, make_run
-from plantjax.sweeps.sweep import Keeper, default_batch, make_cells, prepare, sweep
+from plantjax.sweeps.sweep import Keeper, make_cells, prepare, sweep
 from plantjax.sweeps.worlds import (
     World,
     cell_key,

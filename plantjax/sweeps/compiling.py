@@ -6,6 +6,7 @@ Tracing holds the lock, so only one thread traces at a time. With several device
 vmapped function on its own share of the batch; they exchange nothing and never wait for each other.
 """
 
+import math
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 KEPT_PROGRAMS = 64
 """Number of cached programs. One takes up to 300 memory mappings, of which Linux allows 65,530."""
+ROOM = 4 * 10**9
+"""Temporary bytes that a program may take on an accelerator before its batch is made smaller."""
 AXIS = "cells"
 TRACING = threading.RLock()
 """The lock held while tracing."""
@@ -56,6 +59,11 @@ class Program:
                 del self._compile  # frees the lowered program
             return self._compiled
 
+    def temporary_bytes(self) -> int:
+        """What it needs besides arguments and results on each device; 0 if XLA does not tell."""
+        memory = self.compile().memory_analysis()
+        return 0 if memory is None else int(memory.temp_size_in_bytes)
+
     def __call__(self, *arguments: Any) -> Any:
         """Starts the program on a batch sharded over its devices, and returns the results."""
         return self.compile()(*arguments)
@@ -84,6 +92,25 @@ def compile_all(parts: Iterable[Program]) -> None:
     with ThreadPoolExecutor() as threads:
         for _ in threads.map(Program.compile, parts):
             pass
+
+
+def fitting(batch: int, programs: Callable[[int], Iterable[Program]], room: int = ROOM) -> int:
+    """The largest batch, halved as often as needed, at which no program exceeds its room.
+
+    Args:
+      batch: cells per device that are wanted.
+      programs: gives the programs for a batch.
+      room: temporary bytes of a program on each device.
+
+    Returns:
+      The batch, at least 2; programs are compiled for every batch that was tried.
+    """
+    while batch > 2:
+        need = max(part.temporary_bytes() for part in programs(batch))
+        if need <= room:
+            break
+        batch = max(2, batch >> math.ceil(math.log2(need / room)))
+    return batch
 
 
 @lru_cache(maxsize=KEPT_PROGRAMS)

@@ -6,7 +6,7 @@ only the finder's key, so all finders and densities of a seed see the same world
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +14,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from plantjax import checks
-from plantjax.sweeps import compiling, worlds
-from plantjax.sweeps.compiling import Program, mesh_of, program, share
+from plantjax.sweeps import programs, worlds
+from plantjax.sweeps.compiling import mesh_of, share
 from plantjax.sweeps.labels import labels_of
-from plantjax.sweeps.runs import AdvanceLevel, BeginLevels, Run, search_info
+from plantjax.sweeps.runs import Run, search_info
 from plantjax.types import Cell, Found, Task
 
 
@@ -93,7 +93,8 @@ def sweep(
       run: a run, see `make_run`.
       cells: arrays [C].
       batch: cells per device and call of a program, at least 2; by default 2 on CPU, else at most
-        512. For runs whose cells are computed in turn it may be 1, which is their default.
+        512, or as many as fit (`compiling.ROOM`). For runs whose cells are computed in turn it may
+        be 1, which is their default.
       devices: how many of this process's devices share the cells; by default all.
       keep: `(first cell of a batch) -> Keeper`. With it, searches that have levels run level by
         level and resume where they stopped.
@@ -116,9 +117,9 @@ def sweep(
     """
     n = _length(cells)
     mesh = _mesh(devices)
-    batch = _default(run, n, mesh) if batch is None else batch
-    checks.integer("batch", batch, 1 if run.in_turn else 2)
     cells = jax.tree.map(jnp.asarray, cells)
+    batch = programs.usual_batch(run, cells, n, mesh, keep is not None) if batch is None else batch
+    checks.integer("batch", batch, 1 if run.in_turn else 2)
     step = batch * mesh.size
     parts = []
     for start in range(0, n, step):
@@ -134,13 +135,6 @@ def sweep(
     }
     done = sum(size for _, size in parts)
     return results | labels_of(run, jax.tree.map(lambda a: a[:done], cells))
-
-
-def default_batch(n: int, devices: int = 1) -> int:
-    """Cells per device and call: 2 on CPU, where more exceed the caches, else up to 512 of n."""
-    if jax.default_backend() == "cpu":
-        return 2
-    return int(min(512, max(2, 1 << (-(-n // devices) - 1).bit_length())))
 
 
 def prepare(
@@ -162,13 +156,11 @@ def prepare(
       batch: as in `sweep`.
     """
     mesh = _mesh(devices)
-    size = (_default(run, n, mesh) if batch is None else batch) * mesh.size
-    cells = jax.eval_shape(lambda: _example(size)) if cells is None else cells
-    _programs(run, cells, mesh, by_levels and run.finder.levels is not None)
-
-
-def _default(run: Run, n: int, mesh: Mesh) -> int:
-    return 1 if run.in_turn else default_batch(n, mesh.size)
+    if cells is None:
+        cells = jax.eval_shape(lambda: programs.example(1))
+        batch = programs.usual_batch(run, cells, n, mesh, by_levels) if batch is None else batch
+        cells = programs.resized(cells, batch * mesh.size)
+    programs.build(run, cells, mesh, by_levels)
 
 
 def _mesh(devices: int | None) -> Mesh:
@@ -177,67 +169,9 @@ def _mesh(devices: int | None) -> Mesh:
     return mesh_of(devices)
 
 
-class _Levels(NamedTuple):
-    begin: Program
-    advance: Program
-    finish: Program
-
-
-class _Programs(NamedTuple):
-    world: Program
-    search: Program | None  # None if the search runs in levels
-    levels: _Levels | None
-    evaluate: Program
-    fit: Program | None
-
-
-def _programs(run: Run, cells: Cell, mesh: Mesh, by_levels: bool) -> _Programs:
-    with compiling.TRACING:  # one group at a time, so that the first can start early
-        world = program(run.world, mesh, cells, in_turn=run.in_turn)
-        search, levels = None, None
-        if by_levels:
-            levels = _levels(run, cells, world.out_info, mesh)
-            found = levels.finish.out_info
-        else:
-            search = program(run.search, mesh, cells, world.out_info, in_turn=run.in_turn)
-            found = search.out_info
-        found = found._replace(info={})
-        evaluate = program(run.evaluate, mesh, world.out_info, found, in_turn=run.in_turn)
-        arguments = (cells, world.out_info, found)
-        fit = None
-        if run.fit is not None:
-            fit = program(run.fit, mesh, *arguments, in_turn=run.in_turn)
-    parts = _Programs(world, search, levels, evaluate, fit)
-    made = (world, *(levels or (search,)), evaluate, fit)
-    compiling.compile_all(part for part in made if part is not None)
-    return parts
-
-
-def _levels(run: Run, cells: Cell, world: Any, mesh: Mesh) -> _Levels:
-    """The programs of a search in levels."""
-    finder, size = run.finder, _length(cells)
-    assert finder.levels is not None
-    begin = program(BeginLevels(run.search), mesh, cells, world, in_turn=run.in_turn)
-    state, index = begin.out_info, jax.ShapeDtypeStruct((size,), jnp.int32)
-    arguments = (cells, world, state, index)
-    advance = program(AdvanceLevel(run.search), mesh, *arguments, in_turn=run.in_turn)
-    told = {
-        name: jax.ShapeDtypeStruct((size, finder.rounds), metric.dtype)
-        for name, metric in advance.out_info[1].items()
-    }
-    return _Levels(begin, advance, program(finder.levels.finish, mesh, state, told))
-
-
-def _example(size: int) -> Cell:
-    numbers = jnp.ones(size, jnp.float32)
-    return Cell(
-        jax.random.split(jax.random.key(0, impl=worlds.PRNG), size), numbers, numbers, numbers
-    )
-
-
 def _run_batch(run: Run, cells: Cell, mesh: Mesh, keeper: Keeper | None) -> dict[str, np.ndarray]:
     size = _length(cells)
-    parts = _programs(run, cells, mesh, keeper is not None)
+    parts = programs.build(run, cells, mesh, keeper is not None)
     clock = time.perf_counter()
     world = parts.world(cells)
     if parts.search is not None:
@@ -258,7 +192,7 @@ def _run_batch(run: Run, cells: Cell, mesh: Mesh, keeper: Keeper | None) -> dict
 
 
 def _by_levels(
-    levels: _Levels, rounds: int, cells: Cell, world: Any, mesh: Mesh, keeper: Keeper
+    levels: programs.Levels, rounds: int, cells: Cell, world: Any, mesh: Mesh, keeper: Keeper
 ) -> Found:
     """Runs a search level by level, starting after the last stored level."""
     size = _length(cells)

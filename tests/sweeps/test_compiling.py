@@ -60,6 +60,21 @@ def test_shapes_are_enough():
     assert program is compiling.program(function, compiling.mesh_of(1), jnp.ones(4), jnp.ones(4))
 
 
+def test_a_batch_is_halved_until_it_fits():
+    def wide(x):  # takes 4 kB for each cell: sums of a sorted outer product
+        return jnp.sort(jnp.outer(x, x).reshape(-1)).sum()
+
+    def programs(batch):
+        yield compiling.program(wide, compiling.mesh_of(1), jnp.ones((batch, 32)))
+
+    most = max(part.temporary_bytes() for part in programs(64))
+    assert most >= 64 * 32 * 32 * 4
+    assert compiling.fitting(64, programs, most) == 64
+    assert compiling.fitting(64, programs, most - 1) == 32
+    assert compiling.fitting(64, programs, most // 5) == 8
+    assert compiling.fitting(64, programs, 1) == 2
+
+
 def test_every_device_runs_its_share():
     def place(x):
         return x + 1.0
