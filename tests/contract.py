@@ -33,10 +33,10 @@ HOW = ("quick", "thorough")
 """Quick cases search under vmap, thorough ones jitted as well, and those of EAGER eagerly."""
 CLASSES, VALUES = "circle", "relu"
 """Each function meets both: a quick case on the one with classes, a thorough one on values."""
-NOT_ALONE = ("genetic", "forensic", "aligned")
+NOT_ALONE = ("genetic", "forensic", "aligned", "seek")
 """Too long to compile twice, so that thorough cases do not search outside of vmap."""
 EAGER = ("random", "random_uniform", "edge_popup", "phew", "planted", "oracle_random")
-ELSEWHERE = ("edge_popup", "oracle_random")
+ELSEWHERE = ("snip", "oracle_random")
 """Run on all other tasks too, which differ in their sizes and losses only."""
 DEAR = (
     *("seek", "genetic", "set", "edge_popup_levels", "hard_concrete"),
