@@ -94,6 +94,7 @@ def test_the_schedule_is_a_race_and_then_cycles():
     np.testing.assert_array_equal(np.flatnonzero(table.rank), [0, 21, 39, 66, 75])
     np.testing.assert_allclose(table.noise[:3], [0.01, 0.01 / 6**0.5, 0.01 / 6], rtol=1e-5)
     assert (np.flatnonzero(table.swell > 1) == [66, 67, 75, 76]).all()
+    np.testing.assert_array_equal(table.robust, np.arange(len(table.load)) < 7 * 3 + 2 * 9)
     assert len(schedule.table(schedule.Plan(1, 1, 1, 0, 1), noise=0.01).load) == 1
 
 

@@ -21,7 +21,7 @@ ACCURACY: dict[str, Any] = {
     **{"restarts": 45, "sweeps": 2, "rungs": 4, "cycles": 2, "cycle_sweeps": 12},
     **{"units": 16, "wide_units": 32, "redesigned": 14, "breadth": 40, "in_edges": 5},
     **{"sweep_samples": 2048, "first_samples": 256},
-    **{"sharpen": 1.5, "power": 1.0, "focus": 0.8, "noise": 0.006, "price": 1.0},
+    **{"sharpen": 1.5, "power": 0.5, "focus": 0.8, "noise": 0.006, "price": 1.0},
     **{"teachers": 2, "pool": 50, "search_epochs": 40, "batch_size": 128},
 }
 MSE: dict[str, Any] = {

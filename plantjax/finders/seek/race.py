@@ -68,7 +68,7 @@ def run(
     def body(state: _State, item: tuple[jax.Array, Table]) -> tuple[_State, Metrics]:
         index, row = item
         state = _begin(state, row)
-        step = Step(wanted * row.swell, row.noise, row.high, row.rate)
+        step = Step(wanted * row.swell, row.noise, row.high, row.rate, row.robust)
         now, value = stage.run(
             jax.random.fold_in(key, index), goal, chain, data, state.now, step, effort
         )

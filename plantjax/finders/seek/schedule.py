@@ -37,6 +37,7 @@ class Table(NamedTuple):
       noise: of choices among moves.
       high: slope of the cost above the budget.
       rate: largest relative change of the price.
+      robust: 1 in all rungs but the last, where moves lower the expected error, else 0.
     """
 
     load: jax.Array
@@ -47,6 +48,7 @@ class Table(NamedTuple):
     noise: jax.Array
     high: jax.Array
     rate: jax.Array
+    robust: jax.Array
 
 
 KEPT = 3  # one of so many starts goes on, for so many times as many stages
@@ -65,14 +67,16 @@ def table(plan: Plan, noise: float) -> Table:
     """
     rows: list[tuple[float, ...]] = []
 
-    def leg(start: int, rank: bool, noises: np.ndarray, swollen: int, high: float) -> None:
+    def leg(
+        start: int, rank: bool, noises: np.ndarray, swollen: int, high: float, robust: bool
+    ) -> None:
         for index, value in enumerate(noises):
             begins, high_up = index == 0, index < swollen
             rows.append(
                 (
                     *(start if begins else -1, rank and begins, index == len(noises) - 1),
                     *(SWELL if high_up else 1.0, DISCOUNT if begins and swollen else 1.0),
-                    *(value, HIGH if high_up else high, 0.0 if high_up else RATE),
+                    *(value, HIGH if high_up else high, 0.0 if high_up else RATE, robust),
                 )
             )
 
@@ -80,12 +84,13 @@ def table(plan: Plan, noise: float) -> Table:
         sweeps = plan.sweeps * KEPT**rung
         first, last = (noise / 1.5, noise / 12) if rung else (noise, noise / 6)
         for start in range(max(plan.restarts // KEPT**rung, 1)):
-            leg(start, start == 0, _falling(first, last, sweeps), 0, HIGH)
+            robust = rung < plan.rungs - 1
+            leg(start, start == 0, _falling(first, last, sweeps), 0, HIGH, robust)
     for _ in range(plan.cycles):
         falling = _falling(noise / 1.5, noise / 15, plan.cycle_sweeps)
-        leg(0, True, np.append(np.full(SWOLLEN, noise / 1.5), falling), SWOLLEN, STEEP)
+        leg(0, True, np.append(np.full(SWOLLEN, noise / 1.5), falling), SWOLLEN, STEEP, False)
     columns = [np.asarray(column) for column in zip(*rows, strict=True)]
-    kinds = (np.int32, bool, bool, *[np.float32] * 5)
+    kinds = (np.int32, bool, bool, *[np.float32] * 6)
     return Table(*[jnp.asarray(c, kind) for c, kind in zip(columns, kinds, strict=True)])
 
 

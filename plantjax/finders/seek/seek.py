@@ -82,10 +82,11 @@ def seek(
       first_samples: number of these on which moves are predicted and evaluated first.
       candidates: number of edge moves per visit that are evaluated; the best predictions.
       finalists: number of moves that are then evaluated on all samples of the sweep, at least 2.
-      sharpen: moves are judged by logits that are exp(sharpen) times larger than those of least
-        cross entropy.
-      power: exponent q in [0, 1] of the loss of probabilities for moves, see `loss`: 0 is cross
-        entropy, 1 the expected error. The best mask is chosen by the error itself.
+      sharpen: in all rungs but the last, moves are judged by logits that are exp(sharpen) times
+        larger than those of least cross entropy.
+      power: exponent q in [0, 1] of the loss of probabilities in all rungs but the last, see
+        `loss`: 0 is cross entropy, which moves lower afterwards, 1 the expected error. The best
+        mask is chosen by the error itself.
       focus: share of the samples that is drawn near class boundaries.
       noise: size of the Gumbel noise, in log loss, with which moves are chosen in the first sweep;
         it falls during the race.

@@ -45,12 +45,14 @@ class Step(NamedTuple):
       noise: of choices among moves.
       high: slope of the cost above the budget.
       rate: largest relative change of the price.
+      robust: 1 if moves lower the robust loss of `Effort`, 0 if they lower the cross entropy.
     """
 
     budget: jax.Array
     noise: jax.Array
     high: jax.Array
     rate: jax.Array
+    robust: jax.Array
 
 
 LOW = 0.6  # slope of the cost below the budget
@@ -85,7 +87,7 @@ def run(
       (the next point, the log error of its mask on all samples).
     """
     sample_key, move_key = jax.random.split(key)
-    aim = Aim(point.log_scale + effort.sharpen, jnp.float32(effort.power))
+    aim = Aim(point.log_scale + step.robust * effort.sharpen, step.robust * effort.power)
     before = outputs(chain, point.kept, data, effort)
     n = min(effort.sweep_samples, data.x.shape[0])
     search = Search(
