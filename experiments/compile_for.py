@@ -33,6 +33,7 @@ from plantjax.sweeps.compiling import Program, fitting, program
 from plantjax.sweeps.programs import example, resized
 from plantjax.tasks import TASKS
 
+IMAGES = "vgg"
 HEADS = ("program", "networks", "compile s", "MB", "+ results", "kernels in loops", "networks/s")
 
 
@@ -58,6 +59,9 @@ class Settings(Operation):
     """Chips that share the networks."""
     epochs: int = 10
     """Epochs of weak training."""
+    vgg: Literal["smoke", "quick", "full"] | None = None
+    """Also the programs of vgg.py with this budget: world, SynFlow's ticket, training, edge-popup.
+    """
     run: bool = False
     """Compile for this machine's own device, which is the target, and time every program on it."""
     profile: bool = False
@@ -79,10 +83,11 @@ class Settings(Operation):
 
 
 class Made(NamedTuple):
-    """A program by its name, and the function that traces and lowers it for so many networks."""
+    """A program by its name, the function that traces it for so many networks, and the wish."""
 
     name: str
     at: Callable[[int], Program]
+    networks: int
 
 
 def programs(settings: Settings, mesh: Mesh, done: set[str]) -> Iterator[Made]:
@@ -93,7 +98,7 @@ def programs(settings: Settings, mesh: Mesh, done: set[str]) -> Iterator[Made]:
         def at(networks: int) -> Program:
             return program(function, mesh, *resized(arguments, networks * settings.chips))
 
-        return Made(name, at)
+        return Made(name, at, settings.networks)
 
     for task in settings.tasks:
         shape = (task, settings.depth, settings.width)
@@ -110,12 +115,43 @@ def programs(settings: Settings, mesh: Mesh, done: set[str]) -> Iterator[Made]:
             if f"{task} {finder}" not in done:
                 run = sweeps.make_run(*shape, finder, epochs=settings.epochs)
                 yield made(f"{task} {finder}", run.search, cells, drawn)
+    if settings.vgg is not None:
+        yield from (one for one in of_images(settings, mesh) if one.name not in done)
+
+
+def of_images(settings: Settings, mesh: Mesh) -> Iterator[Made]:
+    """The programs of vgg.py, which computes its networks one by one."""
+    from images import plan
+    from images.groups import ImageGroup
+
+    assert settings.vgg is not None
+    groups = [g for g in plan.plan(settings.vgg).groups() if isinstance(g, ImageGroup)]
+    ticket, popup = (
+        next(group for group in groups if group.finder == name)
+        for name in (plan.TICKET_FINDER, plan.POPUPS[0])
+    )
+
+    def made(name: str, function: Any, *arguments: Any) -> Made:
+        shapes = resized(arguments, settings.chips)
+        at = partial(program, function, mesh, *shapes, in_turn=True)
+        return Made(f"{IMAGES} {name}", lambda _: at(), 1)
+
+    for group in (ticket, popup):
+        run, cells = group.run, resized(group.example(), settings.chips)
+        drawn = jax.eval_shape(jax.vmap(run.world), cells)
+        if group is ticket:
+            found = jax.eval_shape(jax.vmap(run.search), cells, drawn)._replace(info={})
+            yield made("world", run.world, cells)
+            yield made("train", run.fit, cells, drawn, found)
+        yield made(group.finder, run.search, cells, drawn)
 
 
 def names(settings: Settings) -> list[str]:
     """The names of all programs, in the order of the table."""
     parts = ("world", "evaluate", "train", *settings.finders)
-    return [f"{task} {part}" for task in settings.tasks for part in parts]
+    found = [f"{task} {part}" for task in settings.tasks for part in parts]
+    images = ("world", "train", "multishot_synflow", "edge_popup_levels")
+    return found + [f"{IMAGES} {part}" for part in images if settings.vgg is not None]
 
 
 def measured(one: Made, settings: Settings) -> dict[str, Any]:
@@ -130,7 +166,7 @@ def measured(one: Made, settings: Settings) -> dict[str, Any]:
         times[networks] = traced - clock, time.perf_counter() - traced
         return [lowered]
 
-    networks = fitting(settings.networks, at)
+    networks = fitting(one.networks, at)
     (lowered,) = at(networks) if networks not in times else (one.at(networks),)
     compiled = lowered.compile()
     memory, text = compiled.memory_analysis(), compiled.as_text()
@@ -203,7 +239,8 @@ def show(rows: Sequence[dict[str, Any]], settings: Settings, console: Console) -
             ]
         )
         if settings.run:
-            lines[-1].append(f"{row['networks'] / row['measured_seconds']:.0f}")
+            seconds = row.get("measured_seconds")
+            lines[-1].append("" if seconds is None else f"{row['networks'] / seconds:.0f}")
     heads = (*HEADS, "measured") if settings.run else HEADS
     terminal.show(console, terminal.table(heads, lines), terminal.listed(heads, lines))
     target = TARGETS[settings.target]
@@ -228,7 +265,7 @@ def run(settings: Settings, console: Console) -> None:
         for one in programs(settings, mesh, set(rows)):
             bar.update(task, description=one.name)
             rows[one.name] = measured(one, settings)
-            if settings.run:
+            if settings.run and not one.name.startswith(IMAGES):
                 networks = rows[one.name]["networks"]
                 given = inputs(one.name.split()[0], networks)
                 rows[one.name] |= ran(one, networks, settings, given)

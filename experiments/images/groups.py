@@ -126,9 +126,13 @@ class ImageGroup(Group):
         }
         return self.labels(shared, ("task", "mother", "finder", "scope", "rounds"))
 
+    def example(self, n: int = 1) -> Any:
+        """Its first cell n times, with a target of zeros."""
+        return self._image_cells([self.cells()[0]] * n, None)
+
     def prepare(self, n: int, devices: int) -> None:
         """Compiles the group's programs for this number of devices."""
-        cells = self._image_cells([self.cells()[0]] * devices, None)
+        cells = self.example(devices)
         sweeps.prepare(self.run, n, devices, cells, by_levels=self.folder is not None)
 
     def compute(

@@ -12,6 +12,7 @@ import compile_for
 import scripting
 from compiling import program_text, targets
 from plantjax.jobs import InputError
+from plantjax.nets import convnets
 from scripting import cache
 
 __all__ = ["cache"]
@@ -84,19 +85,22 @@ def test_a_compiled_scan_is_read():
 
 
 @pytest.mark.slow
-def test_it_compiles_for_this_machine_and_goes_on(cache, tmp_path, capsys):
+def test_it_compiles_for_this_machine_and_goes_on(cache, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(convnets.VGGS, 11, ((32,), (64,)))  # VGG11's take long to compile
     words = ["cpu", "--tasks", "relu", "--finders", "snip", "--depth", "3", "--width", "12"]
     words += ["--networks", "2", "--epochs", "1", "--run", "--profile", "--out", str(tmp_path)]
+    words += ["--vgg", "smoke"]
     compile_for.main(words)
     rows = json.loads((tmp_path / "programs.json").read_text())
-    assert [row["id"] for row in rows] == [
-        f"relu {n}" for n in ("world", "evaluate", "train", "snip")
-    ]
+    wanted = [f"relu {name}" for name in ("world", "evaluate", "train", "snip")]
+    wanted += [f"vgg {n}" for n in ("world", "train", "multishot_synflow", "edge_popup_levels")]
+    assert [row["id"] for row in rows] == wanted
+    assert [row["networks"] for row in rows] == [2] * 4 + [1] * 4
     assert all(row["compile_seconds"] > 0 and row["estimated_seconds"] > 0 for row in rows)
     train = next(row for row in rows if row["id"] == "relu train")
     assert max(loop["trips"] or 0 for loop in train["loops"]) == 9000 // 32
     assert all(loop["trips"] for loop in train["loops"])
-    assert all(row["measured_seconds"] > 0 for row in rows)
+    assert all(row["measured_seconds"] > 0 for row in rows[:4])
     lines = [line for line in train["profile"] if line["events"]]
     assert all(line["longest"][0]["seconds"] <= line["seconds"] * 1.001 for line in lines)
     assert lines
