@@ -7,7 +7,6 @@ this machine. Where the device is there, `--run` measures it as well.
 import json
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -196,21 +195,6 @@ def ran(one: Made, networks: int, settings: Settings, inputs: Inputs) -> dict[st
     return row | ({"profile": running.profile(run)} if settings.profile else {})
 
 
-def nested(loops: Sequence[dict[str, Any]]) -> str:
-    """Kernels times passes of each loop, those inside of it in brackets, equal ones once."""
-    parts: Counter[str] = Counter()
-    place = 0
-    while place < len(loops):
-        loop, end = loops[place], place + 1
-        while end < len(loops) and loops[end]["depth"] > loop["depth"]:
-            end += 1
-        inside = nested(loops[place + 1 : end])
-        trips = "" if loop["trips"] is None else f"x{loop['trips']}"
-        parts[f"{loop['kernels']}{trips}" + (f" [{inside}]" if inside else "")] += 1
-        place = end
-    return ", ".join(text + (f" ({count}*)" if count > 1 else "") for text, count in parts.items())
-
-
 def inputs_of(settings: Settings, mesh: Mesh) -> Callable[[str, int], Inputs]:
     """The inputs of the programs of a task for so many networks, the last ones kept."""
 
@@ -234,7 +218,7 @@ def show(rows: Sequence[dict[str, Any]], settings: Settings, console: Console) -
                 f"{row['compile_seconds']:.1f}",
                 f"{row['temporary_bytes'] / 1e6:.0f}",
                 f"{row['output_bytes'] / 1e6:.0f}",
-                nested(row["loops"]),
+                program_text.nested(row["loops"]),
                 f"{row['networks'] / row['estimated_seconds']:.0f}",
             ]
         )
@@ -292,7 +276,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings = cli.parse(Settings, argv, "compile_for.py")
         named = str(settings.out).replace("TARGET", settings.target)
         settings = replace(settings, out=Path(named))
-        targets.prepare(TARGETS[settings.target].platform, settings.run)
+        platform = TARGETS[settings.target].platform
+        targets.prepare(platform, settings.run, settings.vgg is not None)
     with job(settings):
         run(settings, Console())
 

@@ -7,8 +7,9 @@ sort, a copy. What only renames or groups arrays is none.
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 FREE = (
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id"),
@@ -262,3 +263,18 @@ def _contracted(one: Instruction) -> list[int]:
         return [int(d) for d in found[1].split(",") if d]
     found = re.search(r'"lhs_contracting_dimensions":(\[[^\]]*\])', one.rest)
     return [int(d) for d in json.loads(found[1])] if found else []
+
+
+def nested(loops: Sequence[dict[str, Any]]) -> str:
+    """Kernels times passes of each loop, those inside of it in brackets, equal ones once."""
+    parts: Counter[str] = Counter()
+    place = 0
+    while place < len(loops):
+        loop, end = loops[place], place + 1
+        while end < len(loops) and loops[end]["depth"] > loop["depth"]:
+            end += 1
+        inside = nested(loops[place + 1 : end])
+        trips = "" if loop["trips"] is None else f"x{loop['trips']}"
+        parts[f"{loop['kernels']}{trips}" + (f" [{inside}]" if inside else "")] += 1
+        place = end
+    return ", ".join(text + (f" ({count}*)" if count > 1 else "") for text, count in parts.items())

@@ -84,12 +84,13 @@ EXTRAS = {"cuda": "cuda12", "tpu": "tpu"}
 """The packages that have the compiler of a platform, and the extra that brings the first."""
 
 
-def prepare(platform: str, present: bool = False) -> None:
+def prepare(platform: str, present: bool = False, images: bool = False) -> None:
     """Sets what the compilers of absent devices look for; call it before JAX has any device.
 
     Args:
       platform: "cuda", "tpu" or "cpu".
       present: whether the device is there, and will be used.
+      images: whether convolutional networks will be compiled.
 
     Raises:
       ValueError: if no package with the platform's compiler is installed.
@@ -109,6 +110,9 @@ def prepare(platform: str, present: bool = False) -> None:
         "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # any; else it is looked for, and missed aloud
         "TPU_WORKER_HOSTNAMES": "localhost",
     }
+    flags = os.environ.get("XLA_FLAGS", "")
+    if images and platform == "cuda":  # XLA's own products fit some sizes only once it has tried
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_enable_triton_gemm=false"
     jax.config.update("jax_platforms", "cpu")
 
 

@@ -37,7 +37,7 @@ class Table(NamedTuple):
       noise: of choices among moves.
       high: slope of the cost above the budget.
       rate: largest relative change of the price.
-      robust: 1 in all rungs but the last, where moves lower the expected error, else 0.
+      robust: 1 in all rungs but the last, where moves lower a robust loss, then 0.
     """
 
     load: jax.Array
