@@ -46,9 +46,9 @@ class Settings(Operation):
     """Tasks."""
     finders: Annotated[tuple[str, ...] | None, cli.known(FINDERS)] = None
     """Finders (default: all that have something to tune)."""
-    trials: int = 24
+    trials: int = 12
     """Number of trials for each finder and task, the published options among them."""
-    finalists: int = 6
+    finalists: int = 4
     """Number of trials that are tried on all mothers, the published options among them."""
     seeds: int = 3
     """Number of development mothers."""
