@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = {
-    "masks/select": ["tests/masks/test_select.py"],
+    "masks/select": ["tests/masks/test_select.py", "tests/masks/test_patterns.py"],
     "masks/groups": ["tests/masks/test_select.py", "tests/masks/test_allocations.py"],
     "masks/counts": ["tests/masks/test_select.py"],
     "masks/topk": ["tests/masks/test_topk.py", "tests/masks/test_select.py"],
