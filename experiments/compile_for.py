@@ -24,6 +24,7 @@ from rich.progress import Progress
 from compiling import program_text, running, targets
 from compiling.running import Inputs
 from compiling.targets import TARGETS
+from images import plan
 from plantjax import checks, sweeps
 from plantjax.finders import FINDERS
 from plantjax.jobs import chunks, cli, folder, terminal
@@ -82,7 +83,7 @@ class Settings(Operation):
 
 
 class Made(NamedTuple):
-    """A program by its name, the function that traces it for so many networks, and the wish."""
+    """A program: its name, how to trace it for some networks, and how many are wanted."""
 
     name: str
     at: Callable[[int], Program]
@@ -120,7 +121,6 @@ def programs(settings: Settings, mesh: Mesh, done: set[str]) -> Iterator[Made]:
 
 def of_images(settings: Settings, mesh: Mesh) -> Iterator[Made]:
     """The programs of vgg.py, which computes its networks one by one."""
-    from images import plan
     from images.groups import ImageGroup
 
     assert settings.vgg is not None
@@ -149,7 +149,7 @@ def names(settings: Settings) -> list[str]:
     """The names of all programs, in the order of the table."""
     parts = ("world", "evaluate", "train", *settings.finders)
     found = [f"{task} {part}" for task in settings.tasks for part in parts]
-    images = ("world", "train", "multishot_synflow", "edge_popup_levels")
+    images = ("world", "train", plan.TICKET_FINDER, plan.POPUPS[0])
     return found + [f"{IMAGES} {part}" for part in images if settings.vgg is not None]
 
 
@@ -166,8 +166,9 @@ def measured(one: Made, settings: Settings) -> dict[str, Any]:
         return [lowered]
 
     networks = fitting(one.networks, at)
-    (lowered,) = at(networks) if networks not in times else (one.at(networks),)
-    compiled = lowered.compile()
+    if networks not in times:  # two or less are not tried
+        at(networks)
+    compiled = one.at(networks).compile()
     memory, text = compiled.memory_analysis(), compiled.as_text()
     assert text is not None
     assert memory is not None

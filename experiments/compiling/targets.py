@@ -111,7 +111,7 @@ def prepare(platform: str, present: bool = False, images: bool = False) -> None:
         "TPU_WORKER_HOSTNAMES": "localhost",
     }
     flags = os.environ.get("XLA_FLAGS", "")
-    if images and platform == "cuda":  # XLA's own products fit some sizes only once it has tried
+    if images and platform == "cuda":  # without a device XLA tries no tiles, and some do not fit
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_enable_triton_gemm=false"
     jax.config.update("jax_platforms", "cpu")
 

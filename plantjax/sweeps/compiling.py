@@ -106,7 +106,12 @@ def fitting(batch: int, programs: Callable[[int], Iterable[Program]], room: int 
       The batch, at least 2; programs are compiled for every batch that was tried.
     """
     while batch > 2:
-        need = max(part.temporary_bytes() for part in programs(batch))
+        try:
+            need = max(part.temporary_bytes() for part in programs(batch))
+        except jax.errors.JaxRuntimeError as error:  # compilers for TPUs refuse what is too large
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            need = 2 * room
         if need <= room:
             break
         batch = max(2, batch >> math.ceil(math.log2(need / room)))

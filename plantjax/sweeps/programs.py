@@ -30,7 +30,7 @@ class Programs(NamedTuple):
     evaluate: Program
     fit: Program | None
 
-    def made(self) -> Iterator[Program]:
+    def present(self) -> Iterator[Program]:
         """All that there are."""
         parts = (self.world, *(self.levels or (self.search,)), self.evaluate, self.fit)
         return (part for part in parts if part is not None)
@@ -54,7 +54,7 @@ def build(run: Run, cells: Cell, mesh: Mesh, by_levels: bool) -> Programs:
         if run.fit is not None:
             fit = program(run.fit, mesh, *arguments, in_turn=run.in_turn)
     parts = Programs(world, search, levels, evaluate, fit)
-    compiling.compile_all(parts.made())
+    compiling.compile_all(parts.present())
     return parts
 
 
@@ -80,13 +80,13 @@ def default_batch(n: int, devices: int = 1) -> int:
     return int(min(512, max(2, 1 << (-(-n // devices) - 1).bit_length())))
 
 
-def usual_batch(run: Run, cells: Cell, n: int, mesh: Mesh, by_levels: bool) -> int:
-    """Cells per device and call: the default number, or as many as fit into its memory."""
+def fitting_batch(run: Run, cells: Cell, n: int, mesh: Mesh, by_levels: bool) -> int:
+    """Cells per device and call: the default number, halved until all programs fit."""
     if run.in_turn:
         return 1
 
     def parts(batch: int) -> Iterator[Program]:
-        return build(run, resized(cells, batch * mesh.size), mesh, by_levels).made()
+        return build(run, resized(cells, batch * mesh.size), mesh, by_levels).present()
 
     return compiling.fitting(default_batch(n, mesh.size), parts)
 

@@ -118,7 +118,8 @@ def sweep(
     n = _length(cells)
     mesh = _mesh(devices)
     cells = jax.tree.map(jnp.asarray, cells)
-    batch = programs.usual_batch(run, cells, n, mesh, keep is not None) if batch is None else batch
+    if batch is None:
+        batch = programs.fitting_batch(run, cells, n, mesh, keep is not None)
     checks.integer("batch", batch, 1 if run.in_turn else 2)
     step = batch * mesh.size
     parts = []
@@ -158,7 +159,8 @@ def prepare(
     mesh = _mesh(devices)
     if cells is None:
         cells = jax.eval_shape(lambda: programs.example(1))
-        batch = programs.usual_batch(run, cells, n, mesh, by_levels) if batch is None else batch
+        if batch is None:
+            batch = programs.fitting_batch(run, cells, n, mesh, by_levels)
         cells = programs.resized(cells, batch * mesh.size)
     programs.build(run, cells, mesh, by_levels)
 

@@ -75,6 +75,20 @@ def test_a_batch_is_halved_until_it_fits():
     assert compiling.fitting(64, programs, 1) == 2
 
 
+@pytest.mark.parametrize(("why", "expected"), [("RESOURCE_EXHAUSTED: hbm", 8), ("INTERNAL", None)])
+def test_what_exceeds_the_device_is_halved_and_other_errors_are_told(why, expected):
+    def programs(batch):
+        if batch > 8:
+            raise jax.errors.JaxRuntimeError(why)
+        return [compiling.program(jnp.sin, compiling.mesh_of(1), jnp.ones((batch, 3)))]
+
+    if expected is None:
+        with pytest.raises(jax.errors.JaxRuntimeError, match=why):
+            compiling.fitting(64, programs)
+    else:
+        assert compiling.fitting(64, programs) == expected
+
+
 def test_every_device_runs_its_share():
     def place(x):
         return x + 1.0
