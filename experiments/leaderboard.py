@@ -6,7 +6,6 @@ part by its line in the registry.
 
 import json
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,27 +13,23 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import pandas as pd
 from rich.console import Console
 
 from plantjax import checks
-from plantjax.finders import FINDERS, REFERENCES, controls
+from plantjax.finders import FINDERS, controls
 from plantjax.finders.controls import CONTROLS
-from plantjax.jobs import chunks, cli, figures, runner, tables, terminal
+from plantjax.jobs import cli, runner, tables, terminal
 from plantjax.jobs.folder import write_table
 from plantjax.jobs.job import Operation, checking_input, job
 from plantjax.jobs.processes import Team
-from plantjax.jobs.summary import STAGES
-from plantjax.jobs.terminal import count, span
 from plantjax.tasks import TASKS
-from ranking import heat, open_worlds, page, plan, scores, scoring, site, statistics
+from ranking import open_worlds, page, plan, release, scoring
 from ranking.open_worlds import DEPTH, NOISE, release_seed
 from ranking.plan import BUDGETS, RULINGS, Board, Budget, Ruled
+from ranking.release import PAGE, PICTURE
 
-ROOT = Path(__file__).parent.parent
 EXTENDED = ("tasks", "finders", "controls", "seeds", "rulings", "publish")
 """Settings that only add cells."""
-PAGE, PICTURE = Path("LEADERBOARD.md"), Path("docs/leaderboard.png")
 
 
 @dataclass(frozen=True)
@@ -43,8 +38,9 @@ class Settings(Operation):
 
     out: Path = Path("results/leaderboard")
     """Folder for results; a run with the same settings goes on where it stopped."""
-    budget: Literal["full", "quick", "smoke"] = "quick"
-    """full: five tasks, ten mothers; quick: 20 minutes on two CPU cores; smoke: for tests."""
+    budget: Literal["full", "shapes", "matched", "quick", "smoke"] = "quick"
+    """full: five tasks, ten mothers; shapes: for another --depth or --width; matched: rivals take
+    the seeker's time; quick: 20 minutes on two CPU cores; smoke: for tests."""
     tasks: Annotated[tuple[str, ...] | None, cli.known(TASKS)] = None
     """Tasks (default: the budget's)."""
     finders: Annotated[tuple[str, ...] | None, cli.known(FINDERS)] = None
@@ -62,7 +58,7 @@ class Settings(Operation):
     width: int | None = None
     """Neurons per hidden layer (default: the budget's)."""
     publish: bool = False
-    """Copy page, figure and table to LEADERBOARD.md and docs/."""
+    """Write the release's table, LEADERBOARD.md, docs/leaderboard.csv and .png as well."""
 
     def check(self) -> None:
         """Raises ValueError, naming the option, if a setting is out of range."""
@@ -115,8 +111,13 @@ class Settings(Operation):
         """All groups of cells."""
         return self.board().groups()
 
+    def sheet(self) -> str:
+        """The part of the board: the budget's, else the shape of the mothers."""
+        plan = self.plan()
+        return plan.sheet or f"depth {self.depth}, width {self.width or plan.width}"
+
     def command(self) -> str:
-        """The command that rebuilds the page."""
+        """The command that makes the results."""
         words = ["python", "experiments/leaderboard.py", "--budget", self.budget]
         for name in ("tasks", "finders", "controls", "rulings"):
             values = getattr(self, name)
@@ -127,7 +128,20 @@ class Settings(Operation):
             value = getattr(self, name)
             words += [] if value == usual else [f"--{name.replace('_', '-')}", str(value)]
         words += ["--plugin", *self.plugin] if self.plugin else []
-        return shlex.join([*words, "--publish"])
+        return shlex.join(words)
+
+    def about(self) -> dict[str, str]:
+        """How the results are made, in words."""
+        board = self.board()
+        training = {"depth": board.depth, "width": board.width, "noise": NOISE}
+        options = {name: board.options(name) for name in board.finders}
+        return {
+            "command": self.command(),
+            "training": ", ".join(
+                f"{name} {value}" for name, value in (training | dict(board.budget.static)).items()
+            ),
+            "options": page.options_note(options),
+        }
 
 
 def run(settings: Settings, console: Console, team: Team) -> None:
@@ -139,14 +153,15 @@ def run(settings: Settings, console: Console, team: Team) -> None:
         computed = runner.compute({settings.out: groups}, settings, console, team)
     finally:
         if team.leads:
-            _spend(settings.out, time.perf_counter() - wall, time.process_time() - process)
+            spent = time.perf_counter() - wall, time.process_time() - process
+            release.spend(settings.out, settings.about(), *spent)
             _write(settings, groups)
     if not team.leads:
         return
     if not computed:
         terminal.say(console, f"All cells were done before; nothing was computed ({settings.out}).")
     if settings.publish:
-        _publish(settings.out)
+        release.publish(release.read([settings.out]))
     terminal.say(console, f"Leaderboard, tables and figure: {settings.out}")
 
 
@@ -154,70 +169,15 @@ def _write(settings: Settings, groups: Sequence[Ruled]) -> None:
     table = tables.write(settings.out, groups)
     if not len(table):
         return
-    table = plan.with_rulings(table, settings.plan().rulings)
+    table = plan.with_rulings(table, settings.plan().rulings).assign(sheet=settings.sheet())
     write_table(settings.out, table)
-    every = statistics.judged(table)
-    table = statistics.by_kind(every)
-    parts = {name: plan.of_ruling(table, name) for name in plan.rulings_in(table)}
-    cases = {name: statistics.cases(part) for name, part in parts.items()}
-    summary = pd.concat([part.assign(ruling=name) for name, part in cases.items()])
-    write_table(settings.out, summary, "summary.csv")
-    text = page.page(every, _about(settings, table), PICTURE.name)
-    with chunks.replacing(settings.out / PAGE) as file:
-        file.write(text.encode())
-    best, *_ = parts  # tuned, if that ran
-    ranked = statistics.ranking(statistics.lowest(parts[best]), parts[best])
-    shown = [*(name for name in ranked if name not in REFERENCES), "oracle_random"]
-    stages = [stage for stage in STAGES if stage in set(table["stage"])]
-    panels = figures.stage_panels(list(table["task"].unique()), stages)
-    note = (
-        "orange: the median mother reaches its ticket (within a point of accuracy, or twice the "
-        f"error); darker blue: nearer\nmedians of {count(table['seed'].nunique(), 'mother')}, "
-        f"ruling {best}; {settings.command()}"
+    release.write(
+        release.read([settings.out]), settings.out / PAGE.name, settings.out / PICTURE.name
     )
-    heat.heat_figure(cases[best], shown, panels, settings.out / PICTURE.name, note)
-
-
-def _about(settings: Settings, table: pd.DataFrame) -> list[str]:
-    """Paragraphs on how the page was made."""
-    config = json.loads((settings.out / "config.json").read_text())
-    spent = json.loads((settings.out / "spent.json").read_text())
-    board = settings.board()
-    versions = ", ".join(f"{name} {number}" for name, number in config["versions"].items())
-    training = ", ".join(f"{name} {value}" for name, value in board.budget.static.items())
-    options = {name: board.options(name) for name in board.finders}
-    return [
-        f"Made by `{settings.command()}`: {count(len(settings.names()), 'finder')}, "
-        f"{span(board.seeds)}, depth {board.depth}, width {board.width}, noise {NOISE:g}, "
-        f"{training}.",
-        f"Options that are not the registry's, tuned ones apart: {page.options_note(options)}. The "
-        "tables tell how long a search took: wall seconds, with what else the machine did in them, "
-        f"and the same in searches of `{scores.COST}`.",
-        f"Device {config['device']}; Python {config['python']}, {versions}. "
-        f"{len(table) // max(1, table['stage'].nunique())} networks, "
-        f"{count(round(spent['process_seconds'] / 60), 'minute')} of processor time and "
-        f"{count(round(spent['wall_seconds'] / 60), 'minute')} in all, compilation included.",
-    ]
-
-
-def _spend(folder: Path, wall: float, process: float) -> None:
-    """Adds up the time spent on the folder's results, except in runs that were killed."""
-    path = folder / "spent.json"
-    before = json.loads(path.read_text()) if path.exists() else {}
-    spent = {"wall_seconds": wall, "process_seconds": process}
-    chunks.write_json(path, {name: before.get(name, 0.0) + v for name, v in spent.items()})
-
-
-def _publish(folder: Path) -> None:
-    """Copies page, figure and table to LEADERBOARD.md and docs/."""
-    text = (folder / PAGE).read_text().replace(f"]({PICTURE.name})", f"]({PICTURE})")
-    (ROOT / PAGE).write_text(text)
-    shutil.copyfile(folder / PICTURE.name, ROOT / PICTURE)
-    shutil.copyfile(folder / "summary.csv", ROOT / PICTURE.with_suffix(".csv"))
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]]
-COMMANDS = {"worlds": open_worlds.main, "score": scoring.main, "page": site.main}
+COMMANDS = {"worlds": open_worlds.main, "score": scoring.main, "page": release.main}
 """Sub-commands by their first word."""
 
 

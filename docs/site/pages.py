@@ -7,6 +7,7 @@ the repository. Examples become pages of code. The API reference has a page for 
 
 import contextlib
 import re
+import sys
 from pathlib import Path
 
 import griffe
@@ -15,6 +16,8 @@ import mkdocs_gen_files
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("*.md", "docs/*.md")
 FILES = ("LICENSE", "docs/*.png", "docs/*.csv", "docs/findings/*", "experiments/results/*.json")
+BOARD = "board.html"
+FRAME = f'\n<iframe class="board" src="{BOARD}" title="The leaderboard"></iframe>\n'
 LINKED_EXAMPLE = re.compile(r"(examples/\w+)\.py\)")
 
 
@@ -32,6 +35,17 @@ def copy_files() -> None:
     for path in (path for pattern in FILES for path in ROOT.glob(pattern)):
         with mkdocs_gen_files.open(path.relative_to(ROOT).as_posix(), "wb") as file:
             file.write(path.read_bytes())
+
+
+def write_board() -> None:
+    """Adds the leaderboard's own page, made of the release's table, inside LEADERBOARD.md."""
+    sys.path.append(str(ROOT / "experiments"))
+    from ranking import release, site
+
+    write(BOARD, site.page(release.read(()), "docs/finders.html"))
+    text = (ROOT / "LEADERBOARD.md").read_text()
+    title, rest = text.split("\n", 1)
+    write("LEADERBOARD.md", f"{title}\n\n[On a page of its own]({BOARD})\n{FRAME}{rest}")
 
 
 def write_examples() -> None:
@@ -78,5 +92,6 @@ def write_reference() -> None:
 
 
 copy_files()
+write_board()
 write_examples()
 write_reference()

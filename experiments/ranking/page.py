@@ -15,32 +15,33 @@ Row: TypeAlias = Mapping[Hashable, Any]
 """A row of `statistics.cases`."""
 
 NEVER = "none"
+PUBLISH = "python experiments/leaderboard.py page RESULTS --publish"
 
 
-def page(table: pd.DataFrame, about: Sequence[str], picture: str) -> str:
+def page(table: pd.DataFrame, facts: Mapping[str, str], picture: str) -> str:
     """The whole page.
 
     Args:
-      table: tidy results, with the column `ruling` or without.
-      about: paragraphs on how they were made: command, seeds, options, device, versions, time.
+      table: tidy results, with the columns `ruling` and `sheet` or without.
+      facts: how they were made, by name, as of `release.read`.
       picture: path of the figure, relative to the page.
 
     Returns:
       Markdown.
     """
-    rulings = plan.rulings_in(table)
-    searches = plan.of_ruling(table, rulings[0])
-    cost = scores.costs(searches) if scores.COST in set(searches["finder"]) else {}
-    table = statistics.by_kind(table)
+    (_, table), *others = plan.with_sheets(table).groupby("sheet", sort=False)
+    parts = [TITLE, *_about(table, facts), READING, "## All tasks together", TOGETHER]
+    parts += [_together(table)]
+    rulings, table = plan.rulings_in(table), statistics.by_kind(table)
     best = plan.of_ruling(table, rulings[0])
     cases, lows = statistics.cases(best), statistics.lowest(best)
     searched = [name for name in statistics.ranking(lows, best) if name not in REFERENCES]
-    parts = [TITLE, *about, READING, "## All tasks together", TOGETHER]
-    parts += [_together(table, rulings, cost)]
     parts += ["## The lowest density that reaches the ticket", LOWEST]
     parts += [_lowest_table(lows, cases, searched)]
     parts += [f"![Scores of all finders, ruling {rulings[0]}]({picture})"]
     parts += ["## The tasks", *(_facts(part) for _, part in best.groupby("task", sort=False))]
+    for sheet, part in others:
+        parts += [f"## {str(sheet).capitalize()}", _extent(part), _together(part)]
     if lost := dead_everywhere(table):
         parts += ["## Dead everywhere", DEAD, *(f"- {words}" for words in lost)]
     return "\n\n".join(parts) + "\n"
@@ -61,7 +62,7 @@ draws of mothers, from a fixed seed. Medians of every task, density and stage ar
 TOGETHER = """A network's score is (value - dead) / (ticket - dead), clipped to [0, 1]: 0 for the
 best constant output, 1 for the planted ticket. The table has interquartile means over all tasks,
 densities and mothers, and a search's time in searches of `edge_popup` (geometric mean over the
-tasks). Sorted by the first column."""
+tasks; wall seconds, with what else the machine did in them). Sorted by the first column."""
 
 LOWEST = f"""Strong / weak, by task, with the interval where it is no single density; "{NEVER}"
 where no density will do. A mother reaches its ticket within one point of accuracy, or twice the
@@ -72,8 +73,32 @@ come at all densities."""
 DEAD = "These finders have no live strong mask at density 0.5 or 0.1 on some task, tuned or not:"
 
 
-def _together(table: pd.DataFrame, rulings: Sequence[str], cost: Mapping[str, float]) -> str:
-    """Interquartile means and costs of all finders, by stage and ruling."""
+def _about(table: pd.DataFrame, facts: Mapping[str, str]) -> list[str]:
+    """Paragraphs on how the results were made."""
+    told = {name: words for name, words in facts.items() if words and words != "none"}
+    made = "; ".join(f"`{words}`" for words in told.pop("command", "not recorded").split("; "))
+    lines = [f"Made by {made}, then `{PUBLISH}`: {_extent(table)}"]
+    if options := told.pop("options", ""):
+        lines += [f"Options that are not the registry's, tuned ones apart: {options}."]
+    return [*lines, " ".join(f"{name.capitalize()}: {words}." for name, words in told.items())]
+
+
+def _extent(table: pd.DataFrame) -> str:
+    """What a sheet has."""
+    finders = table[~table["finder"].isin(REFERENCES)]["finder"].nunique()
+    densities = table[~table["finder"].isin(SINGLE)].sort_values("density", ascending=False)
+    return (
+        f"{count(finders, 'finder')}; tasks {', '.join(table['task'].unique())}; densities "
+        f"{', '.join(densities['density_name'].unique())}; {span(sorted(table['seed'].unique()))}."
+    )
+
+
+def _together(table: pd.DataFrame) -> str:
+    """Interquartile means and costs of all finders of a sheet, by stage and ruling."""
+    rulings = plan.rulings_in(table)
+    searches = plan.of_ruling(table, rulings[0])
+    cost = scores.costs(searches) if scores.COST in set(searches["finder"]) else {}
+    table = statistics.by_kind(table)
     table = table[~table["finder"].isin(SINGLE)].assign(score=scores.normalised)
     means: dict[tuple[str, str], dict[str, scores.Interval]] = {}
     for stage in STAGES:

@@ -36,6 +36,7 @@ class Budget:
       static: options of every run. Finders that train as they search have as many epochs in all.
       shared: options of all finders that take them.
       options: options of single finders, by name.
+      sheet: the part of the board that it makes; by default the shape of the mothers.
     """
 
     tasks: tuple[str, ...]
@@ -47,11 +48,27 @@ class Budget:
     static: Mapping[str, Any] = field(default_factory=lambda: {"epochs": EPOCHS, "fresh": FRESH})
     shared: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sheet: str = ""
 
 
+TRIES = {"concrete_ticket": 48, "edge_popup_global": 74, "bernoulli_gates": 40}
+"""Searches of the best rivals that take as long as one of the seeker's; more if tuned ones are
+longer."""
 QUICK_SEEK = {"restarts": 4, "sweeps": 4, "rungs": 2, "cycles": 0}
 BUDGETS = {
     "full": Budget(tasks=BOARD, densities=DENSITIES, seeds=10, rulings=RULINGS),
+    "shapes": Budget(
+        tasks=("circle", "helix"), densities=("0.1", TICKET), seeds=5, rulings=(TUNED,)
+    ),
+    "matched": Budget(
+        tasks=BOARD,
+        densities=(TICKET,),
+        seeds=5,
+        finders=("edge_popup", "seek", *(f"{name}+best" for name in TRIES)),
+        rulings=(TUNED,),
+        options={name: {"tries": tries} for name, tries in TRIES.items()},
+        sheet="the seeker's time",
+    ),
     "quick": Budget(
         tasks=PAPER_TASKS,
         densities=("0.5", "0.1", TICKET, HALF),
@@ -71,7 +88,9 @@ BUDGETS = {
         options={"edge_popup": {"search_epochs": 2}},
     ),
 }
-"""full: the leaderboard; quick: 20 minutes of two CPU cores; smoke: for tests."""
+"""full: the leaderboard; shapes: mothers of other depths and widths, for the best finders; matched:
+the best of many searches in the seeker's time; quick: 20 minutes of two CPU cores; smoke: for
+tests."""
 
 
 @dataclass(frozen=True)
@@ -201,3 +220,11 @@ def rulings_in(table: pd.DataFrame) -> list[str]:
     if "ruling" not in table:
         return ["as run"]
     return [name for name in (TUNED, PUBLISHED) if table["ruling"].isin([name, BOTH]).any()]
+
+
+def with_sheets(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the column `sheet`, the part of the board; the only one if it does not tell.
+
+    The first sheet is the board itself.
+    """
+    return table if "sheet" in table else table.assign(sheet="all mothers")

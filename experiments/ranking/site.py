@@ -1,32 +1,19 @@
-"""The leaderboard as one HTML file that loads nothing: ranks, scores, costs, profiles and filters.
-
-`python experiments/leaderboard.py page RESULTS` writes it from results folders and tables, or from
-the release's table.
-"""
+"""The leaderboard as one HTML file that loads nothing: ranks, scores, costs, profiles, filters."""
 
 import itertools
-import json
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
 import pandas as pd
-import tyro
-from rich.console import Console
 
-from plantjax import results
 from plantjax.finders.names import base
-from plantjax.jobs import chunks, cli
-from plantjax.jobs.job import checking_input
 from plantjax.jobs.styles import COLORS
 from plantjax.jobs.summary import SINGLE, STAGES
 from plantjax.jobs.terminal import span
-from plantjax.results.table import ASSET
 from ranking import plan, scores, statistics
 
 HERE = Path(__file__).parent
@@ -34,63 +21,9 @@ FINDERS_PAGE = HERE.parent.parent / "docs" / "finders.md"
 ALL, OTHERS = "all", "Others"
 LEVELS = np.linspace(0.0, 1.0, 51)
 """The values of tau of a profile."""
-CELL = ("task", "depth", "width", "finder", "ruling", "tuned", "density_name", "seed", "stage")
-"""Columns that tell one row of a table from the others."""
 LINES = 6
 """Finders in a panel of profiles."""
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Write the leaderboard as an HTML page of one file."""
-
-    sources: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Results folders or tables, as one; of equal cells the last one's are taken (default: the
-    release's table)."""
-    out: Path = Path("leaderboard.html")
-    """The page."""
-    docs: str = "docs/finders.md"
-    """Where finders are explained, as the page links to it."""
-    publish: bool = False
-    """Write the release's table, plantjax/results/results.csv.gz, as well."""
-
-
-def read(sources: Sequence[Path]) -> pd.DataFrame:
-    """The table of all sources, with how they were made in its `attrs`.
-
-    Args:
-      sources: results folders or tables, or none for the release's; a cell that several have is
-        that of the last one.
-
-    Raises:
-      ValueError: if there are no results.
-    """
-    parts = [_read(source) for source in sources] or [_read(None)]
-    cells = [name for name in CELL if all(name in part for part in parts)]
-    table = pd.concat(parts, ignore_index=True)
-    place = pd.Series(np.repeat(np.arange(len(parts)), [len(part) for part in parts]))
-    last = place.groupby([table[name] for name in cells], dropna=False).transform("max")
-    table = table[place == last].reset_index(drop=True)
-    for name in parts[0].attrs:
-        words = dict.fromkeys(str(part.attrs.get(name, "not recorded")) for part in parts)
-        table.attrs[name] = "; ".join(words)
-    return table
-
-
-def _read(source: Path | None) -> pd.DataFrame:
-    try:
-        if source is None or not source.is_dir():
-            return results.load(source)
-        table = results.load(source / "results.csv")
-        config = json.loads((source / "config.json").read_text())
-        table.attrs["command"] = shlex.join(["python", *map(str, config["command"])])
-        table.attrs["device"] = str(config["device"])
-        versions = config["versions"].items()
-        table.attrs["versions"] = ", ".join(f"{name} {number}" for name, number in versions)
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"SOURCES must be results of plantjax: {error}") from None
-    return table
 
 
 def families() -> dict[str, str]:
@@ -109,7 +42,7 @@ def page(table: pd.DataFrame, docs: str) -> str:
     """The whole page; the template escapes every word.
 
     Args:
-      table: tidy results with `dead_value`, and `attrs` as of `read`.
+      table: tidy results with `dead_value`, and `attrs` as of `release.read`.
       docs: where finders are explained.
 
     Raises:
@@ -121,17 +54,17 @@ def page(table: pd.DataFrame, docs: str) -> str:
     groups: list[Row] = []
     figures: list[Row] = []
     lacking: set[str] = set()
-    for ruling, stage, part in _parts(table):
+    for sheet, ruling, stage, part in _parts(plan.with_sheets(table)):
         part, without = scores.complete(part)
         lacking |= set(without)
-        runs = plan.of_ruling(table, ruling)
+        runs = plan.of_ruling(sheet, ruling)
         cost = scores.costs(runs[runs["finder"].isin({*part["finder"], scores.COST})])
+        shown: Row = {"sheet": sheet["sheet"].iloc[0], "stage": stage, "ruling": ruling}
         for task, density, cells in _pooled(part):
             rows = _rows(cells, cost, told, docs)
-            groups.append({"task": task, "density": density, "stage": stage, "ruling": ruling})
-            groups[-1] |= {"rows": rows}
+            groups.append({**shown, "task": task, "density": density, "rows": rows})
             if (task, density) == (ALL, ALL):
-                figure: Row = {"stage": stage, "ruling": ruling, "words": STAGES[stage]}
+                figure = {**shown, "words": STAGES[stage], "about": _about(cells)}
                 figures.append(figure | {"panels": _panels(cells, rows), "points": _points(rows)})
     environment = jinja2.Environment(
         autoescape=True,
@@ -140,7 +73,7 @@ def page(table: pd.DataFrame, docs: str) -> str:
         lstrip_blocks=True,
         loader=jinja2.FileSystemLoader([HERE, HERE.parent]),
     )
-    names = ("stage", "ruling", "task", "density")
+    names = ("sheet", "stage", "ruling", "task", "density")
     filters = {name: list(dict.fromkeys(group[name] for group in groups)) for name in names}
     kinds = sorted({row["family"] for group in groups for row in group["rows"]})
     return environment.get_template("site.html").render(
@@ -149,21 +82,20 @@ def page(table: pd.DataFrame, docs: str) -> str:
         filters={name: values for name, values in filters.items() if len(values) > 1},
         families=kinds,
         lacking=sorted(lacking),
-        about=_about(table),
         command=table.attrs.get("command", "not recorded"),
         facts={name: words for name, words in table.attrs.items() if name != "command"},
     )
 
 
-def _parts(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """The rows of each ruling and stage; strong ones are those of subnetworks only."""
-    for ruling in plan.rulings_in(table):
-        for stage in STAGES:
-            part = plan.of_ruling(table[table["stage"] == stage], ruling)
+def _parts(table: pd.DataFrame) -> Iterator[tuple[pd.DataFrame, str, str, pd.DataFrame]]:
+    """Every sheet, with its rows of each ruling and stage; strong ones are of subnetworks only."""
+    for _, sheet in table.groupby("sheet", sort=False):
+        for ruling, stage in itertools.product(plan.rulings_in(sheet), STAGES):
+            part = plan.of_ruling(sheet[sheet["stage"] == stage], ruling)
             if stage == "pruned" and "kind" in part:
                 part = part[part["kind"].fillna("subnetwork") == "subnetwork"]
             if len(part):
-                yield ruling, stage, part
+                yield sheet, ruling, stage, part
 
 
 def _pooled(part: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -260,18 +192,3 @@ def _about(table: pd.DataFrame) -> str:
         f"Mothers: {words}. Intervals hold {scores.LEVEL:.0%} of {scores.RESAMPLES} bootstrap "
         "draws of mothers within tasks."
     )
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command line."""
-    with checking_input():
-        settings = cli.parse(Settings, argv, "leaderboard.py page")
-        if not settings.out.absolute().parent.is_dir() or settings.out.is_dir():
-            raise ValueError(f"--out must be a file in a folder that exists, got {settings.out}.")
-        table = read(settings.sources)
-        content = page(table, settings.docs)
-    with chunks.replacing(settings.out) as file:
-        file.write(content.encode())
-    if settings.publish:
-        results.write(table, ASSET, {str(name): str(v) for name, v in table.attrs.items()})
-    Console().print(f"Page: {settings.out}", soft_wrap=True)

@@ -1,6 +1,6 @@
 """The leaderboard: who takes part, a tiny run with a plugin, its page and figure, publishing."""
 
-import inspect
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -13,11 +13,11 @@ import leaderboard
 import plantjax
 import scripting
 from plantjax import sweeps
-from plantjax.finders import FINDERS, REFERENCES
+from plantjax.finders import FINDERS, REFERENCES, names
 from plantjax.jobs import HALF, TICKET, InputError
 from plantjax.sweeps import worlds
 from plantjax.tasks import PAPER_TASKS, TASKS
-from ranking import page, plan, statistics
+from ranking import page, plan, release, statistics
 from ranking.open_worlds import BOARD, release_seed
 from ranking.plan import BUDGETS
 from tuning import published
@@ -91,7 +91,7 @@ def test_options_of_budgets_exist_and_are_told() -> None:
         board = leaderboard.Settings(budget=budget).board()
         options = {name: board.options(name) for name in board.finders}
         for name, chosen in options.items():
-            assert set(chosen) <= set(inspect.signature(FINDERS[name]).parameters)
+            assert set(chosen) <= names.options(name)
         assert set(board.budget.options) <= set(FINDERS)
         told[budget] = page.options_note(options)
     assert "` of `seek`" in told["quick"]
@@ -140,9 +140,9 @@ def test_controls_go_to_the_finders_that_allow_them() -> None:
 @pytest.mark.slow
 def test_a_run_writes_page_tables_and_figure(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
-    assert {"LEADERBOARD.md", "leaderboard.png", "results.csv", "summary.csv"} <= names
+    assert {"LEADERBOARD.md", "leaderboard.png", "results.csv", "leaderboard.csv"} <= names
     assert (finished / "leaderboard.png").stat().st_size > 10_000
-    table, summary = (pd.read_csv(finished / f"{n}.csv") for n in ("results", "summary"))
+    table, summary = (pd.read_csv(finished / f"{n}.csv") for n in ("results", "leaderboard"))
     assert set(table["density_name"]) == {"0.5", "ticket", "1"}
     judged = statistics.judged(table)
     cases = statistics.cases(judged).assign(ruling="published")
@@ -161,7 +161,8 @@ def test_the_page_tells_what_it_rests_on(finished: Path) -> None:
         "--controls shuffled --rulings published --plugin "
     ) in text
     first = release_seed()
-    assert f"seeds {first} to {first + 1}" in text
+    assert f"seeds {first} to {first + 1}." in text
+    assert "Training: depth 5, width 12, noise 0.01, epochs 1, samples 300, fresh 1000." in text
     config = json.loads((finished / "config.json").read_text())
     assert config["device"] in text
     assert f"jax {config['versions']['jax']}" in text
@@ -182,7 +183,8 @@ def test_what_is_missing_is_computed_again_and_published(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "docs").mkdir()
-    monkeypatch.setattr(leaderboard, "ROOT", tmp_path)
+    monkeypatch.setattr(release, "ROOT", tmp_path)
+    monkeypatch.setattr(release, "ASSET", tmp_path / "results.csv.gz")
     out = Path(shutil.copytree(finished, tmp_path / "copy"))
     removed = next((out / "chunks").glob("*.npz"))
     removed.unlink()
@@ -198,6 +200,8 @@ def test_what_is_missing_is_computed_again_and_published(
     assert published == written.replace("](leaderboard.png)", "](docs/leaderboard.png)")
     for name in ("leaderboard.png", "leaderboard.csv"):
         assert (tmp_path / "docs" / name).stat().st_size > 0
+    with gzip.open(tmp_path / "results.csv.gz", "rt") as file:  # after lines on how it was made
+        assert file.read().endswith("\n" + (out / "results.csv").read_text())
 
 
 def synthetic(
@@ -223,7 +227,7 @@ def synthetic(
 def test_pages_of_several_tasks_and_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = synthetic("circle", "accuracy", 0.98, 0.25) + synthetic("helix", "mse", 1.5e-4, 0.2)
     monkeypatch.setitem(page.REASONS, "edge_popup", "a made reason.")
-    text = page.page(pd.DataFrame(rows), ["How."], "picture.png")
+    text = page.page(pd.DataFrame(rows), {"command": "a; b", "time": "1 h"}, "picture.png")
     lines = [line for line in text.splitlines() if line.startswith("| `")]
     one, none = "1.000 (1.000-1.000)", "0.000 (0.000-0.000)"
     assert lines == [
@@ -235,6 +239,10 @@ def test_pages_of_several_tasks_and_metrics(monkeypatch: pytest.MonkeyPatch) -> 
     assert "Planted ticket 0.980 (0.980-0.980) at density 0.01" in text
     assert "Planted ticket 1.5e-4 (1.5e-4 to 1.5e-4) at density 0.01" in text
     assert text.index("**circle**") < text.index("**helix**")
+    assert "Made by `a`; `b`, then `python experiments/leaderboard.py page RESULTS" in text
+    assert (
+        "2 finders; tasks circle, helix; densities 0.5, ticket; seeds 0 to 1.\n\nTime: 1 h." in text
+    )
     assert "- `edge_popup` on circle, helix: a made reason.\n" in text
     assert "nan" not in text
 
@@ -244,7 +252,7 @@ def test_rulings_stand_side_by_side() -> None:
     alive = rows.assign(constant=False, tuned="")
     tuned = alive[alive["finder"] == "edge_popup"].assign(tuned="a=1", value=0.615)
     table = plan.with_rulings(pd.concat([alive, tuned]), plan.RULINGS)
-    text = page.page(table, [], "")
+    text = page.page(table, {}, "")
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert (
         lines[0]
@@ -255,10 +263,20 @@ def test_rulings_stand_side_by_side() -> None:
     assert "Dead everywhere" not in text
 
 
+def test_a_second_sheet_has_a_table_of_its_own() -> None:
+    board = pd.DataFrame(synthetic("circle", "accuracy", 0.98, 0.25)).assign(sheet="depth 5")
+    deep = board.assign(sheet="depth 10", value=0.615)
+    text = page.page(pd.concat([board, deep]), {}, "")
+    first, second = text.split("\n## Depth 10\n\n")
+    assert first == page.page(board, {}, "").partition("\n## Dead")[0]
+    assert second.startswith("2 finders; tasks circle; densities 0.5, ticket; seeds 0 to 1.\n")
+    assert second.count("0.500 (0.500-0.500)") == 4
+
+
 def test_what_is_no_subnetwork_stands_apart() -> None:
     kinds = {"seek": "signed", "edge_popup": "trained"}
     table = pd.DataFrame(synthetic("circle", "accuracy", 0.98, 0.25, **kinds))
-    text = page.page(table, [], "")
+    text = page.page(table, {}, "")
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     assert rows[0].startswith("| `seek` | 1.000")
     assert rows[2:] == ["| `seek` | ticket |", "| `edge_popup` | none |"]  # weak only

@@ -10,7 +10,7 @@ import pytest
 import leaderboard
 from plantjax import results
 from plantjax.jobs import InputError
-from ranking import scores, site
+from ranking import release, scores, site
 
 COMMAND = "experiments/leaderboard.py --budget smoke"
 EVIL = "<script>alert('1')</script>"
@@ -89,16 +89,31 @@ def test_finders_that_lack_cells_are_named_and_rulings_stand_apart(tmp_path):
     whole = pd.concat([table[~lacking].assign(ruling="tuned"), table.assign(ruling="published")])
     text = site.page(whole, "finders.md")
     assert "lack cells: snip." in text
+    assert "nan" not in text
+    assert '<select name="sheet"' not in text
     assert '<select name="ruling"><option>tuned</option><option>published</option>' in text
+
+
+def test_sheets_are_filtered_and_pooled_apart(tmp_path):
+    table = made(tmp_path, ruling="tuned")
+    deep = table[table["task"] == "xor"].assign(sheet="depth 10", seed=table["seed"] + 2)
+    text = site.page(pd.concat([table.assign(sheet="depth 5"), deep]), "finders.md")
+    assert '<select name="sheet"><option>depth 5</option><option>depth 10</option>' in text
+    assert text.count('<tbody class="only" data-sheet="depth 5"') == 2 * 3 * 3
+    assert text.count('<tbody class="only" data-sheet="depth 10"') == 2 * 2 * 3
+    captions = re.findall(r"(?s)<figcaption>(.*?)</figcaption>", text)
+    assert sum("xor seeds 2 to 3." in caption for caption in captions) == 4
+    assert sum("xor seeds 0 to 1." in caption for caption in captions) == 4
 
 
 def test_publishing_writes_the_table_that_makes_the_same_page(tmp_path, monkeypatch):
     made(tmp_path)
     asset = tmp_path / "asset.csv.gz"
-    monkeypatch.setattr(site, "ASSET", asset)
+    monkeypatch.setattr(release, "ASSET", asset)
+    monkeypatch.setattr(release, "write", lambda *_: None)
     pages = [tmp_path / name for name in ("a.html", "b.html")]
-    site.main([str(tmp_path), "--out", str(pages[0]), "--publish"])
-    site.main([str(asset), "--out", str(pages[1])])
+    release.main([str(tmp_path), "--out", str(pages[0]), "--publish"])
+    release.main([str(asset), "--out", str(pages[1])])
     assert pages[0].read_text() == pages[1].read_text()
     assert results.load(asset).attrs["command"] == f"python {COMMAND}"
 
@@ -110,20 +125,20 @@ def test_parts_become_one_table_in_which_later_cells_go_before_earlier(tmp_path)
     table, other = (made(folder) for folder in folders)
     table[table["task"] == "xor"].to_csv(folders[0] / "results.csv", index=False)
     other.assign(value=0.625).to_csv(folders[1] / "results.csv", index=False)
-    first, whole = site.read(folders[:1]), site.read(folders)
+    first, whole = release.read(folders[:1]), release.read(folders)
     assert len(whole) == len(other) == 2 * len(first)
     assert set(whole["value"]) == {0.625}
-    assert set(site.read(folders[::-1])["value"]) == {0.5, 0.625, 0.75, 1.0}
+    assert set(release.read(folders[::-1])["value"]) == {0.5, 0.625, 0.75, 1.0}
     assert whole.attrs["command"] == f"python {COMMAND}"
     pd.concat([other, other]).to_csv(folders[1] / "results.csv", index=False)
-    assert len(site.read(folders)) == 2 * len(other)  # of one source nothing is left out
+    assert len(release.read(folders)) == 2 * len(other)  # of one source nothing is left out
 
 
 def test_bad_input_is_one_line(tmp_path):
     with pytest.raises(InputError, match="SOURCES must be results of plantjax"):
-        site.main([str(tmp_path)])
+        release.main([str(tmp_path)])
     made(tmp_path).drop(columns="dead_value").to_csv(tmp_path / "results.csv", index=False)
     with pytest.raises(InputError, match="must have the column dead_value"):
-        site.main([str(tmp_path), "--out", str(tmp_path / "p.html")])
+        release.main([str(tmp_path), "--out", str(tmp_path / "p.html")])
     with pytest.raises(InputError, match="--out must be a file"):
-        site.main([str(tmp_path), "--out", str(tmp_path)])
+        release.main([str(tmp_path), "--out", str(tmp_path)])
