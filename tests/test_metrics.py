@@ -72,6 +72,7 @@ def further(monkeypatch):
         monkeypatch.setitem(METRICS, name, metric)
 
 
+@pytest.mark.slow
 def test_metrics_are_finite_numbers_of_every_cell_and_columns_of_both_stages():
     table = sweeps.to_frame(results(), LABELS)
     for name in METRICS:
@@ -92,6 +93,7 @@ def test_metrics_depend_on_the_cell_alone():
             np.testing.assert_array_equal(column(name, stage, again), wanted)
 
 
+@pytest.mark.slow
 def test_metrics_get_the_network_and_the_truth(further):
     found = results()
     for stage in STAGES:

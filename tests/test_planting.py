@@ -239,6 +239,7 @@ def test_planted_neurons_lie_anywhere(name: str, depth: int) -> None:
         assert statistic < freedom + 5 * np.sqrt(2 * freedom)
 
 
+@pytest.mark.slow
 def test_dead_target_neurons_are_left_out() -> None:
     """Hidden units: read by nobody; unfed with b <= 0; unfed with b > 0; a proper one."""
     target = {
@@ -266,6 +267,7 @@ def test_dead_target_neurons_are_left_out() -> None:
         assert float(scale[0]) != 1.0
 
 
+@pytest.mark.slow
 def test_the_leaves_of_the_mother_may_have_other_names() -> None:
     target = TASKS["helix"].target(3)
     mother = he(mother_widths(target, 30))

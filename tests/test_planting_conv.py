@@ -175,6 +175,7 @@ def test_streams_keep_their_places():
     assert (inner["kernel"].any(axis=(1, 2, 3)) | inner["bias"]).sum(axis=1).max() == 4
 
 
+@pytest.mark.slow
 def test_a_channel_that_a_later_block_begins_finds_a_free_place():
     """Stream channel 1 is written by the block alone, channel 0 by the stem alone."""
     target = {
@@ -242,6 +243,7 @@ def test_dead_channels_of_images_are_left_out_of_the_flattened_kernel():
     assert places == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_dead_channels_of_a_stream_find_places_where_it_widens():
     """Stem channels 1 and 2 are fed by nothing; the wider node behind them has its own there."""
     target = {
@@ -269,6 +271,7 @@ def test_dead_channels_of_a_stream_find_places_where_it_widens():
         np.testing.assert_allclose(outputs, apply(target, x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_layers_without_biases_and_any_tree():
     """A list of kernels under names of its own, with an identity shortcut, no biases."""
     rng = np.random.default_rng(0)
@@ -367,6 +370,7 @@ def test_batch_norms_and_wrong_wirings_are_refused():
         plant(jax.random.key(0), dense, dense, wiring=wiring)
 
 
+@pytest.mark.slow
 def test_what_shapes_do_not_show_is_checked_on_the_network():
     """A residual network of the shapes of a chain, with its wiring, without, and a grouped one."""
     resnet, key = small(((4, 1),)), jax.random.key(0)

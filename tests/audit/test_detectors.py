@@ -16,6 +16,7 @@ def mother():
     return jax.tree.map(jnp.asarray, net((3, 20), (20, 20), (20, 4)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", audit.DETECTORS)
 def test_scores_do_not_depend_on_the_scale_and_fit_any_pytree(name):
     params, detect = mother(), jax.jit(audit.DETECTORS[name])
@@ -34,6 +35,7 @@ def test_scores_do_not_depend_on_the_scale_and_fit_any_pytree(name):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
+@pytest.mark.slow
 def test_centred_twins_see_through_common_offsets():
     rows = jax.random.normal(KEY, (20, 4))
     alike = jnp.array([[1.0, 2.0, 4.0, 8.0]]) * jnp.array([[1.0], [0.5], [2.0]])
@@ -56,6 +58,7 @@ def test_even_kinks_are_found_whatever_the_scales():
     assert (scores["kernel"] >= 5.0).sum() == 6
 
 
+@pytest.mark.slow
 def test_a_random_network_gives_little_evidence_and_a_regular_one_much():
     params = mother()
     params = {"random": params["layer_01"], "regular": params["layer_02"]["kernel"].at[:12].set(1)}

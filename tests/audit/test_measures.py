@@ -98,6 +98,7 @@ def numpy_names_the_same_neurons(planted):
     np.testing.assert_array_equal(planted.mask["layer_01"]["kernel"].any(axis=1), suspects)
 
 
+@pytest.mark.slow
 def test_audit_takes_mothers_by_key_and_own_detectors():
     def draw(key):
         mask = {"kernel": jax.random.bernoulli(key, 0.3, (5, 4)), "bias": jnp.zeros(4, bool)}
@@ -110,6 +111,7 @@ def test_audit_takes_mothers_by_key_and_own_detectors():
     assert np.isnan(found["large/bias/auc"]).all()
 
 
+@pytest.mark.slow
 def test_decoys_look_alike_and_leave_the_ticket_as_it_is():
     target, key = targets.circle(3), jax.random.key(0)
     planted = plant(key, target, mother(70))
@@ -135,6 +137,7 @@ def test_decoys_look_alike_and_leave_the_ticket_as_it_is():
     assert (np.argmax(jax.jit(nets.apply)(without, x), axis=1) == y).mean() < 0.7
 
 
+@pytest.mark.slow
 def test_decoys_end_where_the_neurons_do():
     key = jax.random.key(0)
     planted = plant(key, targets.circle(3), mother(25))

@@ -533,6 +533,7 @@ def test_flips_mirror_about_half_of_the_images():
     assert 10 < mirrored.sum() < 40
 
 
+@pytest.mark.slow
 def test_augmentation_is_crop_then_flip_jits_and_vmaps():
     keys = jax.random.split(jax.random.key(3), 2)
     jitted = [jax.jit(data.augment)(key, X) for key in keys]

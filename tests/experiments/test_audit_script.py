@@ -10,6 +10,7 @@ FEW = ("large", "twins")
 SMOKE = ["--tasks", "relu", "--depth", "3", "--width", "8", "--seeds", "2"]
 
 
+@pytest.mark.slow
 def test_a_case_is_computed_once_and_its_table_has_every_detector(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(audit, "DETECTORS", {name: audit.DETECTORS[name] for name in FEW})
     for _ in range(2):

@@ -65,6 +65,7 @@ def test_a_workload_takes_turns_with_rivals_and_a_peer() -> None:
     assert "losses 2, 0.25" in words
 
 
+@pytest.mark.slow
 def test_a_selection_names_its_rivals() -> None:
     item = workloads.selection(1000, 2)
     found = jax.jit(item.function)(*item.arguments)

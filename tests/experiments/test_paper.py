@@ -33,6 +33,7 @@ def cells(name: str, budget: str, seeds: int | None = None) -> pd.DataFrame:
     return rows[~rows["finder"].isin(REFERENCES)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "number", "depth", "width", "finders"),
     [
@@ -63,6 +64,7 @@ def test_figure_11_has_all_noises_and_figure_12_local_scope():
     assert set(cells("fig4", "full").groupby("finder")["scope"].first()) == {"global", "local"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SWEEPS)
 def test_smaller_budgets_are_parts_of_the_full_grid(name):
     keys = ["task", "depth", "finder", "noise", "density_name", "seed"]
@@ -169,6 +171,7 @@ def test_what_is_missing_is_computed_again(
     pd.testing.assert_frame_equal(scripting.table(finished / "fig11"), before, check_exact=True)
 
 
+@pytest.mark.slow
 def test_samples_are_those_of_the_tasks(tmp_path: Path) -> None:
     paper.main(["fig1", "--budget", "smoke", "--out", str(tmp_path)])
     table = pd.read_csv(tmp_path / "results.csv")

@@ -101,6 +101,7 @@ def test_a_second_run_computes_nothing(
     assert scripting.contents(copied) == before
 
 
+@pytest.mark.slow
 def test_interruptions_damage_chunks_and_order_change_no_result(
     finished: Finished,
     tmp_path: Path,
@@ -141,6 +142,7 @@ def test_interruptions_damage_chunks_and_order_change_no_result(
     assert scripting.masks(tmp_path) == scripting.masks(finished.out)
 
 
+@pytest.mark.slow
 def test_other_settings_are_refused_and_forced(copied: Path) -> None:
     before = scripting.contents(copied)
     words = [*TINY, "--first-seed", "3", "--rounds", "1", "--out", str(copied)]

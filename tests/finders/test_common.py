@@ -51,6 +51,7 @@ def found(name, apply, params):
     return jax.eval_shape(finder.search, jax.random.key(1), params, DATA, jnp.float32(0.3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BRIEF)
 def test_other_networks_are_refused_and_modules_that_are_chains_are_not(name):
     params = nets.init(jax.random.key(2), (2, 8, 8, 4))

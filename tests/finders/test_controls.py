@@ -99,6 +99,7 @@ def test_shuffled_places_are_uniform():
     assert np.abs(np.mean(found, axis=0) - share).max() < 5 * deviation
 
 
+@pytest.mark.slow
 def test_weak_training_starts_from_the_mother():
     for control in (SHUFFLED, REINITIALISED, ORACLE):
         found = find(control)
@@ -174,6 +175,7 @@ def test_controls_keep_the_contract_of_finders(control):
         check(case)
 
 
+@pytest.mark.slow
 def test_best_keeps_the_search_with_the_least_error_on_the_training_data():
     finder = CONTROLS["best"](FINDERS["random"])(CIRCLE, tries=9)
     found = jax.jit(finder.search)(KEY, MOTHER, DATA, DENSITY)

@@ -85,6 +85,7 @@ def test_finders_run_on_images(name, network):
         np.testing.assert_allclose(live[0], wanted, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_attributes_of_an_apply():
     """Without them every leaf may be pruned, and shapes alone tell the wiring."""
     network = NETWORKS["normed"]

@@ -204,6 +204,7 @@ def slopes(case, step, loss):
     return slope(CASES[case]["task"], loss)(step.masked, step.log_scale, step.x, y[rows])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "density"), REPLAYS)
 def test_every_step_runs_the_highest_scores_of_its_density(case, density):
     _, steps = ran(case, density)

@@ -103,6 +103,7 @@ def test_concrete_gates_by_hand():
     np.testing.assert_allclose(flat(start), np.log(0.25), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(LEARNERS) - {"continuous_sparsification"}))
 def test_the_count_starts_as_wanted(name):
     relaxation = relaxation_of(name)
@@ -203,6 +204,7 @@ def learned(name):
     return jax.device_get(search(mothers, jnp.float32([0.3, 0.5, 0.7, 1 / 244, 0.3, 1.0])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUN)
 def test_the_expected_count_is_reached(name):
     wanted = np.array([73, 122, 171])  # of 244
@@ -232,6 +234,7 @@ def test_the_search_learns_and_the_parameters_stay(name):
         np.testing.assert_array_equal(leaf[:3], np.stack([wanted] * 3))
 
 
+@pytest.mark.slow
 def test_the_highest_logits_are_kept_and_the_native_counted():
     """One linear layer without noise, kernel and bias apart: the search by hand."""
     params = {"layer_00": {"kernel": jnp.array([[1.5, -2.0, 0.5, 1.0]]), "bias": jnp.zeros(4)}}
@@ -271,6 +274,7 @@ def test_the_highest_logits_are_kept_and_the_native_counted():
     np.testing.assert_allclose(ratio, -2.0 * 0.9 / (1.5 * 0.3), rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [CIRCLE, RELU])
 def test_a_dense_target_is_what_the_mother_computes(task):
     params, batch = nets.init(KEY, (task.n_in, 12, task.n_out)), task.sample(KEY, 20)

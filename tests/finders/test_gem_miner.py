@@ -86,6 +86,7 @@ def spied(density=0.25, learning_rate=0.5, penalty=1e-4):
     return found, [jax.tree.map(np.asarray, (*seen, *given)) for seen, given in steps]
 
 
+@pytest.mark.slow
 def test_every_step_runs_what_is_active_and_above_a_half():
     _, steps = spied()
     theta = flat(mother())

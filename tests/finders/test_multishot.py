@@ -171,6 +171,7 @@ def trail(case, density=DENSITY):
     return np.stack([flat(mask) for _, mask, _ in levels] + [flat(found.mask)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", RUN)
 def test_levels_equal_a_loop_by_hand(case):
     found, levels = ran(case)

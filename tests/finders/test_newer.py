@@ -28,6 +28,7 @@ def found(name, density=0.3, **options):
     return jax.device_get(jax.jit(finder)(KEY, PARAMS, DATA, density))
 
 
+@pytest.mark.slow
 def test_redrawn_changes_a_share_of_the_pruned_to_entries_of_their_array():
     source = {"a": jnp.arange(1.0, 2001.0), "b": jnp.full((4, 5), 7.0)}
     current = jax.tree.map(jnp.zeros_like, source)
@@ -121,6 +122,7 @@ def permuted_twin():
     return carried(PARAMS, orders), orders
 
 
+@pytest.mark.slow
 def test_units_of_a_permuted_twin_are_found_and_masks_carried_over():
     twin, orders = permuted_twin()
     np.testing.assert_allclose(nets.apply(twin, DATA.x), nets.apply(PARAMS, DATA.x), rtol=1e-4)

@@ -33,6 +33,7 @@ def run(densities, seed=0, max_walks=None):
     return jax.tree.map(lambda leaf: leaf[: len(densities)], found)
 
 
+@pytest.mark.slow
 def test_no_more_than_k_are_kept_and_the_next_walk_would_be_too_much():
     densities = np.linspace(0.01, 0.6, 40)
     found = run(densities)

@@ -90,6 +90,7 @@ def test_what_is_not_prunable_is_kept_and_not_counted(name):
         np.testing.assert_array_equal(scale, PARAMS["norm_00"]["scale"])
 
 
+@pytest.mark.slow
 def test_leaves_that_are_no_floats_change_nothing():
     _, wanted = found("snip", NET, PARAMS)
     _, result = found("snip", Counting(), PARAMS | REST)
@@ -105,6 +106,7 @@ def test_leaves_that_are_no_floats_must_not_be_prunable():
             finder(jax.random.key(2), PARAMS | REST, DATA, 0.4)
 
 
+@pytest.mark.slow
 def test_results_count_prunable_parameters_only():
     def world(cell):
         planted = Planted(PARAMS, masks.full(PARAMS), jnp.ones(1))

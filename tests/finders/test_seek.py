@@ -42,6 +42,7 @@ def live_mask(key, share):
     return subnetwork.live(CHAIN, random_mask(key, share))
 
 
+@pytest.mark.slow
 def test_stacks_compute_what_the_chain_computes():
     kept = random_mask(jax.random.key(3), 0.5)
     wanted = nets.apply(masks.apply(PARAMS, subnetwork.unstack(kept, WIDTHS)), X)

@@ -58,6 +58,7 @@ def log_loss(name, kept):
     return goal.log_loss(sub.run(CHAIN, kept, X), sample, AIM)
 
 
+@pytest.mark.slow
 def test_the_loss_of_probabilities_goes_from_cross_entropy_to_error():
     goal, sample = CASES["circle"][0], sampling.whole(Batch(X, LABELS.y))
     entropy = losses.scale_free_cross_entropy(OUTPUTS, sample.y, AIM.log_scale)
@@ -99,6 +100,7 @@ def test_the_roots_make_the_second_derivative_at_a_fixed_scale(name):
     np.testing.assert_allclose(roots.T @ roots, exact, rtol=0.01, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_samples_are_drawn_by_their_chances_and_weighted_back():
     data = Batch(jnp.arange(100.0)[:, None], jnp.zeros(100, jnp.int32))
     chances = jax.nn.softmax(jax.random.normal(jax.random.key(0), (100,)))
@@ -146,6 +148,7 @@ def modelled(name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layer"), [("circle", 1), ("circle", 2), ("circle", 3), ("helix", 2)]
 )
@@ -168,6 +171,7 @@ def test_the_model_has_the_gradient_and_moves_with_the_network(name, layer):
     np.testing.assert_allclose(linear.predicted(at, a + b), parts, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_predictions_are_those_of_the_model_for_every_move():
     kept = random_mask(jax.random.key(3), 0.6)
     weights = sub.masked(CHAIN, kept)
@@ -240,6 +244,7 @@ def all_sets(site, size):
     return dict(zip(names, (np.asarray(found) + size * 0.002).tolist(), strict=True))
 
 
+@pytest.mark.slow
 def test_the_beam_finds_the_best_of_all_sets_of_in_edges():
     gaps = []
     for seed in range(4):
@@ -262,6 +267,7 @@ def test_the_beam_finds_the_best_of_all_sets_of_in_edges():
     assert np.mean(np.array(gaps) < 1e-4) >= 0.8
 
 
+@pytest.mark.slow
 def test_the_beam_uses_only_what_is_free_and_fed():
     site = site_of(jax.random.key(0), 6, 4, 3)._replace(
         usable=jnp.array([True, False, True, True]),

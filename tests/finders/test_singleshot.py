@@ -81,6 +81,7 @@ def wanted_counts(density, n, schedule="exponential"):
     return [n, *np.floor(kept * n + 0.5)]
 
 
+@pytest.mark.slow
 def test_rounds_are_nested_and_follow_the_schedule(world, seen):
     rows, _ = trail(world, seen, score="spied_snip", rounds=ROUNDS, schedule="linear")
     np.testing.assert_array_equal(rows.sum(axis=1), wanted_counts(0.1, rows.shape[1], "linear"))
@@ -94,6 +95,7 @@ def test_allow_revive_lets_pruned_parameters_come_back(world, seen):
     assert (rows[1:] & ~rows[:-1]).any()
 
 
+@pytest.mark.slow
 def test_every_round_keeps_the_highest_scores_of_the_masked_network(world, seen):
     rows, found = trail(world, seen, score="spied_synflow", rounds=ROUNDS)
     np.testing.assert_array_equal(rows.sum(axis=1), wanted_counts(0.1, rows.shape[1]))
@@ -109,6 +111,7 @@ def test_every_round_keeps_the_highest_scores_of_the_masked_network(world, seen)
         assert not (kept & ~mask).any()
 
 
+@pytest.mark.slow
 def test_counts_are_exact_in_a_scope(world):
     densities = np.float32([1e-4, 0.01, 0.1, 1 / 3, 0.5, 0.999, 1.0])
     found = search(finders.singleshot(CIRCLE, score="magnitude", scope="layer"), world, densities)
@@ -178,6 +181,7 @@ def test_references_keep_what_they_say_whatever_the_density(name, world):
     assert not finder.exact_counts
 
 
+@pytest.mark.slow
 def test_the_random_reference_has_the_planted_layer_counts(world):
     ticket = worlds.ticket_density(CIRCLE, DEPTH, WIDTH)
     found = search(REFERENCES["oracle_random"](CIRCLE), world, [ticket, ticket / 2], world.planted)

@@ -143,6 +143,7 @@ def test_figures_tell_dead_networks_and_leave_out_what_is_trained() -> None:
     figure.clear()
 
 
+@pytest.mark.slow
 def test_figures_have_room_for_all_finders(tmp_path: Path) -> None:
     rows = [
         {

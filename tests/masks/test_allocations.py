@@ -67,6 +67,7 @@ def test_uniform_gives_every_layer_its_share(net):
     assert (np.abs(counts - 0.3 * sizes) < 1.0 + 0.5 / len(sizes)).all()
 
 
+@pytest.mark.slow
 def test_erk_by_hand():
     """Kernels 2 x 4 and 4 x 4: sums over products 6/8 and 8/16, sizes 12 and 20."""
     params = chain(2, 4, 4)
@@ -147,6 +148,7 @@ def test_a_bad_share_of_the_last_layer_is_refused():
         allocations.smart_ratio(NETS["circle"], 0.5, last=2.0)
 
 
+@pytest.mark.slow
 def test_masks_with_layer_budgets_have_the_highest_scores_of_every_layer():
     params = NETS["circle"]
     data = Batch(jnp.ones((50, 2)), jnp.zeros(50, jnp.int32))

@@ -69,6 +69,7 @@ def groups_of(array, pattern):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("pattern", ["2:4", "fan_in"])
 def test_every_group_keeps_its_number(pattern, kind):
@@ -124,6 +125,7 @@ def test_patterns_within_a_mask(pattern):
     counts = masks.group_counts(narrow, pattern)
     assert int(counts.sum()) == int(masks.count(narrow))
     assert float(recovery.feasible_recall(narrow, narrow, pattern)) == 1.0
+    assert masks.unknown(scores, pattern).shape == (0,)  # patterns have no thresholds
 
 
 def test_leaves_that_are_not_prunable_are_kept():

@@ -133,6 +133,7 @@ def test_select_against_brute_force(scope, flat):
             assert_best(kept[group], flat[group], k, np.ones(flat[group].size, bool))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", GROUPS)
 @pytest.mark.parametrize("flat", CASES.values(), ids=CASES)
 def test_select_within_against_brute_force(scope, flat):
@@ -257,6 +258,7 @@ def quotas(counts, k):
         capped |= over
 
 
+@pytest.mark.slow
 def test_oracle_scope_is_largest_remainder_with_caps():
     rng = np.random.default_rng(0)
     counts = np.minimum(rng.integers(1, 60, (CELLS, 5)), SIZES).astype(np.int32)
@@ -294,12 +296,19 @@ def test_oracle_scope_fills_other_layers_last(counts):
     assert not named.any() or not (spill[room > 1] > 0).any()
 
 
+@pytest.mark.slow
 def test_oracle_scope_keeps_the_best_of_each_layer():
     flat, counts = CASES["rounded"], jnp.array([3, 7])
     kept = masks.select(KEY, unflatten(flat), 10 / N, "oracle", counts=counts)
     kept = flatten(jax.tree.map(lambda m: m[None], kept))[0]
     for group, k in zip(GROUPS["layer"], (3, 7), strict=True):
         assert_best(kept[group], flat[group], k, np.ones(flat[group].size, bool))
+
+
+def test_a_layer_may_have_a_count_of_zero():
+    tree = {name: {"kernel": jnp.ones((2, 2))} for name in ("a", "b")}
+    mask = masks.select(KEY, tree, 0.25, "oracle", counts=np.array([0, 2]))
+    assert masks.group_counts(mask).tolist() == [0, 2]
 
 
 def test_oracle_counts_are_exact_in_networks_of_many_millions():
@@ -325,6 +334,7 @@ def test_there_is_a_threshold_for_every_group(scope):
     assert near.shape == first.shape
 
 
+@pytest.mark.slow
 def test_former_thresholds_change_nothing():
     search = jax.jit(functools.partial(masks.reselect, scope="channel"))
     tree = unflatten(CASES["distinct"])
@@ -336,6 +346,7 @@ def test_a_channel_needs_no_bias():
     assert masks.unknown({"dense": {"kernel": jnp.ones((2, 3))}}, "channel").shape == (3,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["global", "channel"])
 def test_what_is_not_prunable_is_kept_and_not_counted(scope):
     tree = unflatten(CASES["distinct"])

@@ -37,6 +37,7 @@ def by_hand(scores, k):
     return best
 
 
+@pytest.mark.slow
 def test_the_threshold_is_the_lowest_within_the_budget():
     for seed in range(3):
         scores = scores_of(jax.random.key(seed))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 
-from plantjax.masks import topk
+from plantjax.masks import thresholds, topk
 
 N = 23
 PROPERTY = settings(max_examples=100, deadline=None, derandomize=True)
@@ -139,6 +139,7 @@ def test_an_expected_threshold_changes_nothing(values, k, near):
     np.testing.assert_array_equal(found, top(key, values, jnp.int32(k)))
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(
     values=st.lists(VALUES, min_size=3, max_size=3),
@@ -146,8 +147,8 @@ def test_an_expected_threshold_changes_nothing(values, k, near):
 )
 def test_arrays_are_ranked_apart(values, k):
     key = jax.random.key(0)
-    found, thresholds = groups_top(key, values, jnp.asarray(k, jnp.int32))
-    again, _ = groups_top(key, values, jnp.asarray(k, jnp.int32), near=thresholds)
+    found, former = groups_top(key, values, jnp.asarray(k, jnp.int32))
+    again, _ = groups_top(key, values, jnp.asarray(k, jnp.int32), near=former)
     priority = np.asarray(topk.priorities(key, 0, 3 * N)).reshape(3, N)
     everything = np.ones(N, bool)
     for one, other, v, p, most in zip(found, again, values, priority, k, strict=True):
@@ -155,6 +156,14 @@ def test_arrays_are_ranked_apart(values, k):
         np.testing.assert_array_equal(other, one)
 
 
+def test_accelerators_take_a_pass_for_each_of_eight_digits():
+    search = functools.partial(thresholds.by_digits, lambda values: values.astype(jnp.int32))
+    zeros = jnp.zeros(3, jnp.uint32)
+    loops = jax.make_jaxpr(search)(jnp.ones(3, jnp.int32), zeros, jnp.ones(3, jnp.int32), zeros)
+    assert [e.params["length"] for e in loops.eqns if e.primitive.name == "scan"] == [8]
+
+
+@pytest.mark.slow
 def test_accelerators_mark_the_same(monkeypatch):
     """They search digit by digit, in a fixed number of passes."""
     key, sizes, rng = jax.random.key(5), (1, 40, 300), np.random.default_rng(5)

@@ -67,6 +67,7 @@ def test_products_far_out_of_range_differ_by_one_power_of_two():
     np.testing.assert_allclose(ratio, 2.0**power, rtol=1e-6)  # XLA may fuse sums otherwise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1e-12, 1e12])
 def test_synflow_of_a_chain_neither_overflows_nor_vanishes(size):
     """Without biases, scores of scaled kernels are those of the kernels, up to a factor."""
@@ -89,6 +90,7 @@ def test_synflow_of_other_networks_does_not_overflow(name, size):
     assert found.max() > 0
 
 
+@pytest.mark.slow
 def test_networks_with_the_shapes_of_a_chain_may_have_shortcuts_or_tanh():
     """Scores are those of the plain formula."""
     params = jax.tree.map(lambda p: 0.3 * jnp.abs(p), nets.init(jax.random.key(0), (4, 4, 4, 4)))
@@ -118,6 +120,7 @@ def rectified(params, x):
     return jax.nn.relu(nets.apply(params, x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scanned", [False, True])
 def test_deep_networks_of_any_names_and_form_stay_in_range(scanned):
     """Six layers whose outputs reach 1e60; in a scan they are one stacked layer."""

@@ -104,6 +104,7 @@ NORMED = convnets.Network(
 X = 2.0 + jax.random.normal(KEY, (12, 4, 4, 2))
 
 
+@pytest.mark.slow
 def test_statistics_of_one_batch_give_the_outputs_of_training():
     params = NORMED.init(KEY, X.shape[1:])
     assert sorted(params) == [

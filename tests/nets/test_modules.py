@@ -105,6 +105,7 @@ def kind(request):
     return request.param, *KINDS[request.param]()
 
 
+@pytest.mark.slow
 def test_it_is_the_same_function(kind):
     name, apply, params, run = kind
     wanted = run()
@@ -144,6 +145,7 @@ def test_it_prunes_trains_and_is_saved(tmp_path):
     np.testing.assert_array_equal(apply(again, IMAGES), apply(trained, IMAGES))
 
 
+@pytest.mark.slow
 def test_a_whole_state_is_pruned_and_trained():
     """With random keys, a counter and running statistics, which are not prunable."""
     module = State()
@@ -220,6 +222,7 @@ def test_finders_find_in_a_module_what_they_find_in_a_tree(name):
         np.testing.assert_array_equal(other, leaf)
 
 
+@pytest.mark.slow
 def test_a_ticket_is_planted_in_each_library():
     eqx = pytest.importorskip("equinox")
     target, x = targets.circle(depth=3), RNG.normal(size=(5, 2)).astype(np.float32)

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from plantjax import masks, nets
 
@@ -45,6 +46,7 @@ def test_live_paths_keep_the_function():
     np.testing.assert_array_equal(*outputs)
 
 
+@pytest.mark.slow
 def test_counts_of_layers_follow_the_network():
     scores = {f"Dense_{index}": {"kernel": jnp.arange(20.0)} for index in range(12)}
     counts = jnp.arange(12)

@@ -23,6 +23,7 @@ def test_orthogonal_kernels_are_scaled_like_he(shape):
     np.testing.assert_allclose(np.mean(kernel**2), 2 / fan_in, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_looks_linear_chains_are_affine_at_first():
     params = nets.init(KEY, (3, 8, 12, 8, 2), "looks_linear")
     outputs = [np.asarray(nets.apply(params, x)) for x in (X, jnp.zeros((1, 3)), 2.0 * X)]
@@ -42,6 +43,7 @@ def test_looks_linear_layers_of_equal_width_keep_lengths():
     np.testing.assert_allclose(lengths[2], lengths[0], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_tickets_are_planted_in_them():
     target = targets.circle(3)
     mother = nets.init(KEY, (2, 25, 4), "looks_linear")  # an odd width

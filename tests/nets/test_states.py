@@ -64,6 +64,7 @@ def test_masks_are_those_of_a_dict(params):
         np.testing.assert_array_equal(leaf, wanted)
 
 
+@pytest.mark.slow
 def test_planting_and_recovery_in_another_container():
     target = targets.relu(depth=12)
     planted = plant(jax.random.key(2), target, STATE)

@@ -84,6 +84,7 @@ def masks_of(states):
     )
 
 
+@pytest.mark.slow
 def test_densities_follow_the_schedule_from_begin_to_end():
     _, states = run(pruned(schedule="cubic", begin=3, every=4, end=13))
     kept = masks_of(states).sum(1)
@@ -96,6 +97,7 @@ def test_densities_follow_the_schedule_from_begin_to_end():
     np.testing.assert_array_equal(kept, wanted)
 
 
+@pytest.mark.slow
 def test_magnitude_and_saliency_choose_what_they_say():
     params = {"w": jnp.array([4.0, -3.0, 2.0, 1.0])}
     gradient = {"w": jnp.array([0.1, 0.2, -1.0, 5.0])}
@@ -126,6 +128,7 @@ def test_random_pruning_differs_by_key_and_own_methods_are_taken():
     assert optim.mask(state)["w"].tolist() == [False, True]
 
 
+@pytest.mark.slow
 def test_an_allocation_sets_the_numbers_of_layers():
     optimizer = pruned(scope="erk", density=0.25, end=1)
     _, state = jax.jit(optimizer.update)(PARAMS, optimizer.init(PARAMS), PARAMS)
@@ -167,6 +170,7 @@ def test_updates_that_are_not_finite_are_rejected_unless_it_is_the_pruned_that_a
         np.testing.assert_array_equal(params["w"], wanted)
 
 
+@pytest.mark.slow
 def test_it_compiles_once_with_donated_buffers_and_a_traced_density():
     traces = []
 

@@ -90,6 +90,7 @@ def test_the_share_falls_as_a_cosine_and_the_counts_of_layers_stay():
         assert abs(new.sum() - chance) <= 5 * np.sqrt(chance + 1e-9)
 
 
+@pytest.mark.slow
 def test_growth_is_random_by_key_or_by_gradient():
     moved = jax.jit(jax.vmap(move, (0, None, None, None, None)))
     keys = jax.random.split(KEY, 20)
@@ -135,6 +136,7 @@ def test_before_the_first_change_it_is_masked_training():
     assert int(state.step) == 8
 
 
+@pytest.mark.slow
 def test_the_first_mask_is_random_with_the_counts_of_the_allocation():
     params = nets.init(jax.random.key(0), (2, 20, 20, 4))
 

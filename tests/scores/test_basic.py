@@ -220,6 +220,7 @@ def test_grasp_is_the_product_with_the_explicit_hessian(task):
     np.testing.assert_allclose(scores, wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("density", [1.0, 0.4])
 def test_synflow_is_conserved_at_every_hidden_unit(density):
     """By weights and bias as much enters a hidden unit as leaves it."""

@@ -10,7 +10,7 @@ import pytest
 from plantjax import draws, finders, losses, masks, nets, scores, tasks
 from plantjax.finders import FINDERS
 from plantjax.scores import SCORES
-from plantjax.scores.ntk_sap import ntk_sap
+from plantjax.scores.ntk_sap import _redrawn, ntk_sap
 from plantjax.scores.prospr import prospr
 from plantjax.types import Batch
 from shared import flat
@@ -121,6 +121,7 @@ def test_ntk_sap_is_the_derivative_of_a_change_of_the_outputs(resample):
         assert abs(found[index] - wanted) <= 2e-3 * wanted + 1e-4 * found.max()
 
 
+@pytest.mark.slow
 def test_ntk_sap_does_not_see_labels_and_without_resampling_sees_the_mother():
     batch, mask = batch_of(), masks.full(PARAMS)
     other = batch._replace(x=2 * batch.x, y=batch.y * 0)
@@ -134,6 +135,17 @@ def test_ntk_sap_does_not_see_labels_and_without_resampling_sees_the_mother():
     assert np.abs(new - old).max() > 0.01 * new.max()
     other_key = flat(score(jax.random.key(9), PARAMS, mask, batch))
     assert np.abs(other_key - flat(score(KEY, PARAMS, mask, batch))).max() > 0
+
+
+def test_ntk_sap_redraws_normal_numbers_of_the_size_of_the_kept_ones():
+    params = {"a": draws.normal(jax.random.key(0), jnp.zeros((80, 50))), "b": 3.0 * jnp.ones(4000)}
+    mask = {"a": jnp.abs(params["a"]) > 1.0, "b": jnp.arange(4000) < 100}
+    drawn = _redrawn(jax.random.key(1), masks.apply(params, mask), mask)
+    for name, kept in (("a", params["a"][mask["a"]]), ("b", params["b"][mask["b"]])):
+        size = np.sqrt(np.mean(np.square(kept)))
+        found = np.asarray(drawn[name])
+        np.testing.assert_allclose(np.std(found), size, rtol=0.05)
+        np.testing.assert_allclose(np.mean(np.abs(found)), size * np.sqrt(2 / np.pi), rtol=0.05)
 
 
 def test_prospr_without_steps_is_snip():

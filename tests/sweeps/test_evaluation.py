@@ -11,6 +11,7 @@ from plantjax.types import Batch
 NORMED = pj.nets.Network(pj.nets.convnets.VGG(4, batch_norm=True, blocks=((3,),)))
 
 
+@pytest.mark.slow
 def test_networks_with_batch_norm_use_the_statistics_of_the_training_data():
     keys = jax.random.split(jax.random.key(0), 3)
     params = NORMED.init(keys[0], (4, 4, 2))

@@ -65,6 +65,7 @@ def test_results_do_not_depend_on_batch_and_devices():
     assert_same_bits(found, whole("relu"))
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_order_and_restarts():
     run, cells = run_of("relu"), cells_of("relu")
     assert_same_bits(sweeps.sweep(run, cells), whole("relu"))  # by the default batch
@@ -219,6 +220,7 @@ def test_all_finders_and_references_share_the_world_of_a_seed():
         assert hash(run.world) == hash(run_of("relu").world)
 
 
+@pytest.mark.slow
 def test_equal_runs_share_programs_and_all_cells_take_one_trace(monkeypatch):
     """All finders of one shape share the training."""
     searches, trainings = [], []
@@ -381,6 +383,7 @@ def test_dead_values_are_those_of_the_best_constant_outputs():
         np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_fresh_samples_judge_all_networks_as_well():
     def swept(task, finder, fresh, epochs):
         depth, width = CASES[task][1:3]

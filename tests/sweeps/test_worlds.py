@@ -36,6 +36,7 @@ def at(tree, index):
     return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_a_seed_decides_the_world_bit_by_bit(task):
     found = some_worlds(task)

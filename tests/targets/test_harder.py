@@ -103,6 +103,7 @@ def test_piecewise_functions_are_exact_everywhere(knots, depth, seed):
     np.testing.assert_allclose(run64(params, x)[:, 0], wanted, atol=1e-6 * (1 + size))
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(
     widths=st.lists(st.integers(1, 12), min_size=3, max_size=6),

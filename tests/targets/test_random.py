@@ -44,12 +44,14 @@ def test_random_xors_predict_the_same_classes():
     assert (errors("xor", 3)[1] == 1.0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "most"), [("helix", 2.0), ("product", 2.5)])
 def test_other_random_targets_err_by_chords_of_jittered_knots(name, most):
     plain, drawn = errors(name, 4)
     assert (drawn < most * plain).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MAKERS)
 def test_keys_change_the_values_and_never_the_counts(name):
     drawn = members(name, 4)

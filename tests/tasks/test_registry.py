@@ -79,6 +79,7 @@ def away_from_boundaries(x):
     return (np.abs(g - np.array([[0.2, 0.5, 0.7]])) > 1e-6).all(axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_shapes_dtypes_and_inputs(name):
     task, (x_shape, y_shape) = TASKS[name], SHAPES[name]

@@ -607,6 +607,7 @@ def test_the_rigorous_bound_never_exceeds_the_estimate():
     assert 0 < rigorous <= found.high
 
 
+@pytest.mark.slow
 def test_sampling_is_a_function_of_the_key_whatever_the_chunk(monkeypatch):
     def draw(seed):
         target = alike(4, 0.5, 0.3)
