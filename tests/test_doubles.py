@@ -128,8 +128,11 @@ def test_huge_doubles_are_finite_and_mixed_dtypes_compete():
         scores = {"a": jnp.array([1e300, 1e299]), "b": jnp.array([2.0, 3e38], jnp.float32)}
         checks.finite("scores", scores)
         kept = masks.select(KEY, scores, 0.5)
+        scores["b"] = jnp.array([2.0, np.inf], jnp.float32)  # beyond 1e300, though single
+        best = masks.select(KEY, scores, 0.25)
         [zeros] = topk.low_keys([jnp.array([0.0, -0.0, jnp.nan])])  # -0 equals 0
     np.testing.assert_array_equal(kept["a"], [True, True])
+    assert [leaf.tolist() for leaf in best.values()] == [[False, False], [False, True]]
     np.testing.assert_array_equal(zeros[0], [0, 0, 0])
     with pytest.raises(ValueError, match="must be finite"):
         checks.finite("scores", {"a": 1e300})

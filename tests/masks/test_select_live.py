@@ -25,16 +25,16 @@ def scores_of(key, levels=None):
 
 
 def by_hand(scores, k):
-    """The live mask of the lowest threshold with at most k live parameters."""
+    """The live mask of the lowest threshold with at most k live parameters, and the next one."""
     values = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(scores)])
     best = jax.tree.map(lambda leaf: np.zeros(leaf.shape, bool), scores)
-    for threshold in sorted(values, reverse=True):
+    for threshold in sorted(set(values.tolist()), reverse=True):
         mask = jax.tree.map(lambda leaf, least=threshold: np.asarray(leaf) >= least, scores)
         mask = jax.device_get(live(PARAMS, mask))
         if sum(leaf.sum() for leaf in jax.tree.leaves(mask)) > k:
-            break
+            return best, threshold
         best = mask
-    return best
+    return best, -np.inf
 
 
 @pytest.mark.slow
@@ -43,7 +43,7 @@ def test_the_threshold_is_the_lowest_within_the_budget():
         scores = scores_of(jax.random.key(seed))
         found = jax.device_get(select(jax.random.key(9), scores, PARAMS, DENSITIES))
         for k in (1, 4, 9, 20, 41, SIZE):
-            wanted = by_hand(scores, k)
+            wanted, _ = by_hand(scores, k)
             chex.assert_trees_all_equal(at(found, k - 1), wanted)
 
 
@@ -56,6 +56,12 @@ def test_all_kept_parameters_are_live_and_within_the_budget_even_with_ties():
         assert len(set(counts.tolist())) > 15  # thresholds alone would give about 6 numbers
         alive = jax.jit(jax.vmap(masks.live, (None, 0)))(PARAMS, found)
         chex.assert_trees_all_equal(found, alive)
+        for k in (4, 9, 20, 41):
+            above, tie = by_hand(scores, k)
+            trees = (jax.device_get(at(found, k - 1)), above, scores)
+            for kept, better, score in zip(*map(jax.tree.leaves, trees), strict=True):
+                assert kept[better].all()
+                assert (score[kept] >= tie).all()
 
 
 @pytest.mark.slow

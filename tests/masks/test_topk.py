@@ -156,6 +156,36 @@ def test_arrays_are_ranked_apart(values, k):
         np.testing.assert_array_equal(other, one)
 
 
+def passes(keys, k, near=0):
+    """How often the search counts entries, and the threshold that it finds."""
+    keys, counted = np.sort(np.asarray(keys, np.uint32)), []
+
+    def count_at(least):
+        counted.append(least)
+        return jnp.asarray(len(keys) - np.searchsorted(keys, np.asarray(least)), jnp.int32)
+
+    lowest, near = jnp.zeros(1, jnp.uint32), jnp.asarray([near], jnp.uint32)
+    with jax.disable_jit():
+        found, number = thresholds.interpolated(
+            count_at, jnp.array([k], jnp.int32), lowest, jnp.array([len(keys)], jnp.int32), near
+        )
+    assert int(number[0]) >= k
+    return len(counted), int(found[0])
+
+
+def test_a_search_takes_few_passes():
+    random = np.random.default_rng(0)
+    even = random.integers(0, 2**32, 2000, np.uint32)
+    for k in (20, 500, 1000, 1990):
+        first, least = passes(even, k)
+        moved = even + random.integers(0, 2**16, even.size, np.uint32)
+        again, _ = passes(moved, k, near=least)
+        assert first <= 12
+        assert again <= 8
+    clustered = np.concatenate([np.full(2000, 7, np.uint32), np.uint32([2**31])])
+    assert passes(clustered, 10)[0] <= 33 * 4
+
+
 def test_accelerators_take_a_pass_for_each_of_eight_digits():
     search = functools.partial(thresholds.by_digits, lambda values: values.astype(jnp.int32))
     zeros = jnp.zeros(3, jnp.uint32)
