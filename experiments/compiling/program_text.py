@@ -97,7 +97,8 @@ def _instruction(name: str, rest: str) -> Instruction | None:
         for array in ARRAY.finditer(kind)
     ]
     operands = re.findall(r"%([\w.\-]+)", inside)
-    return Instruction(name, shapes, match[1], operands, rest if match[1] != "constant" else "")
+    told = inside[:32] if match[1] == "constant" else rest  # constants may be long
+    return Instruction(name, shapes, match[1], operands, told)
 
 
 def _balanced(text: str) -> tuple[str, str]:
@@ -139,7 +140,7 @@ def seconds(text: str, rate: float, bandwidth: float, launch: float) -> float:
         total = 0.0
         for one in computations[name].values():
             if one.opcode == "while":
-                total += (_trips(one) or 1) * of(_called(one, "body")[0])
+                total += (_trips(computations, one) or 1) * of(_called(one, "body")[0])
             elif one.opcode in CALLS:
                 total += max((of(branch) for branch in _branches(one)), default=0.0)
             elif _starts(one):
@@ -166,7 +167,7 @@ def _loops(computations: Mapping[str, Computation], name: str, depth: int) -> It
                 one.name,
                 source[1] if source else "",
                 depth,
-                _trips(one),
+                _trips(computations, one),
                 len(costs),
                 sum(cost.bytes for cost in costs),
                 sum(cost.operations for cost in costs),
@@ -204,10 +205,39 @@ def _branches(one: Instruction) -> list[str]:
     return [name for role in roles for name in _called(one, role)]
 
 
-def _trips(one: Instruction) -> int | None:
-    """The number of passes; None if it depends on what is computed."""
+def _trips(computations: Mapping[str, Computation], one: Instruction) -> int | None:
+    """The number of passes; None if it depends on what is computed.
+
+    Programs for TPUs do not tell it. There we read the limit of a counter that grows by one, from 0
+    on as in every scan.
+    """
     found = re.search(r'"known_trip_count":\{"n":"(\d+)"', one.rest)
-    return int(found[1]) if found else None
+    if found:
+        return int(found[1])
+    condition, body = (
+        computations.get(name, {}) for role in ("condition", "body") for name in _called(one, role)
+    )
+    if not condition:
+        return None
+    *_, test = condition.values()
+    if test.opcode != "compare" or "direction=LT" not in test.rest:
+        return None
+    counter, limit = (_element(condition, name) for name in test.operands)
+    steps = [
+        {_element(body, name) for name in part.operands}
+        for part in body.values()
+        if part.opcode == "add"
+    ]
+    passes = re.fullmatch(r"\((\d+)\)", limit)
+    return int(passes[1]) if passes and {counter, "(1)"} in steps else None
+
+
+def _element(here: Computation, name: str) -> str:
+    """A constant's value, or which part of a loop's state an instruction is; else its name."""
+    part = here.get(name)
+    if part is None or part.opcode not in ("constant", "get-tuple-element"):
+        return name
+    return part.rest if part.opcode == "constant" else part.rest.split("index=")[1].split(",")[0]
 
 
 def _cost(computations: Mapping[str, Computation], name: str, one: Instruction) -> Cost:

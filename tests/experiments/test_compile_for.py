@@ -66,6 +66,30 @@ def test_loops_kernels_and_costs_by_hand():
     assert program_text.kernels(PROGRAM) == 1
 
 
+CONDITION = """%c (a: (s32[], f32[1,8])) -> pred[] {
+  %limit = s32[]{:T(128)} constant(8)
+  %a.1 = (s32[], f32[1,8]{1,0}) parameter(0)
+  %at = s32[]{:T(128)} get-tuple-element(%a.1), index=0
+  ROOT %lt = pred[]{:T(512)} compare(%at, %limit), direction=LT, metadata={op_name="lt"}
+}
+
+"""
+
+
+def test_passes_are_counted_where_the_program_does_not_tell_them():
+    head, rest = PROGRAM.split("%inner (a", 1)
+    told = f"{head}{CONDITION}%inner (a{rest}"
+    step = "  %o = s32[] constant(1)\n  %j2 = s32[] add(%j, %o)\n"
+    grown = told.replace("tuple(%j, %n)", "tuple(%j2, %n)").replace(
+        "  ROOT %t =", f"{step}  ROOT %t ="
+    )
+    assert [loop.trips for loop in program_text.loops(grown)] == [7, 8]
+    for text in (told, grown.replace("constant(1)", "constant(2)"), grown.replace("LT", "NE")):
+        assert [loop.trips for loop in program_text.loops(text)] == [7, None]
+    beyond = grown.replace("compare(%at, %limit)", "compare(%at, %other)")
+    assert [loop.trips for loop in program_text.loops(beyond)] == [7, None]
+
+
 def test_the_estimate_is_held_up_by_the_slowest_part():
     launches = program_text.seconds(PROGRAM, 1e30, 1e30, 1.0)
     assert launches == pytest.approx(1 + 7 * (2 + 1))
