@@ -11,34 +11,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from compiling.instructions import Computation, Instruction, parse
+
 FREE = (
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id"),
     *("replica-id", "after-all", "add-dependency", "opt-barrier"),
 )
 """Instructions that start nothing."""
 CALLS = ("call", "conditional", "async-start")
-BYTES = {"pred": 1, "bf16": 2, "token": 0, "opaque": 0}
-INSTRUCTION = re.compile(r"\s+(?:ROOT )?%?([\w.\-]+) = (.*)")
-HEAD = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\{$")
-ARRAY = re.compile(r"([a-z]\w*)\[([\d,<=]*)\]")
-
-
-class Instruction(NamedTuple):
-    """A line of a computation."""
-
-    name: str
-    shapes: list[tuple[str, tuple[int, ...]]]  # (kind of number, shape) of each array it returns
-    opcode: str
-    operands: list[str]
-    rest: str
-
-    @property
-    def bytes(self) -> int:
-        """The size of all arrays that it returns."""
-        return sum(math.ceil(_width(kind) * math.prod(shape)) for kind, shape in self.shapes)
-
-
-Computation = dict[str, Instruction]
 
 
 class Loop(NamedTuple):
@@ -68,52 +48,6 @@ class Cost(NamedTuple):
 
     bytes: int
     operations: int
-
-
-def parse(text: str) -> tuple[dict[str, Computation], str]:
-    """The computations of a program by name, and the name of its entry."""
-    found: dict[str, Computation] = {}
-    entry, current = "", {}
-    for line in re.sub(r"/\*.*?\*/", "", text).splitlines():
-        head = HEAD.match(line)
-        if head and not line.startswith(" "):
-            current = found.setdefault(head[2], {})
-            entry = head[2] if head[1] else entry
-        elif match := INSTRUCTION.match(line):
-            made = _instruction(match[1], match[2])
-            if made is not None:
-                current[made.name] = made
-    return found, entry
-
-
-def _instruction(name: str, rest: str) -> Instruction | None:
-    kind, rest = (_balanced(rest) if rest.startswith("(") else rest.split(" ", 1))[:2]
-    match = re.match(r"\s*([\w\-]+)(\(.*)", rest)
-    if match is None:
-        return None
-    inside, rest = _balanced(match[2])
-    shapes = [
-        (array[1], tuple(int(re.sub(r"\D", "", n)) for n in array[2].split(",") if n))
-        for array in ARRAY.finditer(kind)
-    ]
-    operands = re.findall(r"%([\w.\-]+)", inside)
-    told = inside[:32] if match[1] == "constant" else rest  # constants may be long
-    return Instruction(name, shapes, match[1], operands, told)
-
-
-def _balanced(text: str) -> tuple[str, str]:
-    """The part in the first parentheses, and what follows."""
-    depth = 0
-    for place, character in enumerate(text):
-        depth += (character == "(") - (character == ")")
-        if depth == 0:
-            return text[: place + 1], text[place + 1 :]
-    return text, ""
-
-
-def _width(kind: str) -> float:
-    digits = re.search(r"\d+", kind)
-    return BYTES[kind] if kind in BYTES else int(digits[0]) / 8 if digits else 4
 
 
 def loops(text: str) -> list[Loop]:
@@ -235,6 +169,8 @@ def _trips(computations: Mapping[str, Computation], one: Instruction) -> int | N
 def _element(here: Computation, name: str) -> str:
     """A constant's value, or which part of a loop's state an instruction is; else its name."""
     part = here.get(name)
+    while part is not None and part.opcode in ("copy", "bitcast"):
+        part = here.get(part.operands[0])
     if part is None or part.opcode not in ("constant", "get-tuple-element"):
         return name
     return part.rest if part.opcode == "constant" else part.rest.split("index=")[1].split(",")[0]
@@ -279,12 +215,20 @@ def _operations(here: Computation, one: Instruction) -> int:
         kernel = here[one.operands[1]].shapes[0][1]
         labels = re.search(r"dim_labels=\w+_(\w+)->", one.rest)
         contracted = math.prod(kernel) // kernel[labels[1].index("o")] if labels else 1
+        # Of a dilated input's zeros nothing is computed: TPUs write batches of products like that.
+        for size, holes in zip(_window(one, "size"), _window(one, "lhs_dilate"), strict=False):
+            contracted = contracted // size * math.ceil(size / holes)
     elif one.opcode == "dot" or "gemm" in one.rest[:200]:
         given = here.get(one.operands[0]) if one.operands else None
         contracted = math.prod(given.shapes[0][1][d] for d in _contracted(one)) if given else 1
     else:
         return 0
     return 2 * math.prod(one.shapes[0][1]) * contracted
+
+
+def _window(one: Instruction, name: str) -> list[int]:
+    found = re.search(rf"window={{[^}}]*\b{name}=([\dx]+)", one.rest)
+    return [int(d) for d in found[1].split("x")] if found else []
 
 
 def _contracted(one: Instruction) -> list[int]:

@@ -79,7 +79,7 @@ CONDITION = """%c (a: (s32[], f32[1,8])) -> pred[] {
 def test_passes_are_counted_where_the_program_does_not_tell_them():
     head, rest = PROGRAM.split("%inner (a", 1)
     told = f"{head}{CONDITION}%inner (a{rest}"
-    step = "  %o = s32[] constant(1)\n  %j2 = s32[] add(%j, %o)\n"
+    step = "  %o = s32[] constant(1)\n  %jc = s32[] copy(%j)\n  %j2 = s32[] add(%jc, %o)\n"
     grown = told.replace("tuple(%j, %n)", "tuple(%j2, %n)").replace(
         "  ROOT %t =", f"{step}  ROOT %t ="
     )
@@ -95,6 +95,16 @@ def test_the_estimate_is_held_up_by_the_slowest_part():
     assert launches == pytest.approx(1 + 7 * (2 + 1))
     products = program_text.seconds(PROGRAM, 64.0, 1e30, 0.0)
     assert products == pytest.approx(7 * 1.0)
+
+
+def test_batches_of_products_that_tpus_write_as_dilated_convolutions():
+    text = """ENTRY %main (p: f32[64,32,10], w: f32[64,10,7]) -> f32[64,32,7] {
+  %p = f32[64,32,10]{2,1,0:T(8,128)} parameter(0)
+  %w = f32[64,10,7]{2,1,0:T(8,128)} parameter(1)
+  ROOT %c = f32[64,32,7]{2,1,0:T(8,128)} convolution(%p, %w), window={size=64 stride=63 lhs_dilate=64}, dim_labels=0bf_0io->0bf
+}
+"""  # noqa: E501
+    assert program_text.seconds(text, 1.0, 1e30, 0.0) == 64 * 2 * 32 * 10 * 7
 
 
 def test_a_compiled_scan_is_read():

@@ -47,6 +47,7 @@ def test_the_threshold_is_the_lowest_within_the_budget():
             chex.assert_trees_all_equal(at(found, k - 1), wanted)
 
 
+@pytest.mark.slow
 def test_all_kept_parameters_are_live_and_within_the_budget_even_with_ties():
     for seed in range(4):
         scores = scores_of(jax.random.key(seed), levels=1)
