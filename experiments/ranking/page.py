@@ -62,7 +62,7 @@ draws of mothers, from a fixed seed. Medians of every task, density and stage ar
 TOGETHER = """A network's score is (value - dead) / (ticket - dead), clipped to [0, 1]: 0 for the
 best constant output, 1 for the planted ticket. The table has interquartile means over all tasks,
 densities and mothers, and a search's time in searches of `edge_popup` (geometric mean over the
-tasks; wall seconds, with what else the machine did in them). Sorted by the first column."""
+tasks), from wall times. Sorted by the first column."""
 
 LOWEST = f"""Strong / weak, by task, with the interval where it is no single density; "{NEVER}"
 where no density will do. A mother reaches its ticket within one point of accuracy, or twice the
@@ -75,16 +75,16 @@ DEAD = "These finders have no live strong mask at density 0.5 or 0.1 on some tas
 
 def _about(table: pd.DataFrame, facts: Mapping[str, str]) -> list[str]:
     """Paragraphs on how the results were made."""
-    told = {name: words for name, words in facts.items() if words and words != "none"}
+    told = {name: words for name, words in facts.items() if words}
     made = "; ".join(f"`{words}`" for words in told.pop("command", "not recorded").split("; "))
     lines = [f"Made by {made}, then `{PUBLISH}`: {_extent(table)}"]
-    if options := told.pop("options", ""):
-        lines += [f"Options that are not the registry's, tuned ones apart: {options}."]
+    if options := [part for part in told.pop("options", NEVER).split("; ") if part != NEVER]:
+        lines += [f"Options that are not the registry's, tuned ones apart: {'; '.join(options)}."]
     return [*lines, " ".join(f"{name.capitalize()}: {words}." for name, words in told.items())]
 
 
 def _extent(table: pd.DataFrame) -> str:
-    """What a sheet has."""
+    """Finders, tasks, densities and seeds of a sheet."""
     finders = table[~table["finder"].isin(REFERENCES)]["finder"].nunique()
     densities = table[~table["finder"].isin(SINGLE)].sort_values("density", ascending=False)
     return (

@@ -223,8 +223,9 @@ def rulings_in(table: pd.DataFrame) -> list[str]:
 
 
 def with_sheets(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with the column `sheet`, the part of the board; the only one if it does not tell.
+    """The table with the column `sheet`, the part of the board, for rows that do not tell it too.
 
     The first sheet is the board itself.
     """
-    return table if "sheet" in table else table.assign(sheet="all mothers")
+    told = table["sheet"] if "sheet" in table else pd.Series(None, table.index, dtype=object)
+    return table.assign(sheet=told.fillna("all mothers"))

@@ -227,7 +227,9 @@ def synthetic(
 def test_pages_of_several_tasks_and_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = synthetic("circle", "accuracy", 0.98, 0.25) + synthetic("helix", "mse", 1.5e-4, 0.2)
     monkeypatch.setitem(page.REASONS, "edge_popup", "a made reason.")
-    text = page.page(pd.DataFrame(rows), {"command": "a; b", "time": "1 h"}, "picture.png")
+    text = page.page(
+        pd.DataFrame(rows), {"command": "a; b", "options": "none; `c=1`", "time": "1 h"}, "p.png"
+    )
     lines = [line for line in text.splitlines() if line.startswith("| `")]
     one, none = "1.000 (1.000-1.000)", "0.000 (0.000-0.000)"
     assert lines == [
@@ -240,9 +242,8 @@ def test_pages_of_several_tasks_and_metrics(monkeypatch: pytest.MonkeyPatch) -> 
     assert "Planted ticket 1.5e-4 (1.5e-4 to 1.5e-4) at density 0.01" in text
     assert text.index("**circle**") < text.index("**helix**")
     assert "Made by `a`; `b`, then `python experiments/leaderboard.py page RESULTS" in text
-    assert (
-        "2 finders; tasks circle, helix; densities 0.5, ticket; seeds 0 to 1.\n\nTime: 1 h." in text
-    )
+    assert "2 finders; tasks circle, helix; densities 0.5, ticket; seeds 0 to 1.\n" in text
+    assert "tuned ones apart: `c=1`.\n\nTime: 1 h.\n" in text
     assert "- `edge_popup` on circle, helix: a made reason.\n" in text
     assert "nan" not in text
 

@@ -97,6 +97,8 @@ def test_finders_that_lack_cells_are_named_and_rulings_stand_apart(tmp_path):
 def test_sheets_are_filtered_and_pooled_apart(tmp_path):
     table = made(tmp_path, ruling="tuned")
     deep = table[table["task"] == "xor"].assign(sheet="depth 10", seed=table["seed"] + 2)
+    untold = site.page(pd.concat([table, deep]), "finders.md")
+    assert '<select name="sheet"><option>all mothers</option><option>depth 10</option>' in untold
     text = site.page(pd.concat([table.assign(sheet="depth 5"), deep]), "finders.md")
     assert '<select name="sheet"><option>depth 5</option><option>depth 10</option>' in text
     assert text.count('<tbody class="only" data-sheet="depth 5"') == 2 * 3 * 3
