@@ -1,12 +1,15 @@
 """Helpers that several test files use."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from plantjax import nets
+from plantjax import nets, targets
 from plantjax.nets.wirings import INPUT, Wiring, layer
+from plantjax.types import Batch
 
 
 def flat(tree):
@@ -29,6 +32,23 @@ def net(*shapes, bias=True):
         }
         for i, shape in enumerate(shapes)
     }
+
+
+def chain(*widths):
+    """A random dense network; like `circle`, made without compiling anything."""
+
+    def scaled(layer):
+        size = np.float32(np.sqrt(2 / len(layer["kernel"])))
+        return {name: jnp.asarray(size * array) for name, array in layer.items()}
+
+    return {name: scaled(layer) for name, layer in net(*pairwise(widths)).items()}
+
+
+def circle(n):
+    """Samples of the circle task without noise."""
+    x = np.random.default_rng(1).uniform(-1.0, 1.0, (n, 2)).astype("f4")
+    labels = np.searchsorted(targets.CIRCLE_BOUNDARIES, np.sum(x**2, axis=1))
+    return Batch(jnp.asarray(x), jnp.asarray(labels, jnp.int32))
 
 
 CONV = net((3, 3, 2, 3), (1, 1, 3, 4), (2 * 2 * 4, 5), (5, 2))

@@ -9,9 +9,10 @@ from flax import nnx
 from plantjax import nets
 from plantjax.finders import FINDERS, names
 from plantjax.tasks import TASKS
+from shared import circle
 
 CIRCLE = TASKS["circle"]
-DATA = CIRCLE.sample(jax.random.key(0), 40)
+DATA = circle(40)
 BRIEF = {
     "phew": {},
     "seek": {"search_epochs": 1, "sweeps": 1, "restarts": 2, "teachers": 0, "sweep_samples": 32},

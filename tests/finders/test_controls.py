@@ -16,12 +16,12 @@ from plantjax.masks import counts
 from plantjax.scores import SCORES
 from plantjax.sweeps import evaluation, runs
 from plantjax.types import Finder, Found, Planted
-from shared import at, flat
+from shared import at, chain, circle, flat
 
 CIRCLE = tasks.TASKS["circle"]
 KEY = jax.random.key(5)
-MOTHER = nets.init(jax.random.key(1), (2, 24, 4))
-DATA = CIRCLE.sample(jax.random.key(2), 100)
+MOTHER = chain(2, 24, 4)
+DATA = circle(100)
 DENSITY = 0.3
 
 

@@ -5,17 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plantjax import finders, masks, nets
+from plantjax import finders, masks
 from plantjax.finders.edge_popup_scores import sgd
 from plantjax.masks import schedules
 from plantjax.tasks import TASKS
-from shared import flat, shares
+from shared import chain, circle, flat, shares
 
 CIRCLE = TASKS["circle"]
 WIDTHS = (2, 12, 4)
 KEY = jax.random.key(3)
-MOTHER = nets.init(jax.random.key(0), WIDTHS)
-DATA = CIRCLE.sample(jax.random.key(1), 96)
+MOTHER = chain(*WIDTHS)
+DATA = circle(96)
 BRIEF = {"rounds": 3, "level_epochs": 1, "batch_size": 16}
 
 

@@ -14,12 +14,12 @@ from plantjax.finders.aligned import carried, hidden, matching
 from plantjax.finders.ham import mirrored
 from plantjax.finders.iterand import redrawn
 from plantjax.finders.sign_in import split
-from shared import flat
+from shared import chain, circle, flat
 
 CIRCLE = tasks.TASKS["circle"]
 KEY = jax.random.key(5)
-PARAMS = nets.init(jax.random.key(0), (2, 12, 10, 4))
-DATA = CIRCLE.sample(jax.random.key(1), 128)
+PARAMS = chain(2, 12, 10, 4)
+DATA = circle(128)
 SIZE = masks.size(PARAMS)
 
 

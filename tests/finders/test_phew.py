@@ -11,10 +11,10 @@ import pytest
 from plantjax import finders, masks, nets, tasks
 from plantjax.finders.phew import _backward, _forward
 from plantjax.types import Batch
-from shared import at
+from shared import at, chain
 
 RELU, CIRCLE = tasks.TASKS["relu"], tasks.TASKS["circle"]
-PARAMS = nets.init(jax.random.key(0), (2, 9, 7, 4))
+PARAMS = chain(2, 9, 7, 4)
 DATA = Batch(jnp.ones((50, 2)), jnp.zeros(50, jnp.int32))
 N = masks.size(PARAMS)
 

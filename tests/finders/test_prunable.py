@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 import contract
-from plantjax import masks, sweeps, tasks
+from plantjax import masks, nets, sweeps, tasks
 from plantjax.finders import FINDERS, REFERENCES
 from plantjax.sweeps.runs import TrainingPlan
-from plantjax.types import Planted
+from plantjax.types import Batch, Planted
+from shared import chain, circle
 
 RELU = tasks.TASKS["relu"]
 
@@ -30,16 +31,14 @@ class Normed:
 NET = Normed()
 
 
-def normed(key, width=6):
-    keys = jax.random.split(key)
-    first = {"kernel": jax.random.normal(keys[0], (1, width)), "bias": jnp.ones(width)}
+def normed(width=6):
+    first, last = nets.layers(chain(1, width, 1))
     norm = {"scale": -jnp.ones(width), "bias": jnp.full(width, 2.0)}
-    last = {"kernel": jax.random.normal(keys[1], (width, 1)), "bias": jnp.ones(1)}
     return {"layer_00": first, "norm_00": norm, "layer_01": last}
 
 
-PARAMS = normed(jax.random.key(0))
-DATA = RELU.sample(jax.random.key(1), 64)
+PARAMS = normed()
+DATA = Batch(circle(64).x[:, :1], jax.nn.relu(circle(64).x[:, :1]))
 
 
 class Counting:

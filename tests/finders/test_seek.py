@@ -13,11 +13,12 @@ from plantjax.finders import FINDERS, seek
 from plantjax.finders.seek import loss, schedule, starts, subnetwork, teacher
 from plantjax.sweeps import worlds
 from plantjax.types import Batch
+from shared import chain, circle
 
 WIDTHS = (2, 9, 7, 3)
-PARAMS = nets.init(jax.random.key(0), WIDTHS)
+PARAMS = chain(*WIDTHS)
 CHAIN = subnetwork.stack(PARAMS)
-X = jax.random.normal(jax.random.key(1), (64, 2))
+X = circle(64).x
 BRIEF = {
     **{
         "restarts": 2,

@@ -10,12 +10,12 @@ from plantjax import finders, masks, nets, tasks
 from plantjax.finders.edge_popup_scores import begin
 from plantjax.sweeps import evaluation, runs
 from plantjax.sweeps.worlds import cell_key
-from shared import flat
+from shared import chain, circle, flat
 
 CIRCLE = tasks.TASKS["circle"]
 KEY, RATE, DENSITY = jax.random.key(3), 3.0, jnp.float32(0.4)
-MOTHER = nets.init(jax.random.key(0), (2, 12, 4))
-DATA = CIRCLE.sample(jax.random.key(1), 64)
+MOTHER = chain(2, 12, 4)
+DATA = circle(64)
 
 
 @pytest.mark.slow

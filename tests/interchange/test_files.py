@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plantjax import interchange, masks, nets
+from plantjax import interchange
+from shared import chain
 
-PARAMS = nets.init(jax.random.key(0), (2, 8, 4))
-MASK = masks.select(jax.random.key(1), PARAMS, 0.3)
+PARAMS = chain(2, 8, 4)
+MASK = jax.tree.map(lambda leaf: np.asarray(leaf) > 0.5, PARAMS)
 TREES = {
     "params": PARAMS,
     "mask": MASK,

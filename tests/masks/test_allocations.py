@@ -9,17 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plantjax import finders, masks, nets, tasks
+from plantjax import finders, masks, tasks
 from plantjax.masks import allocations, groups
 from plantjax.masks.allocations import ALLOCATIONS
 from plantjax.types import Batch
+from shared import chain
 
 CIRCLE = tasks.TASKS["circle"]
 DENSITIES = np.float32([1e-4, 0.003, 0.02, 0.1, 1 / 3, 0.5, 0.9, 0.999, 1.0])
-
-
-def chain(*widths):
-    return nets.init(jax.random.key(0), widths)
 
 
 NETS = {

@@ -14,9 +14,9 @@ from hypothesis.extra.numpy import arrays
 
 from plantjax import draws, masks, nets
 from plantjax.masks.counts import apportion, kept_per_group
-from shared import shares
+from shared import chain, shares
 
-TREE = nets.init(jax.random.key(0), (3, 5, 2))
+TREE = chain(3, 5, 2)
 N = 32
 GROUPS = {  # slices of the leaves b0, k0, b1, k1, laid out one after the other
     "global": [slice(0, 32)],

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from plantjax import nets, tasks
 from plantjax.sweeps import worlds
+from shared import chain, circle
 
 WIDTHS = (2, 40, 60, 3)
 MOTHERS = 300
-PARAMS = nets.init(jax.random.key(0), (2, 7, 5, 3))
-X = jnp.linspace(-1.0, 1.0, 22).reshape(11, 2)
+PARAMS = chain(2, 7, 5, 3)
+X = circle(11).x
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from plantjax import checks, interchange, masks, nets, plant, targets, tasks, tr
 from plantjax.finders import FINDERS
 from plantjax.nets import wirings
 from plantjax.types import Batch
+from shared import chain
 
 RNG = np.random.default_rng(0)
 IMAGES = jnp.asarray(RNG.normal(size=(6, 8, 8, 1)), jnp.float32)
@@ -202,7 +203,7 @@ class Chain(nnx.Module):
         return self.layers[-1](x)
 
 
-PLAIN = nets.init(jax.random.key(0), (2, 8, 8, 4))
+PLAIN = chain(2, 8, 8, 4)
 
 
 @pytest.mark.slow

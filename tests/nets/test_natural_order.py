@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from plantjax import masks, nets
+from shared import chain, circle
 
 
 class Deep(nn.Module):
@@ -19,8 +20,9 @@ class Deep(nn.Module):
         return nn.Dense(4)(x)
 
 
-X = jax.random.normal(jax.random.key(1), (5, 2))
-PARAMS = Deep().init(jax.random.key(0), X)["params"]
+X = circle(5).x
+LAYERS = chain(2, *[8] * 12, 4)
+PARAMS = {f"Dense_{i}": LAYERS[nets.layer_name(i)] for i in range(13)}
 
 
 def test_a_flax_module_of_13_layers_is_a_chain():

@@ -9,8 +9,9 @@ from flax.core import FrozenDict
 
 from plantjax import checks, masks, nets, plant, recovery, targets
 from plantjax.nets import wirings
+from shared import chain
 
-PLAIN = nets.init(jax.random.key(0), (1, *[4] * 10, 1))  # eleven layers: natural order matters
+PLAIN = chain(1, *[4] * 10, 1)  # eleven layers: natural order matters
 X = jnp.linspace(-1.0, 1.0, 7)[:, None]
 
 

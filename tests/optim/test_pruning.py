@@ -10,13 +10,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from plantjax import masks, nets, optim
 from plantjax.losses import cross_entropy
 from plantjax.masks import schedules
-from shared import at, flat
+from shared import at, chain, circle, flat
 
-PARAMS = nets.init(jax.random.key(0), (2, 16, 16, 4))
+PARAMS = chain(2, 16, 16, 4)
 SIZE = masks.size(PARAMS)
-KEYS = jax.random.split(jax.random.key(1), 2)
-X = jax.random.normal(KEYS[0], (24, 2))
-Y = jax.random.randint(KEYS[1], (24,), 0, 4)
+X, Y = circle(24)
 WRAPPED = {
     "adamw": lambda prune: prune(
         optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.01, weight_decay=0.1))
@@ -190,7 +188,9 @@ def test_it_compiles_once_with_donated_buffers_and_a_traced_density():
 
 @pytest.mark.slow
 def test_vmapped_networks_are_each_pruned_as_alone():
-    params = jax.vmap(lambda key: nets.init(key, (2, 16, 4)))(jax.random.split(KEYS[0], 3))
+    params = jax.vmap(lambda key: nets.init(key, (2, 16, 4)))(
+        jax.random.split(jax.random.key(1), 3)
+    )
     densities = jnp.array([0.1, 0.3, 0.6])
     together = jax.vmap(lambda p, d: at(run(pruned(density=d), 10, p), -1))(params, densities)
     for index in range(3):

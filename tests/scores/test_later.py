@@ -13,11 +13,11 @@ from plantjax.scores import SCORES
 from plantjax.scores.ntk_sap import _redrawn, ntk_sap
 from plantjax.scores.prospr import prospr
 from plantjax.types import Batch
-from shared import flat
+from shared import chain, flat
 
 CIRCLE = tasks.TASKS["circle"]
 KEY = jax.random.key(3)
-PARAMS = nets.init(jax.random.key(0), (2, 6, 5, 4))
+PARAMS = chain(2, 6, 5, 4)
 
 
 def batch_of(n=40):

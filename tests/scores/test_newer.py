@@ -15,12 +15,12 @@ from plantjax.scores import SCORES
 from plantjax.scores.hutchinson import hutchinson
 from plantjax.scores.movement import movement
 from plantjax.scores.px import gated
-from shared import flat
+from shared import chain, circle, flat
 
 CIRCLE = tasks.TASKS["circle"]
 KEY = jax.random.key(3)
-PARAMS = nets.init(jax.random.key(0), (2, 5, 4, 4))
-BATCH = CIRCLE.sample(jax.random.key(1), 12)
+PARAMS = chain(2, 5, 4, 4)
+BATCH = circle(12)
 RNG = np.random.default_rng(2)
 MASK = jax.tree.map(lambda leaf: jnp.asarray(RNG.random(leaf.shape) < 0.6), PARAMS)
 
