@@ -40,7 +40,7 @@ ELSEWHERE = ("snip", "oracle_random")
 """Run on all other tasks too, which differ in their sizes and losses only."""
 DEAR = (
     *("seek", "genetic", "set", "edge_popup_levels", "hard_concrete"),
-    *("continuous_sparsification", "iterand", "aligned"),
+    *("continuous_sparsification", "iterand", "aligned", "forensic"),
     *("multishot_random", "gem_miner", "concrete_ticket"),  # have quick tests of their own
 )
 """Too long to compile for the quick tests."""

@@ -84,6 +84,7 @@ def test_metrics_are_finite_numbers_of_every_cell_and_columns_of_both_stages():
             np.testing.assert_array_equal(table.loc[table["stage"] == stage, name], values)
 
 
+@pytest.mark.slow
 def test_metrics_depend_on_the_cell_alone():
     order = np.array([4, 1, 5, 0, 2])
     again = sweeps.sweep(make_run(), jax.tree.map(lambda leaf: leaf[order], cells()))

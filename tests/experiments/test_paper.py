@@ -58,6 +58,7 @@ def test_full_grids_are_the_papers(name, number, depth, width, finders):
     assert {"ticket", "0.01", "0.1", "0.5", "1"} <= set(rows["density_name"])
 
 
+@pytest.mark.slow
 def test_figure_11_has_all_noises_and_figure_12_local_scope():
     assert set(cells("fig11", "full")["noise"]) == {0.0, 0.001, 0.01, 0.1}
     assert set(cells("fig12", "full")["scope"]) == {"local"}

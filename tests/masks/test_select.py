@@ -144,6 +144,7 @@ def test_select_within_against_brute_force(scope, flat):
                 assert_best(kept[group], flat[group], k, within[group])
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(
     flat=arrays(np.float32, N, elements=st.floats(width=32, allow_nan=True)),

@@ -91,6 +91,7 @@ def test_random_targets_are_planted_exactly(seed, name):
     np.testing.assert_array_equal(counts, wanted)
 
 
+@pytest.mark.slow
 def test_a_teacher_has_its_edges_and_uses_its_kinks():
     drawn = members("random_teacher", 4)
     x = jax.random.uniform(jax.random.key(2), (2000, 5), minval=-1.0, maxval=1.0)
