@@ -4,6 +4,8 @@ At extreme densities most of the highest scores are dead, because no path of kep
 through them. Here we lower the threshold until live parameters fill the budget, and drop the dead.
 """
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -73,18 +75,18 @@ def reselect_live(
     ranked = jax.tree.unflatten(structure, [topk.order_keys(leaf) for leaf in leaves])
     one = np.uint32(1)
 
-    def live_at(least: jax.Array) -> Mask:
+    def live_at(ranked: Mask, least: jax.Array) -> Mask:
         return live(params, jax.tree.map(lambda r: r >= least[0], ranked))
 
-    def total(mask: Mask) -> jax.Array:
-        return count(mask)[None]
+    def count_at(ranked: Mask, least: jax.Array) -> jax.Array:
+        return count(live_at(ranked, least))[None]
 
     lowest = jnp.ones(1, jnp.uint32)  # the key of NaN, which keeps everything
-    most = total(live_at(lowest))
+    most = count_at(ranked, lowest)
     k = jnp.minimum(number_kept(density, size(params)), most)
-    least, number = thresholds.search(lambda t: total(live_at(t)), k, lowest, most, near)
+    least, number = thresholds.search(partial(count_at, ranked), k, lowest, most, near)
     # `least` has k live parameters, or is the highest threshold with more; then we break its ties.
-    mask = live_at(jnp.where(number == k, least, least + one))
+    mask = live_at(ranked, jnp.where(number == k, least, least + one))
     keys = jax.tree.leaves(ranked)
     ties = count(jax.tree.map(lambda r: r == least[0], ranked))
 
@@ -92,7 +94,7 @@ def reselect_live(
         del mask
         priorities = groups.scatter(topk.priorities(key, 0, size(ranked)), keys)
         above, tied, found = thresholds.refined(
-            lambda marks: total(live(params, jax.tree.unflatten(structure, marks))),
+            lambda keys, lowest: count_at(jax.tree.unflatten(structure, keys), lowest),
             [*topk.low_keys(leaves), priorities],
             lambda lowest: [lowest[0]] * len(keys),
             k,

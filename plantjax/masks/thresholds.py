@@ -10,7 +10,7 @@ find the same thresholds digit by digit, in a fixed number of passes.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -60,16 +60,17 @@ def if_needed(needed: jax.Array, change: Callable[[_Tree], _Tree], tree: _Tree) 
 
 
 def refined(
-    count_of: Callable[[Marks], jax.Array],
+    count_at: Callable[[Sequence[jax.Array], jax.Array], jax.Array],
     ranks: Sequence[Sequence[jax.Array]],
-    spread: Callable[[jax.Array], Marks],
+    spread: Callable[[jax.Array], Sequence[jax.Array]],
     k: jax.Array,
     marked: Split,
 ) -> Split:
     """Splits ties by one rank after the other, until exactly k entries are marked.
 
     Args:
-      count_of: `marks -> number of entries [G]`.
+      count_at: `(keys, thresholds [G]) -> number of entries at or above them [G]`; the keys are
+        like the marks.
       ranks: uint32 arrays like the marks, those of the rank that counts most first.
       spread: `thresholds [G] -> arrays` that compare with those of a rank.
       k: int32 [G].
@@ -82,15 +83,8 @@ def refined(
     zero = jnp.zeros(k.shape, jnp.uint32)
     for rank in ranks:
         parts = list(zip(above, tied, rank, strict=True))
-
-        def mark(lowest: jax.Array, parts: Any = parts) -> Marks:
-            ends = spread(lowest)
-            return [a | (t & (r >= end)) for (a, t, r), end in zip(parts, ends, strict=True)]
-
-        def counted(lowest: jax.Array, mark: Callable[[jax.Array], Marks] = mark) -> jax.Array:
-            return count_of(mark(lowest))
-
-        lowest, count = search(counted, k, zero, count, None)
+        keys = [jnp.where(a, _ALL, jnp.where(t, r, np.uint32(0))) for a, t, r in parts]
+        lowest, count = search(partial(count_at, keys), k, zero, count, None)
         ends = spread(lowest)
         above = [a | (t & (r > end)) for (a, t, r), end in zip(parts, ends, strict=True)]
         tied = [t & (r == end) for (_, t, r), end in zip(parts, ends, strict=True)]

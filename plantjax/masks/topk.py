@@ -204,7 +204,7 @@ def _break_ties(
 
     flat, least = jnp.concatenate(keys), spread(threshold)
     above, tied, _ = refined(
-        lambda marks: totals([marks[0][part] for part in parts]),
+        lambda ranked, lowest: totals([ranked[0][p] >= lowest[g] for g, p in enumerate(parts)]),
         [*low_keys([jnp.concatenate(values)]), [priorities(key, 0, flat.size)]],
         lambda numbers: [spread(numbers)],
         k,
