@@ -94,7 +94,7 @@ def reselect_live(
         del mask
         priorities = groups.scatter(topk.priorities(key, 0, size(ranked)), keys)
         above, tied, found = thresholds.refined(
-            lambda keys, lowest: count_at(jax.tree.unflatten(structure, keys), lowest),
+            lambda keys: partial(count_at, jax.tree.unflatten(structure, keys)),
             [*topk.low_keys(leaves), priorities],
             lambda lowest: [lowest[0]] * len(keys),
             k,

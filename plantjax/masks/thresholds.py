@@ -60,7 +60,7 @@ def if_needed(needed: jax.Array, change: Callable[[_Tree], _Tree], tree: _Tree) 
 
 
 def refined(
-    count_at: Callable[[Sequence[jax.Array], jax.Array], jax.Array],
+    count_of: Callable[[Sequence[jax.Array]], Count],
     ranks: Sequence[Sequence[jax.Array]],
     spread: Callable[[jax.Array], Sequence[jax.Array]],
     k: jax.Array,
@@ -69,8 +69,7 @@ def refined(
     """Splits ties by one rank after the other, until exactly k entries are marked.
 
     Args:
-      count_at: `(keys, thresholds [G]) -> number of entries at or above them [G]`; the keys are
-        like the marks.
+      count_of: `uint32 keys, like the marks -> their Count`.
       ranks: uint32 arrays like the marks, those of the rank that counts most first.
       spread: `thresholds [G] -> arrays` that compare with those of a rank.
       k: int32 [G].
@@ -84,7 +83,7 @@ def refined(
     for rank in ranks:
         parts = list(zip(above, tied, rank, strict=True))
         keys = [jnp.where(a, _ALL, jnp.where(t, r, np.uint32(0))) for a, t, r in parts]
-        lowest, count = search(partial(count_at, keys), k, zero, count, None)
+        lowest, count = search(count_of(keys), k, zero, count, None)
         ends = spread(lowest)
         above = [a | (t & (r > end)) for (a, t, r), end in zip(parts, ends, strict=True)]
         tied = [t & (r == end) for (_, t, r), end in zip(parts, ends, strict=True)]

@@ -6,6 +6,7 @@ search runs over the lower halves of doubles, and one over random priorities.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -130,18 +131,23 @@ def top(
         allowed = totals(within)
     k = jnp.minimum(k, allowed)
 
-    def at_least(threshold: jax.Array) -> list[jax.Array]:
-        return [ranked >= threshold[g] for g, ranked in enumerate(keys)]
-
     low = jnp.full(len(values), _NAN, jnp.uint32)  # marks all allowed entries
-    threshold, count = search(lambda t: totals(at_least(t)), k, low, allowed, near)
+    threshold, count = search(partial(_count, keys), k, low, allowed, near)
 
     def broken(marks: list[jax.Array]) -> list[jax.Array]:
         del marks
         return _break_ties(key, values, keys, threshold, k, count)
 
-    marks = if_needed(jnp.any(count != k), broken, at_least(threshold))
+    marks = if_needed(jnp.any(count != k), broken, _at_least(keys, threshold))
     return marks, threshold
+
+
+def _at_least(keys: Sequence[jax.Array], thresholds: jax.Array) -> list[jax.Array]:
+    return [ranked >= thresholds[g] for g, ranked in enumerate(keys)]
+
+
+def _count(keys: Sequence[jax.Array], thresholds: jax.Array) -> jax.Array:
+    return totals(_at_least(keys, thresholds))
 
 
 def top_of_rows(
@@ -204,7 +210,7 @@ def _break_ties(
 
     flat, least = jnp.concatenate(keys), spread(threshold)
     above, tied, _ = refined(
-        lambda ranked, lowest: totals([ranked[0][p] >= lowest[g] for g, p in enumerate(parts)]),
+        lambda ranked: partial(_count, [ranked[0][part] for part in parts]),
         [*low_keys([jnp.concatenate(values)]), [priorities(key, 0, flat.size)]],
         lambda numbers: [spread(numbers)],
         k,
