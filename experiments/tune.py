@@ -61,7 +61,7 @@ class Settings(Operation):
     samples: int = SAMPLES
     """Size of the data set, of which the last tenth is held out."""
     epochs: int = 10
-    """Epochs of weak training, for finders that train as they search."""
+    """Epochs of weak training, for finders that are judged by weak values."""
     publish: bool = False
     """Write the winners and the log into docs/tuning.json; those of other finders and tasks stay.
     """
@@ -183,8 +183,7 @@ def _computed(
 
 
 def _scores(finder: str, task: str, table: pd.DataFrame) -> pd.DataFrame:
-    stage = "trained" if trials.is_trained(finder) else "pruned"
-    return rule.scores(table[table["task"] == task], stage)
+    return rule.scores(table[table["task"] == task], trials.stage(finder))
 
 
 def _spend(folder: Path, spent: Mapping[str, float]) -> None:

@@ -49,7 +49,7 @@ def scores(table: pd.DataFrame, stage: str) -> pd.DataFrame:
 
     Args:
       table: tidy results of one task and finder, with the column "trial".
-      stage: "pruned", or "trained" for finders that only have weak values.
+      stage: "pruned" for strong values, or "trained" for weak ones.
 
     Returns:
       One row per trial, the index: `score`, and a column for the name of each density.

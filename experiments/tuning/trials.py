@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from plantjax.finders import FINDERS, names
+from plantjax.finders import FINDERS, controls, names
 from plantjax.finders.spaces import Spaces
 from plantjax.jobs.grids import Grid, Group, Tickets, extended
 from plantjax.tasks import TASKS
@@ -32,7 +32,7 @@ class Plan:
       depth: layers of neurons, the input included.
       width: of the mothers.
       samples: size of the data set.
-      epochs: of weak training, for finders that only have weak values.
+      epochs: of weak training, for finders that are judged by weak values.
     """
 
     trials: int
@@ -137,7 +137,7 @@ def groups(
     Returns:
       Each trial on the first mother; those of finalists on all others.
     """
-    epochs = plan.epochs if is_trained(finder) else 0
+    epochs = plan.epochs if stage(finder) == "trained" else 0
     seeds = plan.seeds[:1] if only is None else plan.seeds[1:]
     found: list[Trial] = []
     for index, options in distinct(finder, task, plan.trials).items():
@@ -162,6 +162,19 @@ def groups(
 def is_trained(finder: str) -> bool:
     """Whether a finder trains as it searches, so that it has no strong tickets."""
     return names.make(next(iter(TASKS.values())), finder).kind == "trained"
+
+
+def stage(finder: str) -> str:
+    """The stage whose values judge a finder: "trained" (weak) or "pruned" (strong).
+
+    Finders that prune by scores are made for training afterwards, and those that train as they
+    search have nothing else; all others are made for strong tickets.
+
+    >>> stage("snip"), stage("rigl"), stage("edge_popup")
+    ('trained', 'trained', 'pruned')
+    """
+    scored = "score" in inspect.signature(controls.opened(FINDERS[finder])).parameters
+    return "trained" if scored or is_trained(finder) else "pruned"
 
 
 def count(finder: str, tasks: Iterable[str], plan: Plan) -> int:

@@ -27,6 +27,12 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return published.PATH
 
 
+def test_finders_are_judged_by_what_they_are_made_for():
+    weak, strong = ("snip", "multishot_synflow", "aligned", "rigl"), ("edge_popup", "gem_miner")
+    assert {trials.stage(name) for name in weak} == {"trained"}
+    assert {trials.stage(name) for name in (*strong, "forensic", "genetic")} == {"pruned"}
+
+
 @pytest.mark.parametrize("finder", FINDERS)
 def test_every_finder_has_a_space_that_holds_its_defaults_and_that_it_takes(finder: str) -> None:
     space, usual = trials.space(finder), trials.defaults(finder)
