@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plantjax import losses
+from plantjax import losses, nets
 from plantjax.finders.seek import (
     beam,
     designs,
@@ -26,25 +26,17 @@ from plantjax.finders.seek.loss import Aim, Sample
 from plantjax.finders.seek.price import Terms
 from plantjax.finders.seek.search import Search
 from plantjax.types import Batch
-from shared import chain
-
-RNG = np.random.default_rng(0)
-
-
-def normal(*shape):
-    return jnp.asarray(RNG.normal(size=shape), jnp.float32)
-
 
 WIDTHS = (2, 9, 7, 3)
-CHAIN = sub.stack(chain(*WIDTHS))
+CHAIN = sub.stack(nets.init(jax.random.key(0), WIDTHS))
 N = 64
-X = normal(N, 2)
-SHARE = jnp.asarray(RNG.uniform(0.5, 1.5, N), jnp.float32)
-LABELS = Sample(X, jnp.asarray(RNG.integers(0, 3, N), jnp.int32), SHARE)
-VALUES = Sample(X, normal(N, 3), SHARE)
+X = jax.random.normal(jax.random.key(1), (N, 2))
+SHARE = jax.random.uniform(jax.random.key(9), (N,)) + 0.5
+LABELS = Sample(X, jax.random.randint(jax.random.key(2), (N,), 0, 3), SHARE)
+VALUES = Sample(X, jax.random.normal(jax.random.key(2), (N, 3)), SHARE)
 CASES = {"circle": (loss.Classification(0.8), LABELS), "helix": (loss.Regression(), VALUES)}
 AIM = Aim(jnp.float32(0.3), jnp.float32(0.6))
-OUTPUTS = normal(N, 3) + 0.5 * VALUES.y
+OUTPUTS = jax.random.normal(jax.random.key(4), (N, 3)) + 0.5 * VALUES.y
 
 
 def terms(value, noise=0.0):
