@@ -40,8 +40,13 @@ ELSEWHERE = ("snip", "oracle_random")
 """Run on all other tasks too, which differ in their sizes and losses only."""
 DEAR = (
     *("seek", "genetic", "set", "edge_popup_levels", "hard_concrete"),
-    *("continuous_sparsification", "iterand", "aligned", "forensic"),
-    *("multishot_random", "gem_miner", "concrete_ticket"),  # have quick tests of their own
+    *("continuous_sparsification", "iterand", "aligned", "forensic", "sign_in"),
+    *(
+        "multishot_random",
+        "gem_miner",
+        "concrete_ticket",
+        "bernoulli_gates",
+    ),  # have quick tests of their own
 )
 """Too long to compile for the quick tests."""
 TWICE = {f"multishot_{score}" for score in SCORES} - {"multishot_random", "multishot_synflow"}

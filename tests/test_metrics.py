@@ -109,6 +109,7 @@ def test_metrics_get_the_network_and_the_truth(further):
     assert (column("error", "pruned", found) != column("error", "trained", found)).any()
 
 
+@pytest.mark.slow
 def test_more_metrics_change_no_other_result(further):
     after = results()
     with pytest.MonkeyPatch.context() as patch:

@@ -280,6 +280,7 @@ def test_the_leaves_of_the_mother_may_have_other_names() -> None:
         )
 
 
+@pytest.mark.slow
 def test_unfed_biases_in_a_mother_without_biases() -> None:
     """No mother neuron has a cosine with them: each takes any place that is free."""
     target = {

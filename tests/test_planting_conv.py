@@ -140,11 +140,11 @@ def planted(name, rule, shared):
 @pytest.mark.parametrize(
     ("name", "rule", "shared"),
     [
-        ("flattened", "norm", True),
         ("identity", "norm", True),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in (
+                ("flattened", "norm", True),
                 ("pooled", "norm", True),
                 ("project", "norm", True),
                 ("pad", "paper", False),

@@ -79,6 +79,7 @@ def test_smaller_budgets_are_parts_of_the_full_grid(name):
     assert set(cells(name, "quick", seeds=7)["seed"]) == set(range(7))
 
 
+@pytest.mark.slow
 def test_figure_9_is_narrower_at_quick_and_says_so():
     assert set(cells("fig9", "quick")["width"]) == {300}
     job = paper.Experiment("fig9", Path("nowhere"), "quick", None)

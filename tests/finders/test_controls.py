@@ -152,6 +152,7 @@ def test_oracle_is_the_scope_of_finders_that_select():
     assert controls.oracle(controls.inverted(MAGNITUDE))(CIRCLE).scope == "oracle"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("density", [0.02, 0.3, 0.9])
 def test_oracle_keeps_as_much_as_the_counts_allow_of_other_masks(density):
     found, other = find(positive), find(ORACLE, density=density)

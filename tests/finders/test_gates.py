@@ -216,6 +216,7 @@ def test_the_expected_count_is_reached(name):
         np.testing.assert_allclose(share, 1.0, atol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUN)
 def test_counts_are_exact_in_living_and_dead_networks(name):
     found = learned(name)

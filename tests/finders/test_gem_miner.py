@@ -105,6 +105,7 @@ def test_every_step_runs_what_is_active_and_above_a_half():
     assert active.sum() == 61
 
 
+@pytest.mark.slow
 def test_the_gradient_is_straight_through_with_the_penalty():
     _, steps = spied()
     rows = {tuple(x): y for x, y in zip(np.asarray(data().x), np.asarray(data().y), strict=True)}

@@ -63,10 +63,10 @@ def found(name, apply, params):
     return finder, jax.jit(finder)(jax.random.key(2), params, DATA, 0.4, *truth)
 
 
-QUICK = ("random_erk", "oracle_random", "rigl", "signed_supermask")
+QUICK = ("random_erk", "oracle_random", "signed_supermask")
 OTHERS = (
     *("edge_popup_levels", "concrete_ticket", "gem_miner", "genetic"),
-    *("iterand", "ac_dc", "sign_in", "ham"),
+    *("iterand", "rigl", "ac_dc", "sign_in", "ham"),
 )
 
 

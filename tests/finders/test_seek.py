@@ -52,6 +52,7 @@ def test_stacks_compute_what_the_chain_computes():
     assert int(jnp.sum(CHAIN.weights != 0)) == subnetwork.real(WIDTHS).sum() == masks.size(PARAMS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.2, 0.4])
 def test_live_stacks_are_live_masks(share):
     for seed in range(5):

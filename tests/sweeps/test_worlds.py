@@ -60,6 +60,7 @@ def test_purposes_of_one_cell_do_not_share_their_draws():
     assert len({tuple(jax.random.key_data(fold).tolist()) for fold in folds}) == len(folds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_noise_changes_labels_alone(task):
     keys = jnp.stack([worlds.cell_key(tasks.TASKS[task], 0)] * len(SEEDS))

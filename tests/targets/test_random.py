@@ -34,7 +34,8 @@ def errors(name, depth):
     return float(value(task.target(depth))), np.array(drawn)
 
 
-@pytest.mark.parametrize("depth", [4, *(pytest.param(d, marks=pytest.mark.slow) for d in (3, 6))])
+@pytest.mark.slow
+@pytest.mark.parametrize("depth", [3, 4, 6])
 def test_random_circles_are_as_accurate_as_the_plain_one(depth):
     plain, drawn = errors("circle", depth)
     assert np.abs(drawn - plain).max() < 0.003
