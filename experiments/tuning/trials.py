@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from plantjax.finders import FINDERS, controls, names
+from plantjax.finders import FINDERS, entries, names
 from plantjax.finders.spaces import Spaces
 from plantjax.jobs.grids import Grid, Group, Tickets, extended
 from plantjax.tasks import TASKS
@@ -173,7 +173,7 @@ def stage(finder: str) -> str:
     >>> stage("snip"), stage("rigl"), stage("edge_popup")
     ('trained', 'trained', 'pruned')
     """
-    scored = "score" in inspect.signature(controls.opened(FINDERS[finder])).parameters
+    scored = "score" in inspect.signature(entries.opened(FINDERS[finder])).parameters
     return "trained" if scored or is_trained(finder) else "pruned"
 
 
