@@ -123,6 +123,7 @@ def test_every_scope_sees_the_lower_halves_of_doubles(scope):
     np.testing.assert_array_equal(kept, wanted)
 
 
+@pytest.mark.slow
 def test_huge_doubles_are_finite_and_mixed_dtypes_compete():
     with jax.enable_x64(True):
         scores = {"a": jnp.array([1e300, 1e299]), "b": jnp.array([2.0, 3e38], jnp.float32)}

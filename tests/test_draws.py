@@ -34,6 +34,7 @@ def test_noise_has_its_distribution(draw, cumulative):
         assert abs(np.mean(values < x) - share) <= 5 * deviation
 
 
+@pytest.mark.slow
 def test_permuted_trees_have_the_same_entries_in_random_places():
     tree = {"a": jnp.arange(600.0).reshape(20, 30), "b": jnp.arange(50)}
     moved = draws.permuted(jax.random.key(0), tree)

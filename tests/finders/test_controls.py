@@ -75,6 +75,7 @@ SHUFFLED, REINITIALISED, ORACLE = (
 )
 
 
+@pytest.mark.slow
 def test_shuffled_masks_keep_only_the_counts_of_the_arrays():
     found, other = find(positive), find(SHUFFLED)
     pair = [masks.group_counts(mask, "local") for mask in (found.mask, other.mask)]

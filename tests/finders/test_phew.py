@@ -42,6 +42,7 @@ def test_no_more_than_k_are_kept_and_the_next_walk_would_be_too_much():
         assert k - 3 < kept <= k or kept == 0  # three edges, or fewer, in a walk
 
 
+@pytest.mark.slow
 def test_too_small_a_budget_for_a_walk_keeps_nothing():
     found = run([1 / N, 2 / N, 3 / N])
     assert int(masks.count(at(found.mask, 0))) == int(masks.count(at(found.mask, 1))) == 0

@@ -63,6 +63,7 @@ def test_live_stacks_are_live_masks(share):
         assert not (found & ~subnetwork.real(WIDTHS)).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("units", [6, 20])
 def test_slots_hold_all_live_units_so_that_nothing_is_lost(units):
     """The widths differ, so slots are padded if there are more than a layer has units."""

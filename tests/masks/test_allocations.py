@@ -109,6 +109,7 @@ def test_igq_has_one_force_for_all_layers(net):
         assert np.abs(counts - sizes / (low * sizes + 1)).max() < 1 + 1e-4 * k
 
 
+@pytest.mark.slow
 def test_smart_ratio_by_hand():
     """Three layers of sizes 30, 110 and 40: 12 of the last; the others as 12 * 30 : 6 * 110."""
     params = {

@@ -306,6 +306,7 @@ def test_oracle_scope_keeps_the_best_of_each_layer():
         assert_best(kept[group], flat[group], k, np.ones(flat[group].size, bool))
 
 
+@pytest.mark.slow
 def test_a_layer_may_have_a_count_of_zero():
     tree = {name: {"kernel": jnp.ones((2, 2))} for name in ("a", "b")}
     mask = masks.select(KEY, tree, 0.25, "oracle", counts=np.array([0, 2]))

@@ -53,6 +53,7 @@ def test_width_multiplies_channels():
     assert shapes_of(convnets.vgg(11, 1e-6))["layer_00"]["kernel"].shape == (3, 3, 3, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["he_zero_bias", "uniform", "orthogonal"])
 def test_initial_sizes(scheme):
     """Fan-in is kh kw I; biases have the product over the way from the input."""

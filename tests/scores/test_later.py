@@ -95,6 +95,7 @@ def normal64(key, params):
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), drawn)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resample", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_ntk_sap_is_the_derivative_of_a_change_of_the_outputs(resample):
     mask, batch = half(PARAMS), batch_of()

@@ -107,6 +107,7 @@ def paths_of(params, x):
     return first, second
 
 
+@pytest.mark.slow
 def test_px_is_conserved_and_sums_over_paths():
     params = nets.init(jax.random.key(4), (2, 4, 3, 3), "he_zero_bias")
     kept = jax.tree.map(

@@ -41,6 +41,7 @@ def test_random_circles_are_as_accurate_as_the_plain_one(depth):
     assert np.abs(drawn - plain).max() < 0.003
 
 
+@pytest.mark.slow
 def test_random_xors_predict_the_same_classes():
     assert (errors("xor", 3)[1] == 1.0).all()
 
