@@ -41,14 +41,9 @@ ELSEWHERE = ("snip", "oracle_random")
 DEAR = (
     *("seek", "genetic", "set", "edge_popup_levels", "hard_concrete"),
     *("continuous_sparsification", "iterand", "aligned", "forensic", "sign_in"),
-    *(
-        "multishot_random",
-        "gem_miner",
-        "concrete_ticket",
-        "bernoulli_gates",
-    ),  # have quick tests of their own
+    *("multishot_random", "gem_miner", "concrete_ticket", "bernoulli_gates"),
 )
-"""Too long to compile for the quick tests."""
+"""Too long to compile for the quick tests; the files of most have quick tests of their own."""
 TWICE = {f"multishot_{score}" for score in SCORES} - {"multishot_random", "multishot_synflow"}
 """Levels and these scores have cases, but not together."""
 

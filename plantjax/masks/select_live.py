@@ -94,7 +94,7 @@ def reselect_live(
         del mask
         priorities = groups.scatter(topk.priorities(key, 0, size(ranked)), keys)
         above, tied, found = thresholds.refined(
-            lambda keys: partial(count_at, jax.tree.unflatten(structure, keys)),
+            lambda ranks: partial(count_at, jax.tree.unflatten(structure, ranks)),
             [*topk.low_keys(leaves), priorities],
             lambda lowest: [lowest[0]] * len(keys),
             k,

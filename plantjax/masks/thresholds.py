@@ -69,7 +69,7 @@ def refined(
     """Splits ties by one rank after the other, until exactly k entries are marked.
 
     Args:
-      count_of: `uint32 keys, like the marks -> their Count`.
+      count_of: `keys -> Count` of uint32 arrays like the marks.
       ranks: uint32 arrays like the marks, those of the rank that counts most first.
       spread: `thresholds [G] -> arrays` that compare with those of a rank.
       k: int32 [G].
