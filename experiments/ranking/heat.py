@@ -39,7 +39,7 @@ def heat_figure(
         part = part[part["finder"].isin(finders)]
         if len(part):
             axes.set_axis_on()
-            axes.set_title(panel.title, fontsize=8)
+            axes.set_title(panel.title.replace(": ", "\n"), fontsize=8)
             draw_field(axes, part, finders, named=place % columns == 0)
     figures.finish(figure, path, note, dpi=130, palette=128)
 

@@ -123,11 +123,12 @@ def write(table: pd.DataFrame, path: Path, picture: Path) -> None:
     cases = {name: statistics.cases(part) for name, part in parts.items()}
     summary = pd.concat([part.assign(ruling=name) for name, part in cases.items()])
     write_table(picture.parent, summary, picture.with_suffix(".csv").name)
-    text = page.page(every, _facts(table), picture.relative_to(path.parent).as_posix())
+    best, *_ = parts  # tuned, if that ran
+    lows, place = statistics.lowest(parts[best]), picture.relative_to(path.parent).as_posix()
+    text = page.page(every, _facts(table), place, cases[best], lows)
     with chunks.replacing(path) as file:
         file.write(text.encode())
-    best, *_ = parts  # tuned, if that ran
-    ranked = statistics.ranking(statistics.lowest(parts[best]), parts[best])
+    ranked = statistics.ranking(lows, cases[best])
     shown = [*(name for name in ranked if name not in REFERENCES), "oracle_random"]
     stages = [stage for stage in STAGES if stage in set(main["stage"])]
     panels = figures.stage_panels(list(main["task"].unique()), stages)

@@ -23,6 +23,8 @@ LEVELS = np.linspace(0.0, 1.0, 51)
 """The values of tau of a profile."""
 LINES = 6
 """Finders in a panel of profiles."""
+SHOWN = 0.02
+"""The least score of finders beyond the front that get a number in the plot of costs."""
 Row = dict[str, Any]
 
 
@@ -82,6 +84,7 @@ def page(table: pd.DataFrame, docs: str) -> str:
         filters={name: values for name, values in filters.items() if len(values) > 1},
         families=kinds,
         lacking=sorted(lacking),
+        shown=SHOWN,
         command=table.attrs.get("command", "not recorded"),
         facts={name: words for name, words in table.attrs.items() if name != "command"},
     )
@@ -164,16 +167,18 @@ def _points(rows: Sequence[Row]) -> dict[str, Any]:
         | dict(zip(("y", "low", "high"), (270 - 260 * v for v in row["score"]), strict=True))
         for place, (x, row) in enumerate(zip(xs, rows, strict=True), 1)
     ]
-    taken: list[tuple[float, float]] = []
-    for point in points:
+    taken = [(p["x"], p["y"], 8, 7) for p in points]  # x, y and the room they need
+    numbered = [p for p in points if p["front"] or p["score"].value >= SHOWN]
+    for point in numbered:
         spots = [
             (point["x"] + r * np.cos(angle), point["y"] + r * np.sin(angle))
             for r in (10, 18, 26, 36, 48)
-            for angle in np.arange(12) * np.pi / 6
+            for angle in -np.arange(12) * np.pi / 6
         ]
-        free = [s for s in spots if all(abs(s[0] - x) > 13 or abs(s[1] - y) > 10 for x, y in taken)]
+        free = [s for s in spots if all(abs(s[0] - x) > w or abs(s[1] - y) > h
+                                        for x, y, w, h in taken)]  # fmt: skip
         point["at"] = (free or spots)[0]
-        taken.append(point["at"])
+        taken.append((*point["at"], 13, 10))
     ticks = [
         (45 + 400 * (power - first) / (last - first), f"{10.0**power:g}")
         for power in range(first, last + 1)
@@ -181,7 +186,8 @@ def _points(rows: Sequence[Row]) -> dict[str, Any]:
     best = sorted((p for p in points if p["front"]), key=lambda p: p["x"])
     steps = "".join(f"{'H' if n else 'M'}{p['x']:.1f}{'V' if n else ','}{p['y']:.1f}"
                     for n, p in enumerate(best))  # fmt: skip
-    return {"points": points, "ticks": ticks, "steps": steps}
+    least = [point for point in points if point not in numbered]
+    return {"numbered": numbered, "least": least, "ticks": ticks, "steps": steps}
 
 
 def _about(table: pd.DataFrame) -> str:

@@ -31,9 +31,9 @@ get them too."""
 def interval(values: Any) -> tuple[float, float, float]:
     """Median and bootstrap interval of numbers [S], one per mother; they may be infinite."""
     array = np.asarray(values, np.float64)
-    medians = np.median(array[_draws(len(array))], axis=1)
-    low, high = _percentiles(medians)
-    return float(np.median(array)), low, high
+    drawn = np.sort(array[_draws(len(array))], axis=1)  # three times as fast as np.median
+    medians = (drawn[:, (len(array) - 1) // 2] + drawn[:, len(array) // 2]) / 2
+    return float(np.median(array)), *_percentiles(medians)
 
 
 def reached(excess: Any) -> Any:
@@ -130,13 +130,17 @@ def lowest(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def ranking(lows: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+def ranking(lows: pd.DataFrame, medians: pd.DataFrame) -> list[str]:
     """The finders, sorted by mean rank over the tasks, best first.
 
     Within a task, finders are ranked by the lowest density of a strong ticket, then by that of a
     weak one, then by the median excess of their untrained masks.
+
+    Args:
+      lows: of `lowest`.
+      medians: of `cases`, of the same rows.
     """
-    excess = cases(table).query("stage == 'pruned'")
+    excess = medians.query("stage == 'pruned'")
     typical = excess.groupby(["task", "finder"])["excess"].apply(
         lambda values: np.mean(np.log(np.clip(values, 1e-3, 1e6)))
     )

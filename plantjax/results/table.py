@@ -47,7 +47,7 @@ def load(path: str | Path | None = None) -> Any:
         raw = file.read_bytes()
         text = (gzip.decompress(raw) if file.suffix == ".gz" else raw).decode()
         about, body = _parted(text)
-        table = pandas.read_csv(io.StringIO(body), dtype={"density_name": str})
+        table = pandas.read_csv(io.StringIO(body), dtype={"density_name": str}, low_memory=False)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ValueError(f"path must be a table of results, got {file}: {error}") from None
     missing = [name for name in NEEDED if name not in table]

@@ -26,6 +26,10 @@ def table(values, task="circle", finder="snip", stage="pruned", ticket=0.98, met
     )
 
 
+def ranked(rows):
+    return statistics.ranking(statistics.lowest(rows), statistics.cases(rows))
+
+
 @pytest.mark.parametrize("values", [[1.0, 2.0, 4.0], [3.0, -1.0, 0.5, 7.0]])
 def test_intervals_are_those_of_all_draws_of_mothers(values):
     """Of few mothers all draws can be listed, S^S of them; the sample comes near."""
@@ -133,7 +137,7 @@ def test_only_subnetworks_have_strong_scores():
         "flips": ["signed", "trained"],
     }
     whole = pd.concat([whole, table(poor, finder="poor")], ignore_index=True)
-    assert statistics.ranking(statistics.lowest(whole), whole)[0] == "snip"
+    assert ranked(whole)[0] == "snip"
 
 
 def test_ranking_is_by_strong_then_weak_then_nearness():
@@ -145,6 +149,6 @@ def test_ranking_is_by_strong_then_weak_then_nearness():
         table(fair, finder="d"), table(poor, finder="d", stage="trained"),
     ]  # fmt: skip
     whole = pd.concat(parts, ignore_index=True)
-    assert statistics.ranking(statistics.lowest(whole), whole) == ["b", "c", "d", "a"]
+    assert ranked(whole) == ["b", "c", "d", "a"]
     strong = whole[whole["stage"] == "pruned"]
-    assert statistics.ranking(statistics.lowest(strong), strong) == ["b", "d", "a", "c"]
+    assert ranked(strong) == ["b", "d", "a", "c"]

@@ -30,6 +30,14 @@ def test_a_table_comes_back_to_the_last_digit(tmp_path):
     pd.testing.assert_frame_equal(results.load(str(tmp_path / "plain.csv")), ROWS)
 
 
+def test_a_column_whose_first_rows_are_empty_has_one_type(tmp_path):
+    rows = [ROWS.assign(tuned=float("nan"))] * 20_000 + [ROWS.assign(tuned="rounds=10")]
+    results.write(pd.concat(rows), tmp_path / "a.csv.gz", {})
+    found = results.load(tmp_path / "a.csv.gz")  # a warning would fail
+    assert found["tuned"].isna().sum() == 80_000
+    assert set(found["tuned"].dropna()) == {"rounds=10"}
+
+
 def test_what_is_missing_or_wrong_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "ASSET", tmp_path / "none.csv.gz")
     with pytest.raises(FileNotFoundError, match=r"no table of its own: .*leaderboard.py page"):
