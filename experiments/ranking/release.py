@@ -122,7 +122,7 @@ def write(table: pd.DataFrame, path: Path, picture: Path) -> None:
     parts = {name: plan.of_ruling(main, name) for name in plan.rulings_in(main)}
     cases = {name: statistics.cases(part) for name, part in parts.items()}
     summary = pd.concat([part.assign(ruling=name) for name, part in cases.items()])
-    write_table(picture.parent, summary, picture.with_suffix(".csv").name)
+    write_table(picture.parent, summary, picture.with_suffix(".csv").name, numbers="%.6g")
     best, *_ = parts  # tuned, if that ran
     lows, place = statistics.lowest(parts[best]), picture.relative_to(path.parent).as_posix()
     text = page.page(every, _facts(table), place, cases[best], lows)

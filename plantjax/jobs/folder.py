@@ -270,11 +270,13 @@ class SavedCells:
         return {name for ids in found.values() for name in ids}
 
 
-def write_table(folder: Path, table: Any, name: str = "results.csv") -> Path:
-    """Writes a table as CSV."""
+def write_table(
+    folder: Path, table: Any, name: str = "results.csv", numbers: str | None = None
+) -> Path:
+    """Writes a table as CSV, with all digits or in a format such as "%.6g"."""
     path = folder / name
     with chunks.replacing(path) as file:
-        file.write(table.to_csv(index=False).encode())
+        file.write(table.to_csv(index=False, float_format=numbers).encode())
     return path
 
 
