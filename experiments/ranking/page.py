@@ -18,21 +18,13 @@ NEVER = "none"
 PUBLISH = "python experiments/leaderboard.py page RESULTS --publish"
 
 
-def page(
-    table: pd.DataFrame,
-    facts: Mapping[str, str],
-    picture: str,
-    cases: pd.DataFrame,
-    lows: pd.DataFrame,
-) -> str:
+def page(table: pd.DataFrame, facts: Mapping[str, str], picture: str) -> str:
     """The whole page.
 
     Args:
       table: tidy results, with the columns `ruling` and `sheet` or without.
       facts: how they were made, by name, as of `release.read`.
       picture: path of the figure, relative to the page.
-      cases: of `statistics.cases`, of the first sheet's first ruling.
-      lows: of `statistics.lowest`, of the same.
 
     Returns:
       Markdown.
@@ -42,6 +34,7 @@ def page(
     parts += [_together(table)]
     rulings, table = plan.rulings_in(table), statistics.by_kind(table)
     best = plan.of_ruling(table, rulings[0])
+    cases, lows = statistics.cases(best), statistics.lowest(best)
     searched = [name for name in statistics.ranking(lows, cases) if name not in REFERENCES]
     parts += ["## The lowest density that reaches the ticket", LOWEST]
     parts += [_lowest_table(lows, cases, searched)]

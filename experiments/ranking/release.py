@@ -122,13 +122,12 @@ def write(table: pd.DataFrame, path: Path, picture: Path) -> None:
     parts = {name: plan.of_ruling(main, name) for name in plan.rulings_in(main)}
     cases = {name: statistics.cases(part) for name, part in parts.items()}
     summary = pd.concat([part.assign(ruling=name) for name, part in cases.items()])
-    write_table(picture.parent, summary, picture.with_suffix(".csv").name, numbers="%.6g")
-    best, *_ = parts  # tuned, if that ran
-    lows, place = statistics.lowest(parts[best]), picture.relative_to(path.parent).as_posix()
-    text = page.page(every, _facts(table), place, cases[best], lows)
+    text = page.page(every, _facts(table), picture.relative_to(path.parent).as_posix())
     with chunks.replacing(path) as file:
         file.write(text.encode())
-    ranked = statistics.ranking(lows, cases[best])
+    write_table(picture.parent, summary, picture.with_suffix(".csv").name, numbers="%.6g")
+    best, *_ = parts  # tuned, if that ran
+    ranked = statistics.ranking(statistics.lowest(parts[best]), cases[best])
     shown = [*(name for name in ranked if name not in REFERENCES), "oracle_random"]
     stages = [stage for stage in STAGES if stage in set(main["stage"])]
     panels = figures.stage_panels(list(main["task"].unique()), stages)
