@@ -77,7 +77,7 @@ def draw_rescaling(table: pd.DataFrame, path: Path, note: str) -> None:
             at = (place + np.asarray(spread))[dead]
             axes.plot(at, values[dead], "o", color="white", markersize=3, linestyle="")
             axes.plot([place - 0.3, place + 0.3], [np.median(values)] * 2, color=color, linewidth=2)
-        axes.axhline(part["target_value"].mean(), color="black", linestyle="--", linewidth=1)
+        axes.axhline(part["target_value"].median(), color="black", linestyle="--", linewidth=1)
         axes.set_xticks(range(len(steps)), list(steps), fontsize=8)
         axes.set(title=f"{name}: the planted ticket", ylabel=figures.AXIS[metric])
         if metric == "mse":

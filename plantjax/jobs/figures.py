@@ -1,4 +1,4 @@
-"""Figures: one style for all. Log density axis, mean and range, the ticket as a dashed line."""
+"""Figures: one style for all. Log density axis, median and range, the ticket as a dashed line."""
 
 from __future__ import annotations
 
@@ -140,11 +140,13 @@ def draw_panel(axes: Axes, part: pd.DataFrame, finders: Sequence[str]) -> None:
     step = min(2.8, 17.0 / max(1, len(here)))
     for place, finder in enumerate(here):
         _draw_finder(axes, part[part["finder"] == finder], (place - (len(here) - 1) / 2) * step)
-    ticket = part["ticket_value"].mean()
+    ticket = part["ticket_value"].median()
     axes.axhline(ticket, color="black", linestyle="--", linewidth=1.3, label=GUIDES[0])
     dense = part[part["finder"] == "dense"]["value"]
     if len(dense):
-        axes.axhline(dense.mean(), color="#888888", linestyle="-.", linewidth=1.1, label=GUIDES[1])
+        axes.axhline(
+            dense.median(), color="#888888", linestyle="-.", linewidth=1.1, label=GUIDES[1]
+        )
     axes.axvline(part["ticket_density"].iloc[0], color="#BBBBBB", linewidth=0.8, zorder=0)
     dead: dict[str, Any] = {"color": "#555555", "markerfacecolor": "white", "markeredgewidth": 1.6}
     axes.plot([], [], "o", **dead, label=GUIDES[2])
@@ -152,24 +154,26 @@ def draw_panel(axes: Axes, part: pd.DataFrame, finders: Sequence[str]) -> None:
 
 
 def _draw_finder(axes: Axes, rows: pd.DataFrame, shift: float) -> None:
-    """Draws the means and ranges of one finder, shifted to the right by so many points."""
+    """Draws the medians and ranges of one finder, shifted to the right by so many points."""
     from matplotlib.transforms import ScaledTranslation
 
     figure = axes.get_figure(root=True)
     assert figure is not None
     moved = axes.transData + ScaledTranslation(shift / 72, 0, figure.dpi_scale_trans)
     groups = rows.groupby("density", sort=True)
-    mean, low, high = (groups["value"].agg(how) for how in ("mean", "min", "max"))
+    middle, low, high = (groups["value"].agg(how) for how in ("median", "min", "max"))
     finder = str(rows["finder"].iloc[0])
     color, marker, line = style(finder)
     for ends in (low, high):  # which a transform of one's own leaves out
-        axes.update_datalim(list(zip(mean.index, ends, strict=True)))
-    axes.vlines(mean.index, low, high, color=color, alpha=0.55, linewidth=1.5, transform=moved)
+        axes.update_datalim(list(zip(middle.index, ends, strict=True)))
+    axes.vlines(middle.index, low, high, color=color, alpha=0.55, linewidth=1.5, transform=moved)
     drawn: dict[str, Any] = {"color": color, "marker": marker, "transform": moved}
-    axes.plot(mean.index, mean, **drawn, linestyle=line, markersize=6, linewidth=1.3, label=finder)
+    axes.plot(
+        middle.index, middle, **drawn, linestyle=line, markersize=6, linewidth=1.3, label=finder
+    )
     inside = drawn | {"color": "white", "markeredgewidth": 0, "zorder": 4}
     dead = groups["constant"].mean().to_numpy()
-    for density, value, share in zip(mean.index, mean, dead, strict=True):
+    for density, value, share in zip(middle.index, middle, dead, strict=True):
         if share > 0:
             axes.plot(density, value, **inside, markersize=4.4 * share**0.5)
 

@@ -1,4 +1,4 @@
-"""The summary on the terminal: mean and range per finder and density, ticket, dead networks."""
+"""The summary on the terminal: median and range per finder and density, ticket, dead networks."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ CASE += ["density_name", "density", "stage", "metric"]
 
 
 def aggregate(table: pd.DataFrame, further: Sequence[str] | None = None) -> pd.DataFrame:
-    """One row per case: its seeds, mean, median and range, dead and diverged networks, recovery.
+    """One row per case: its seeds, median and range, dead and diverged networks, recovery.
 
     Strong values of finders that train as they search are left out, since they are no tickets.
 
     Args:
       table: tidy results.
-      further: columns whose means come last; by default those of further metrics.
+      further: columns whose medians come last; by default those of further metrics.
     """
     further = metrics_in(table) if further is None else further
     table = without_trained(table)
@@ -41,17 +41,16 @@ def aggregate(table: pd.DataFrame, further: Sequence[str] | None = None) -> pd.D
     groups = table.groupby(case, sort=False)
     return groups.agg(
         seeds=("seed", "nunique"),
-        mean=("value", "mean"),
         median=("value", "median"),
         min=("value", "min"),
         max=("value", "max"),
-        ticket=("ticket_value", "mean"),
+        ticket=("ticket_value", "median"),
         dead=("constant", "sum"),
         diverged=("status", lambda status: (status == "diverged").sum()),
-        recall=("recall", "mean"),
-        feasible_recall=("feasible_recall", "mean"),
-        live_density=("live_density", "mean"),
-        **{name: (name, "mean") for name in further},
+        recall=("recall", "median"),
+        feasible_recall=("feasible_recall", "median"),
+        live_density=("live_density", "median"),
+        **{name: (name, "median") for name in further},
     ).reset_index()
 
 
@@ -61,7 +60,7 @@ def metrics_in(table: pd.DataFrame) -> list[str]:
 
 
 def show(table: pd.DataFrame, console: Console | None = None) -> None:
-    """Prints one table per task and stage: finders, densities, mean and range over the seeds.
+    """Prints one table per task and stage: finders, densities, median and range over the seeds.
 
     Where the terminal is too narrow, ranges are left out, and then every density gets a row of its
     own; no number and no name is ever cut. Finders that train as they search have no strong value.
@@ -75,16 +74,16 @@ def show(table: pd.DataFrame, console: Console | None = None) -> None:
         seeds = terminal.count(whole["seed"].nunique(), "seed")
         layouts = [layout(part, finders, cell) for layout in LAYOUTS for cell in cells]
         ranges = terminal.fits(console, *layouts) % 2 == 0 and whole["seed"].nunique() > 1
-        kind = "mean and range" if ranges else "mean"
+        kind = "median and range" if ranges else "median"
         terminal.say(console, f"{label}, {metric}, {words}: {kind} of {seeds}", style="bold")
         terminal.show(console, *layouts)
         for line in _references(part, cells[0], metric) + _apart(whole):
             terminal.say(console, line)
         console.print()
         for name in metrics_in(part):
-            terminal.say(console, f"{label}, {name}, {words}: mean", style="bold")
-            mean = partial(_mean, name=name)
-            terminal.show(console, *(layout(part, finders, mean) for layout in LAYOUTS))
+            terminal.say(console, f"{label}, {name}, {words}: median", style="bold")
+            middle = partial(_median, name=name)
+            terminal.show(console, *(layout(part, finders, middle) for layout in LAYOUTS))
     for name, number in troubles(table).items():
         if number:
             terminal.say(console, f"n{MARKS[name][plain]}: {MARKS[name][2]}")
@@ -98,7 +97,7 @@ class Pivot(NamedTuple):
       stage: "pruned" or "trained".
       title: what it shows.
       densities: the heads of its columns but the first.
-      rows: a finder and its texts, each a mean with marks, and in a second line the range.
+      rows: a finder and its texts, each a median with marks, and in a second line the range.
       notes: the references, and finders that are no subnetworks.
     """
 
@@ -236,10 +235,10 @@ def _texts(part: pd.DataFrame, cell: _Cell) -> tuple[list[str], dict[tuple[str, 
 
 def _references(part: pd.DataFrame, cell: _Cell, metric: str) -> list[str]:
     """The references below a table: ticket, target and dense network."""
-    ticket, density = part["ticket_value"].mean(), part["ticket_density"].iloc[0]
+    ticket, density = part["ticket_value"].median(), part["ticket_density"].iloc[0]
     lines = [
         f"planted ticket {format_value(ticket, metric)} at density {density:.3g}; "
-        f"target network {format_value(part['target_value'].mean(), metric)}"
+        f"target network {format_value(part['target_value'].median(), metric)}"
     ]
     for finder, words in SINGLE.items():
         rows = part[part["finder"] == finder]
@@ -248,13 +247,13 @@ def _references(part: pd.DataFrame, cell: _Cell, metric: str) -> list[str]:
     return lines
 
 
-def _mean(rows: pd.DataFrame, name: str) -> str:
-    return f"{rows[name].mean():.3g}"
+def _median(rows: pd.DataFrame, name: str) -> str:
+    return f"{rows[name].median():.3g}"
 
 
 def _cell(rows: pd.DataFrame, metric: str, ranges: bool, plain: bool) -> str:
     values = rows["value"].astype("float32")  # as it was computed, whatever a file made of it
-    text = format_value(values.mean(), metric) + marks(troubles(rows), plain)
+    text = format_value(values.median(), metric) + marks(troubles(rows), plain)
     if ranges and len(values) > 1:
         low, high = format_value(values.min(), metric), format_value(values.max(), metric)
         text += f"\n{low}-{high}" if metric == "accuracy" else f"\n{low} to {high}"

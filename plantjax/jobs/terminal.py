@@ -78,5 +78,5 @@ def span(seeds: Sequence[int]) -> str:
 
 
 def of_seeds(seeds: Sequence[int]) -> str:
-    """Which values are shown: "seed 3", or "mean and range of seeds 0 to 4"."""
-    return span(seeds) if len(seeds) == 1 else f"mean and range of {span(seeds)}"
+    """Which values are shown: "seed 3", or "median and range of seeds 0 to 4"."""
+    return span(seeds) if len(seeds) == 1 else f"median and range of {span(seeds)}"
