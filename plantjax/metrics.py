@@ -130,7 +130,7 @@ TAKEN = frozenset(
     {
         *COLUMNS,
         *("id", "mother", "rescale", "kind", "level", "mask"),
-        *("seeds", "mean", "median", "min", "max", "ticket"),  # columns of summaries
+        *("seeds", "median", "min", "max", "ticket"),  # columns of summaries
         *("excess", "reached", "dead", "diverged", "over", "guessed", "tuned", "ruling"),
     }
 )

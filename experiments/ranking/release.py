@@ -122,10 +122,10 @@ def write(table: pd.DataFrame, path: Path, picture: Path) -> None:
     parts = {name: plan.of_ruling(main, name) for name in plan.rulings_in(main)}
     cases = {name: statistics.cases(part) for name, part in parts.items()}
     summary = pd.concat([part.assign(ruling=name) for name, part in cases.items()])
+    write_table(picture.parent, summary, picture.with_suffix(".csv").name, numbers="%.6g")
     text = page.page(every, _facts(table), picture.relative_to(path.parent).as_posix())
     with chunks.replacing(path) as file:
         file.write(text.encode())
-    write_table(picture.parent, summary, picture.with_suffix(".csv").name, numbers="%.6g")
     best, *_ = parts  # tuned, if that ran
     ranked = statistics.ranking(statistics.lowest(parts[best]), cases[best])
     shown = [*(name for name in ranked if name not in REFERENCES), "oracle_random"]
