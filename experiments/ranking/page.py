@@ -54,7 +54,7 @@ Which finder comes closest to the planted ticket, and at how few parameters?"""
 READING = f"""*Strong*: the mother as it stands, only masked; *weak*: after training (finders that
 train as they search have no strong scores). Two rulings: *published*, each finder with the options
 of the registry; *tuned*, with those that won [12 trials](docs/finders.md#tuned-options) on other
-mothers of the same task. Brackets hold {statistics.LEVEL:.0%} of {statistics.RESAMPLES} bootstrap
+mothers of the same task. Brackets hold {scores.LEVEL:.0%} of {scores.RESAMPLES} bootstrap
 draws of mothers, from a fixed seed. Medians of every task, density and stage are in
 [docs/leaderboard.csv](docs/leaderboard.csv), every cell in `plantjax.results.load()`
 ([docs/results.md](docs/results.md))."""

@@ -191,7 +191,7 @@ def improvement(
             wins = ((x > y) + 0.5 * (x == y)).sum(axis=2) / total
             value += wins.mean()
             drawn += ((counts[task] @ wins) * counts[task]).sum(axis=1)
-        found[first, second] = Interval(float(value), *_ends(drawn))
+        found[first, second] = Interval(float(value), *ends(drawn))
     return found
 
 
@@ -216,9 +216,15 @@ def profiles(
             above = (block[place][..., None] >= levels).sum(axis=1)  # [S, T]
             value += above.sum(axis=0)
             drawn += above[index[task]].sum(axis=1)
-        ends = np.quantile(drawn / cells, _SIDES, axis=0, method="inverted_cdf")
-        found[finder] = (value / cells, ends[0], ends[1])
+        low, high = np.quantile(drawn / cells, _SIDES, axis=0, method="inverted_cdf")
+        found[finder] = (value / cells, low, high)
     return found
+
+
+def ends(drawn: np.ndarray) -> tuple[float, float]:
+    """The ends of the interval of drawn figures: two of these, so that infinite ones are fine."""
+    low, high = np.quantile(drawn, _SIDES, method="inverted_cdf")
+    return float(low), float(high)
 
 
 def costs(table: pd.DataFrame) -> dict[str, float]:
@@ -272,15 +278,10 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return above + (equal + 1) / 2
 
 
-def _ends(drawn: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(drawn, _SIDES, method="inverted_cdf")
-    return float(low), float(high)
-
-
 def _intervals(
     finders: Sequence[str], values: np.ndarray, drawn: np.ndarray
 ) -> dict[str, Interval]:
     return {
-        name: Interval(float(values[place]), *_ends(drawn[:, place]))
+        name: Interval(float(values[place]), *ends(drawn[:, place]))
         for place, name in enumerate(finders)
     }

@@ -13,11 +13,10 @@ import pandas as pd
 
 from plantjax import metrics
 from plantjax.jobs import summary
+from ranking.scores import RESAMPLES, SEED, ends
 
 POINT, TIMES = 0.01, 2.0
 """Tolerances for reaching the ticket: a point of accuracy below it, twice its error."""
-RESAMPLES, LEVEL, SEED = 2000, 0.95, 0
-"""Number of bootstrap draws, level of the intervals, and seed of the draws."""
 SIGNED = "signed"
 """The stage of untrained networks with flipped signs, which are not strong tickets."""
 _ROUNDING = 1e-4  # scores are float32, so ten of a thousand samples may differ from 0.01
@@ -33,7 +32,7 @@ def interval(values: Any) -> tuple[float, float, float]:
     array = np.asarray(values, np.float64)
     drawn = np.sort(array[_draws(len(array))], axis=1)  # three times as fast as np.median
     medians = (drawn[:, (len(array) - 1) // 2] + drawn[:, len(array) // 2]) / 2
-    return float(np.median(array)), *_percentiles(medians)
+    return float(np.median(array)), *ends(medians)
 
 
 def reached(excess: Any) -> Any:
@@ -123,7 +122,7 @@ def lowest(table: pd.DataFrame) -> pd.DataFrame:
         excess = part.pivot_table(index="seed", columns="density", values="excess", aggfunc="first")
         densities, array = excess.columns.to_numpy(), excess.to_numpy()
         drawn = _lowest(densities, np.median(array[_draws(len(array))], axis=1))
-        low, high = _percentiles(drawn)
+        low, high = ends(drawn)
         found = _lowest(densities, np.median(array, axis=0)[None, :])[0]
         row = dict(zip(names, case, strict=True))
         rows.append(row | {"lowest": found, "lowest_low": low, "lowest_high": high})
@@ -159,12 +158,6 @@ def ranking(lows: pd.DataFrame, medians: pd.DataFrame) -> list[str]:
 def _draws(mothers: int) -> np.ndarray:
     """Indices of mothers, [RESAMPLES, S]."""
     return np.random.default_rng(SEED).integers(0, mothers, (RESAMPLES, mothers))
-
-
-def _percentiles(values: np.ndarray) -> tuple[float, float]:
-    ends = (0.5 - LEVEL / 2, 0.5 + LEVEL / 2)
-    low, high = np.quantile(values, ends, method="inverted_cdf")  # no means, so inf is fine
-    return float(low), float(high)
 
 
 def _lowest(densities: np.ndarray, medians: np.ndarray) -> np.ndarray:
