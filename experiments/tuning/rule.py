@@ -4,7 +4,8 @@ A cell's share of the way from a dead network to the planted ticket is (value - 
 dead), clipped to [0, 1], where errors count by their logarithms: else an error of a hundredth would
 look as good as one of a ten-thousandth. A trial's score is the median over mothers, averaged over
 the densities. The trials with the best scores on the first mother are the finalists, which are
-tried on all; the best score among them wins, and the earlier trial if scores are equal.
+tried on all. The best score among them wins, and the earlier trial if scores are equal; but the
+published options stay unless they are beaten by more than MARGIN.
 """
 
 import math
@@ -17,6 +18,9 @@ from plantjax import metrics
 
 DIGITS = 4
 """Decimals of a score; what differs less is equal."""
+MARGIN = 0.05
+"""What a trial must be better by than the published options: less is chance, see docs/finders.md.
+"""
 LEAST = 1e-30
 """Errors below count as this."""
 
@@ -72,10 +76,11 @@ def finalists(score: pd.Series, number: int) -> list[int]:
 
 
 def winner(score: Sequence[float] | pd.Series) -> int:
-    """The trial with the best score, the first one if there are several.
+    """The trial with the best score, the first one if there are several; 0 if that is as good.
 
-    >>> winner(pd.Series({0: 0.2, 3: 0.7, 5: 0.7}))
-    3
+    >>> winner(pd.Series({0: 0.2, 3: 0.7, 5: 0.7})), winner(pd.Series({0: 0.2, 3: 0.24}))
+    (3, 0)
     """
     by_trial = pd.Series(score).sort_index(kind="stable")
-    return int(by_trial.index[int(np.argmax(by_trial.to_numpy()))])
+    best = int(by_trial.index[int(np.argmax(by_trial.to_numpy()))])
+    return best if by_trial[best] - by_trial[0] > MARGIN else 0
