@@ -115,7 +115,7 @@ def _together(table: pd.DataFrame) -> str:
         [
             f"`{name}`",
             *(_interval(found[name]) if name in found else "-" for found in means.values()),
-            f"{cost[name]:.2g}" if name in cost else "-",
+            f"{cost[name]:.3g}" if name in cost else "-",
         ]
         for name in order
     ]
