@@ -21,7 +21,7 @@ from plantjax.jobs import chunks, cli, figures
 from plantjax.jobs.folder import write_table
 from plantjax.jobs.job import checking_input
 from plantjax.jobs.summary import STAGES
-from plantjax.jobs.terminal import count
+from plantjax.jobs.terminal import count, span
 from plantjax.results.table import ASSET
 from ranking import heat, page, plan, site, statistics
 
@@ -122,7 +122,8 @@ def write(table: pd.DataFrame, path: Path, picture: Path) -> None:
     parts = {name: plan.of_ruling(main, name) for name in plan.rulings_in(main)}
     cases = {name: statistics.cases(part) for name, part in parts.items()}
     summary = pd.concat([part.assign(ruling=name) for name, part in cases.items()])
-    write_table(picture.parent, summary, picture.with_suffix(".csv").name, numbers="%.6g")
+    summary_name = picture.with_suffix(".csv").name
+    write_table(picture.parent, summary, summary_name, numbers="%.6g")
     text = page.page(every, _facts(table), picture.relative_to(path.parent).as_posix())
     with chunks.replacing(path) as file:
         file.write(text.encode())
@@ -133,8 +134,9 @@ def write(table: pd.DataFrame, path: Path, picture: Path) -> None:
     panels = figures.stage_panels(list(main["task"].unique()), stages)
     note = (
         "orange: the median mother reaches its ticket (within a point of accuracy, or twice the "
-        f"error); darker blue: nearer\nmedians of {count(main['seed'].nunique(), 'mother')}, "
-        f"ruling {best}; {table.attrs['command']}"
+        f"error); darker blue: nearer\nmedians of {count(main['seed'].nunique(), 'mother')} "
+        f"({span(sorted(main['seed'].unique()))}), ruling {best}; ranges: {summary_name}\n"
+        f"{table.attrs['command']}"
     )
     heat.heat_figure(cases[best], shown, panels, picture, note)
 
