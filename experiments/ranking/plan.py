@@ -58,12 +58,12 @@ QUICK_SEEK = {"restarts": 4, "sweeps": 4, "rungs": 2, "cycles": 0}
 BUDGETS = {
     "full": Budget(tasks=BOARD, densities=DENSITIES, seeds=10, rulings=RULINGS),
     "shapes": Budget(
-        tasks=("circle", "helix"), densities=("0.1", TICKET), seeds=5, rulings=(TUNED,)
+        tasks=("circle", "helix"), densities=("0.1", TICKET), seeds=3, rulings=(TUNED,)
     ),
     "matched": Budget(
         tasks=BOARD,
         densities=(TICKET,),
-        seeds=5,
+        seeds=3,
         finders=("edge_popup", "seek", *(f"{name}+best" for name in TRIES)),
         rulings=(TUNED,),
         options={name: {"tries": tries} for name, tries in TRIES.items()},

@@ -242,7 +242,7 @@ def costs(table: pd.DataFrame) -> dict[str, float]:
     searches = table[table["stage"] == "pruned"]
     seconds = searches.groupby(["finder", "task"])["seconds"].median().unstack().sort_index(axis=1)
     if COST not in seconds.index or seconds.loc[COST].isna().any():
-        raise ValueError(f"table must have searches of {COST} on every task, whose time is a unit.")
+        raise ValueError(f"every sheet must have {COST} (the unit of time) on all of its tasks.")
     share = np.log(seconds.div(seconds.loc[COST]))
     return {str(name): float(np.exp(value)) for name, value in share.mean(axis=1).items()}
 

@@ -135,6 +135,6 @@ def test_costs_are_in_searches_of_edge_popup():
         for stage in ("pruned", "trained")
     ]
     assert scores.costs(pd.DataFrame(rows)) == pytest.approx({"edge_popup": 1.0, "s": 0.25})
-    with pytest.raises(ValueError, match="searches of edge_popup on every task"):
+    with pytest.raises(ValueError, match="every sheet must have edge_popup"):
         scores.costs(pd.DataFrame(rows[4:]))
     assert scores.front({"a": 1, "b": 1, "c": 2}, {"a": 0.5, "b": 0.5, "c": 0.5}) == ["a", "b"]
