@@ -55,9 +55,9 @@ READING = f"""*Strong*: the mother as it stands, only masked; *weak*: after trai
 train as they search have no strong scores). Two rulings: *published*, each finder with the options
 of the registry; *tuned*, with those that won [12 trials](docs/finders.md#tuned-options) on other
 mothers of the same task. Brackets hold {scores.LEVEL:.0%} of {scores.RESAMPLES} bootstrap
-draws of mothers, from a fixed seed. Medians of every task, density and stage are in
-[docs/leaderboard.csv](docs/leaderboard.csv), every cell in `plantjax.results.load()`
-([docs/results.md](docs/results.md))."""
+draws of mothers, from a fixed seed. Times leave out runs that were killed. Medians of every task,
+density and stage are in [docs/leaderboard.csv](docs/leaderboard.csv), every cell in
+`plantjax.results.load()` ([docs/results.md](docs/results.md))."""
 
 TOGETHER = """A network's score is (value - dead) / (ticket - dead), clipped to [0, 1]: 0 for the
 best constant output, 1 for the planted ticket. The table has interquartile means over all tasks,
@@ -76,11 +76,11 @@ DEAD = "These finders have no live strong mask at density 0.5 or 0.1 on some tas
 def _about(table: pd.DataFrame, facts: Mapping[str, str]) -> list[str]:
     """Paragraphs on how the results were made."""
     told = {name: words for name, words in facts.items() if words}
-    made = "; ".join(f"`{words}`" for words in told.pop("command", "not recorded").split("; "))
-    lines = [f"Made by {made}, then `{PUBLISH}`: {_extent(table)}"]
+    made = "\n".join(f"- `{words}`" for words in told.pop("command", "not recorded").split("; "))
+    lines = [f"{_extent(table)} Made by", made, f"then `{PUBLISH}`."]
     if options := [part for part in told.pop("options", NEVER).split("; ") if part != NEVER]:
         lines += [f"Options that are not the registry's, tuned ones apart: {'; '.join(options)}."]
-    return [*lines, " ".join(f"{name.capitalize()}: {words}." for name, words in told.items())]
+    return [*lines, "\n".join(f"- {name.capitalize()}: {words}." for name, words in told.items())]
 
 
 def _extent(table: pd.DataFrame) -> str:

@@ -63,7 +63,7 @@ BUDGETS = {
     "matched": Budget(
         tasks=BOARD,
         densities=(TICKET,),
-        seeds=3,
+        seeds=2,
         finders=("edge_popup", "seek", *(f"{name}+best" for name in TRIES)),
         rulings=(TUNED,),
         options={name: {"tries": tries} for name, tries in TRIES.items()},

@@ -85,7 +85,7 @@ def page(table: pd.DataFrame, docs: str) -> str:
         families=kinds,
         lacking=sorted(lacking),
         shown=SHOWN,
-        command=table.attrs.get("command", "not recorded"),
+        commands=table.attrs.get("command", "not recorded").split("; "),
         facts={name: words for name, words in table.attrs.items() if name != "command"},
     )
 

@@ -241,9 +241,9 @@ def test_pages_of_several_tasks_and_metrics(monkeypatch: pytest.MonkeyPatch) -> 
     assert "Planted ticket 0.980 (0.980-0.980) at density 0.01" in text
     assert "Planted ticket 1.5e-4 (1.5e-4 to 1.5e-4) at density 0.01" in text
     assert text.index("**circle**") < text.index("**helix**")
-    assert "Made by `a`; `b`, then `python experiments/leaderboard.py page RESULTS" in text
-    assert "2 finders; tasks circle, helix; densities 0.5, ticket; seeds 0 to 1.\n" in text
-    assert "tuned ones apart: `c=1`.\n\nTime: 1 h.\n" in text
+    assert "\n- `a`\n- `b`\n\nthen `python experiments/leaderboard.py page RESULTS" in text
+    assert "tasks circle, helix; densities 0.5, ticket; seeds 0 to 1. Made by\n\n" in text
+    assert "tuned ones apart: `c=1`.\n\n- Time: 1 h.\n" in text
     assert "- `edge_popup` on circle, helix: a made reason.\n" in text
     assert "nan" not in text
 
