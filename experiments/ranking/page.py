@@ -73,10 +73,15 @@ come at all densities."""
 DEAD = "These finders have no live strong mask at density 0.5 or 0.1 on some task, tuned or not:"
 
 
+def commands(facts: Mapping[Any, Any]) -> list[str]:
+    """The commands that made the results, from facts as of `page`."""
+    return str(facts.get("command", "not recorded")).split("; ")
+
+
 def _about(table: pd.DataFrame, facts: Mapping[str, str]) -> list[str]:
     """Paragraphs on how the results were made."""
-    told = {name: words for name, words in facts.items() if words}
-    made = "\n".join(f"- `{words}`" for words in told.pop("command", "not recorded").split("; "))
+    told = {name: words for name, words in facts.items() if words and name != "command"}
+    made = "\n".join(f"- `{command}`" for command in commands(facts))
     lines = [f"{_extent(table)} Made by", made, f"then `{PUBLISH}`."]
     if options := [part for part in told.pop("options", NEVER).split("; ") if part != NEVER]:
         lines += [f"Options that are not the registry's, tuned ones apart: {'; '.join(options)}."]

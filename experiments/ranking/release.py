@@ -132,7 +132,7 @@ def write(table: pd.DataFrame, path: Path, picture: Path) -> None:
     shown = [*(name for name in ranked if name not in REFERENCES), "oracle_random"]
     stages = [stage for stage in STAGES if stage in set(main["stage"])]
     panels = figures.stage_panels(list(main["task"].unique()), stages)
-    commands = str(table.attrs["command"]).split("; ")
+    commands = page.commands(table.attrs)
     made = commands[0] if len(commands) == 1 else f"{len(commands)} commands, see {path.name}"
     note = (
         "orange: the median mother reaches its ticket (within a point of accuracy, or twice the "

@@ -15,6 +15,7 @@ from plantjax.jobs.styles import COLORS
 from plantjax.jobs.summary import SINGLE, STAGES
 from plantjax.jobs.terminal import span
 from ranking import plan, scores, statistics
+from ranking.page import commands
 
 HERE = Path(__file__).parent
 FINDERS_PAGE = HERE.parent.parent / "docs" / "finders.md"
@@ -85,7 +86,7 @@ def page(table: pd.DataFrame, docs: str) -> str:
         families=kinds,
         lacking=sorted(lacking),
         shown=SHOWN,
-        commands=table.attrs.get("command", "not recorded").split("; "),
+        commands=commands(table.attrs),
         facts={name: words for name, words in table.attrs.items() if name != "command"},
     )
 
